@@ -1,0 +1,72 @@
+//! The durable log of one core: the Raft log of all its shards, and the write-ahead log, in one stream.
+//!
+//! How an entry becomes durable:
+//! 1. [`Log::append_entry`] copies it into the batch that is being filled and says where it lies.
+//! 2. A writer task takes the batch as soon as one of two writes is free; no timer delays a lone entry,
+//!    and whatever arrives during a write shares the next one (group commit).
+//! 3. The batch is one `O_DIRECT | O_DSYNC` write of whole blocks to zero-filled, allocated space.
+//! 4. When it and every batch before it are on stable storage, [`DurableSink::batch_durable`] is called.
+//!
+//! Guarantees: batches are acknowledged in order; a block that holds acknowledged bytes is never written
+//! again; a failed write is never retried, it ends the log ([`DurableSink::failed`]).
+//! [`recovery`] says what a restart finds.
+
+pub mod format;
+pub mod recovery;
+
+mod batch;
+mod segment;
+mod state;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::EntryPlace;
+pub use segment::{log_directory, parse_log_directory};
+pub use writer::{DurableBatch, DurableSink, Log, LogConfig, LogStatistics};
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the log stopped or could not start.
+#[derive(Debug)]
+pub enum LogError {
+    /// The operating system refused an operation.
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Damage that a crash cannot explain.
+    Corruption(Box<recovery::Corruption>),
+}
+
+impl core::fmt::Display for LogError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            LogError::Io { operation, path, source } => {
+                write!(f, "log: {operation} {}: {source}", path.display())
+            }
+            LogError::Corruption(corruption) => corruption.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LogError::Io { source, .. } => Some(source),
+            LogError::Corruption(_) => None,
+        }
+    }
+}
+
+impl LogError {
+    pub(crate) fn io(operation: &'static str, path: &std::path::Path, source: io::Error) -> LogError {
+        LogError::Io { operation, path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,550 @@
+//! What a restart finds in a log.
+//!
+//! 1. **Chain.** Every segment opens with a head that names its predecessor and the predecessor's last
+//!    batch. The chain is followed back from the newest segment whose head is intact; what lies outside the
+//!    chain, or in a segment beyond the batch that its successor names, is void for ever.
+//! 2. **Walk.** Batches are checked from the oldest on, number by number. The first that is missing or
+//!    damaged, `n`, is *corruption if and only if* an intact header somewhere later says
+//!    `durable_through >= n`: then `n` had been acknowledged. Otherwise the log ends before `n`, the torn
+//!    tail of a crash.
+//! 3. **Summary.** Per shard the highest complete ownership epoch, its hard state and log base; the caller
+//!    decides which log owns which shard and replays those entries with [`replay`].
+//! 4. The segments are synced before anything read from them is served: a write that was cut off may have
+//!    reached the device's cache only.
+//!
+//! Damage to the last acknowledged batch of a crashed node cannot be told from a torn tail (no later batch
+//! covers it); after a clean shutdown the seal covers it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ostrakon_core::raft::{EntryId, HardState};
+use ostrakon_wire::routing::ShardId;
+
+use super::LogError;
+use super::format::{
+    BATCH_HEADER_BYTES, BatchFault, BatchHeader, BatchNumber, BatchPlace, FLAG_HEAD, FLAG_SEAL, LogId,
+    OwnershipEpoch, Record, RecordKind, SegmentHead, SegmentSequence, ShardState, check_batch, directory, records,
+};
+use super::segment::{log_directory, parse_segment_name, segment_path};
+use crate::env::disk::BLOCK_BYTES;
+use crate::env::{Disk, DiskBuf, File, OpenMode, Tasks, tasks::yield_now};
+
+/// Damage that a crash cannot explain.
+#[derive(Debug)]
+pub struct Corruption {
+    /// File.
+    pub path: PathBuf,
+    /// Byte offset of the damaged batch in it.
+    pub offset: u64,
+    /// What was expected there and what was found.
+    pub finding: String,
+    /// Shards that may have lost entries; empty means any shard of this log.
+    pub suspects: Vec<ShardId>,
+}
+
+impl core::fmt::Display for Corruption {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "log corruption in {} at offset {}: {}; ", self.path.display(), self.offset, self.finding)?;
+        if self.suspects.is_empty() {
+            write!(f, "any shard of this log may have lost acknowledged writes")?;
+        } else {
+            let shards: Vec<String> = self.suspects.iter().map(|shard| shard.0.to_string()).collect();
+            write!(f, "shards {} may have lost acknowledged writes", shards.join(", "))?;
+        }
+        write!(
+            f,
+            ". Restore the file from a copy of the disk; to give up everything in this log from that offset on, \
+             start with --cut-corrupt-log"
+        )
+    }
+}
+
+/// A torn or given-up tail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutTail {
+    /// File.
+    pub path: PathBuf,
+    /// Where the cut is.
+    pub offset: u64,
+    /// What was found there.
+    pub finding: String,
+}
+
+/// What a log says of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardFound {
+    /// The highest epoch with a complete state, with that state's newest form.
+    pub complete: Option<(OwnershipEpoch, HardState, EntryId)>,
+    /// The highest epoch seen at all.
+    pub highest: OwnershipEpoch,
+}
+
+/// The part of a segment that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainSegment {
+    /// Its sequence.
+    pub sequence: SegmentSequence,
+    /// End of its last valid batch.
+    pub end_offset: u64,
+}
+
+/// A log as recovery found it.
+#[derive(Clone, Debug)]
+pub struct LogChain {
+    /// Which log.
+    pub log: LogId,
+    /// Its segments, oldest first.
+    pub segments: Vec<ChainSegment>,
+    /// The last valid batch; zero for an empty log.
+    pub last_batch: BatchNumber,
+    /// Above every segment file that exists.
+    pub next_sequence: SegmentSequence,
+    /// True when it ends with the seal of a clean shutdown.
+    pub sealed: bool,
+    /// Per shard.
+    pub shards: BTreeMap<ShardId, ShardFound>,
+    /// What was cut off.
+    pub cut: Option<CutTail>,
+    /// Bytes of valid batches.
+    pub valid_bytes: u64,
+    /// Cluster and shard count as the newest head has them.
+    pub head: Option<SegmentHead>,
+}
+
+/// How to scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanOptions {
+    /// Expected length of every segment file.
+    pub segment_bytes: u64,
+    /// Cut the log at corruption instead of refusing.
+    pub cut_corrupt: bool,
+}
+
+struct SegmentFile {
+    sequence: SegmentSequence,
+    path: PathBuf,
+    head: Option<(BatchHeader, SegmentHead)>,
+}
+
+/// Why a walk stopped.
+struct Stop {
+    offset: u64,
+    fault: BatchFault,
+    suspects: Vec<ShardId>,
+}
+
+struct Scan<'a> {
+    disk: &'a dyn Disk,
+    tasks: &'a dyn Tasks,
+    log: LogId,
+    options: ScanOptions,
+    files: Vec<SegmentFile>,
+    chain: LogChain,
+}
+
+/// Scans a log: finds its chain, checks every batch, and sums up the shards. Removes half-made segments.
+///
+/// # Errors
+/// [`LogError::Corruption`] as the module head defines it; IO errors of the reads.
+pub async fn scan(
+    disk: &dyn Disk,
+    tasks: &dyn Tasks,
+    data: &Path,
+    log: LogId,
+    options: ScanOptions,
+) -> Result<LogChain, LogError> {
+    let dir = log_directory(data, log);
+    let mut files = Vec::new();
+    let failed = |source| LogError::io("list", &dir, source);
+    for entry in disk.list(&dir).await.map_err(failed)? {
+        if let Some(sequence) = parse_segment_name(&entry.name) {
+            let path = segment_path(&dir, sequence);
+            if entry.len_bytes != options.segment_bytes {
+                return Err(wrong_length(path, entry.len_bytes, options.segment_bytes));
+            }
+            files.push(SegmentFile { sequence, path, head: None });
+        } else if entry.name.ends_with(".tmp") {
+            disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
+        }
+    }
+    files.sort_by_key(|file| file.sequence);
+    let next = files.last().map_or(1, |file| file.sequence.0 + 1);
+    let chain = LogChain {
+        log,
+        segments: Vec::new(),
+        last_batch: BatchNumber(0),
+        next_sequence: SegmentSequence(next),
+        sealed: false,
+        shards: BTreeMap::new(),
+        cut: None,
+        valid_bytes: 0,
+        head: None,
+    };
+    let mut scan = Scan { disk, tasks, log, options, files, chain };
+    scan.read_heads().await?;
+    scan.follow().await?;
+    Ok(scan.chain)
+}
+
+fn wrong_length(path: PathBuf, found: u64, expected: u64) -> LogError {
+    LogError::Corruption(Box::new(Corruption {
+        path,
+        offset: found.min(expected),
+        finding: format!("expected a segment file of {expected} bytes, found {found} bytes"),
+        suspects: Vec::new(),
+    }))
+}
+
+impl Scan<'_> {
+    async fn read_heads(&mut self) -> Result<(), LogError> {
+        for slot in 0..self.files.len() {
+            let path = &self.files[slot].path;
+            let sequence = self.files[slot].sequence;
+            let file = open(self.disk, path).await?;
+            let mut bytes = read(&*file, path, 0, BLOCK_BYTES).await?;
+            let place = BatchPlace { log: self.log, segment: sequence, offset: 0 };
+            if let Some(content_bytes) = claimed_bytes(bytes.bytes(), self.options.segment_bytes)
+                && content_bytes > BLOCK_BYTES
+            {
+                bytes = read(&*file, path, 0, content_bytes.next_multiple_of(BLOCK_BYTES)).await?;
+            }
+            close(&*file, path).await?;
+            self.files[slot].head = parse_head(bytes.bytes(), place);
+        }
+        Ok(())
+    }
+
+    /// The chain's files, oldest first, as positions in `files`; and the file whose head is damaged although
+    /// a successor names it, if the chain breaks there.
+    fn chain_from(&self, newest: usize) -> Result<Vec<usize>, (usize, Option<usize>)> {
+        let mut chain = vec![newest];
+        loop {
+            let at = *chain.last().expect("starts with one");
+            let (_, head) = self.files[at].head.expect("only intact heads are followed");
+            if head.predecessor == SegmentSequence(0) {
+                chain.reverse();
+                return Ok(chain);
+            }
+            match self.files.iter().position(|file| file.sequence == head.predecessor) {
+                Some(before) if self.files[before].head.is_some() && before < at => chain.push(before),
+                found => return Err((at, found)),
+            }
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), LogError> {
+        let mut considered = self.files.len();
+        let (chain, beyond) = loop {
+            let Some(newest) = self.files[..considered].iter().rposition(|file| file.head.is_some()) else {
+                break (Vec::new(), 0);
+            };
+            match self.chain_from(newest) {
+                Ok(chain) => break (chain, newest + 1),
+                Err((successor, broken)) => considered = self.broken_chain(successor, broken).await?,
+            }
+        };
+        let mut expected = BatchNumber(1);
+        for (slot, &at) in chain.iter().enumerate() {
+            let limit = chain.get(slot + 1).map(|&next| self.files[next].head.expect("intact").1.predecessor_last);
+            let stop = self.walk(at, &mut expected, limit).await?;
+            if let Some(stop) = stop {
+                let later: Vec<usize> = chain[slot..].iter().copied().chain(beyond..self.files.len()).collect();
+                self.judge(at, stop, expected, &later).await?;
+                break;
+            }
+        }
+        if chain.is_empty() && !self.files.is_empty() {
+            // No intact head at all: damage if any batch says that the first one was durable.
+            let stop = Stop { offset: 0, fault: BatchFault::NotABatch, suspects: Vec::new() };
+            let all: Vec<usize> = (0..self.files.len()).collect();
+            self.judge(0, stop, BatchNumber(1), &all).await?;
+        }
+        self.chain.last_batch = BatchNumber(expected.0 - 1);
+        Ok(())
+    }
+
+    /// A head is missing or damaged although `successor` names its segment: corruption if its batches had
+    /// been acknowledged, else everything from there on is void.
+    async fn broken_chain(&mut self, successor: usize, broken: Option<usize>) -> Result<usize, LogError> {
+        let (_, head) = self.files[successor].head.expect("it named a predecessor");
+        let directory = log_directory(Path::new(""), self.log);
+        let (path, from) = match broken {
+            Some(at) => (self.files[at].path.clone(), at),
+            None => (segment_path(&directory, head.predecessor), successor),
+        };
+        let later: Vec<usize> = (from..self.files.len()).collect();
+        let finding = match broken {
+            Some(_) => "expected the head of a segment that a later one continues, found other bytes",
+            None => "the segment is missing although a later one continues it",
+        };
+        if self.covered(&later, from, 0, head.predecessor_last).await? {
+            self.corruption(Corruption { path, offset: 0, finding: finding.into(), suspects: Vec::new() })?;
+        }
+        Ok(from)
+    }
+
+    /// Walks one segment from its start. `expected` is the number of the next batch and is advanced. Returns
+    /// where it had to stop before `limit`, or before the end of the segment when there is no limit.
+    async fn walk(
+        &mut self,
+        at: usize,
+        expected: &mut BatchNumber,
+        limit: Option<BatchNumber>,
+    ) -> Result<Option<Stop>, LogError> {
+        let sequence = self.files[at].sequence;
+        let (head_header, head) = self.files[at].head.expect("intact");
+        let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
+        let bytes = segment.bytes();
+        let mut offset = 0;
+        let mut stop = None;
+        while limit.is_none_or(|limit| *expected <= limit) {
+            let place = BatchPlace { log: self.log, segment: sequence, offset };
+            let found = next_batch(&bytes[offset as usize..], place, *expected, &head_header);
+            match found {
+                Ok(header) => {
+                    let batch = &bytes[offset as usize..];
+                    self.note_batch(batch, &header).map_err(|finding| self.unreadable(at, offset, finding))?;
+                    offset += header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64;
+                    *expected = BatchNumber(expected.0 + 1);
+                }
+                Err((fault, suspects)) => {
+                    stop = Some(Stop { offset, fault, suspects });
+                    break;
+                }
+            }
+            if self.tasks.should_yield() {
+                yield_now().await;
+            }
+        }
+        if offset > 0 {
+            self.chain.segments.push(ChainSegment { sequence, end_offset: offset });
+            self.chain.valid_bytes += offset;
+            self.chain.head = Some(head);
+        }
+        Ok(stop)
+    }
+
+    fn note_batch(&mut self, batch: &[u8], header: &BatchHeader) -> Result<(), String> {
+        self.chain.sealed = header.flags & FLAG_SEAL != 0;
+        for record in records(batch, header) {
+            let record = record.ok_or("a record with a valid checksum does not parse")?;
+            if record.kind == RecordKind::SegmentHead {
+                continue;
+            }
+            let found = self.chain.shards.entry(record.shard).or_default();
+            found.highest = found.highest.max(record.epoch);
+            if record.kind == RecordKind::ShardState {
+                let state = ShardState::decode(record.payload).ok_or("a shard state does not parse")?;
+                let known = found.complete.map_or(OwnershipEpoch(0), |(epoch, _, _)| epoch);
+                if state.complete && record.epoch >= known {
+                    found.complete = Some((record.epoch, state.hard_state, state.base));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, at: usize, offset: u64, finding: String) -> LogError {
+        let path = self.files[at].path.clone();
+        LogError::Corruption(Box::new(Corruption { path, offset, finding, suspects: Vec::new() }))
+    }
+
+    /// Decides whether the stop is a torn tail or corruption.
+    async fn judge(
+        &mut self,
+        at: usize,
+        stop: Stop,
+        missing: BatchNumber,
+        later: &[usize],
+    ) -> Result<(), LogError> {
+        let path = self.files[at].path.clone();
+        if self.covered(later, at, stop.offset, missing).await? {
+            let finding = format!("batch {}: {}", missing.0, stop.fault);
+            self.corruption(Corruption { path, offset: stop.offset, finding, suspects: stop.suspects })?;
+        } else if stop.fault != BatchFault::Blank {
+            let finding = stop.fault.to_string();
+            self.chain.cut = Some(CutTail { path, offset: stop.offset, finding });
+        }
+        Ok(())
+    }
+
+    fn corruption(&mut self, corruption: Corruption) -> Result<(), LogError> {
+        if !self.options.cut_corrupt {
+            return Err(LogError::Corruption(Box::new(corruption)));
+        }
+        let Corruption { path, offset, finding, .. } = corruption;
+        self.chain.cut = Some(CutTail { path, offset, finding });
+        Ok(())
+    }
+
+    /// True when an intact header at or after `from_offset` of file `from`, or in one of the `later` files,
+    /// says that batch `missing` was durable.
+    async fn covered(
+        &self,
+        later: &[usize],
+        from: usize,
+        from_offset: u64,
+        missing: BatchNumber,
+    ) -> Result<bool, LogError> {
+        for &at in later {
+            let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
+            let start = if at == from { from_offset } else { 0 };
+            let sequence = self.files[at].sequence;
+            for (block, bytes) in blocks_from(segment.bytes(), start) {
+                let place = BatchPlace { log: self.log, segment: sequence, offset: block };
+                if let Some(header) = intact_header(bytes, place)
+                    && header.durable_through >= missing
+                    && header.number > missing
+                {
+                    return Ok(true);
+                }
+                if self.tasks.should_yield() {
+                    yield_now().await;
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn blocks_from(segment: &[u8], start: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    (start as usize..segment.len()).step_by(BLOCK_BYTES).map(|offset| (offset as u64, &segment[offset..]))
+}
+
+/// A header whose own checksum holds, whatever its records look like.
+fn intact_header(bytes: &[u8], place: BatchPlace) -> Option<BatchHeader> {
+    match check_batch(bytes, place) {
+        Ok(header) | Err((BatchFault::RecordsChecksum { .. }, Some(header))) => Some(header),
+        Err(_) => None,
+    }
+}
+
+fn next_batch(
+    bytes: &[u8],
+    place: BatchPlace,
+    expected: BatchNumber,
+    head: &BatchHeader,
+) -> Result<BatchHeader, (BatchFault, Vec<ShardId>)> {
+    match check_batch(bytes, place) {
+        Ok(header) if header.number == expected && header.boot == head.boot => Ok(header),
+        Ok(_) => Err((BatchFault::NotABatch, Vec::new())),
+        Err((fault, header)) => {
+            let suspects = header.map_or_else(Vec::new, |header| {
+                directory(bytes, &header).iter().map(|entry| entry.shard).collect()
+            });
+            Err((fault, suspects))
+        }
+    }
+}
+
+/// Length of the batch that starts with these bytes, as far as its header can be believed.
+fn claimed_bytes(bytes: &[u8], segment_bytes: u64) -> Option<usize> {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as u64;
+    let claimed = BATCH_HEADER_BYTES as u64
+        + word(60)
+        + word(68) * super::format::DIRECTORY_ENTRY_BYTES as u64;
+    (claimed <= segment_bytes).then_some(claimed as usize)
+}
+
+fn parse_head(bytes: &[u8], place: BatchPlace) -> Option<(BatchHeader, SegmentHead)> {
+    let header = check_batch(bytes, place).ok()?;
+    if header.flags & FLAG_HEAD == 0 {
+        return None;
+    }
+    let record = records(bytes, &header).next()??;
+    let head = (record.kind == RecordKind::SegmentHead).then(|| SegmentHead::decode(record.payload))??;
+    Some((header, head))
+}
+
+async fn open(disk: &dyn Disk, path: &Path) -> Result<Rc<dyn File>, LogError> {
+    disk.open(path, OpenMode::Read).await.map_err(|source| LogError::io("open", path, source))
+}
+
+async fn close(file: &dyn File, path: &Path) -> Result<(), LogError> {
+    file.close().await.map_err(|source| LogError::io("close", path, source))
+}
+
+async fn read(file: &dyn File, path: &Path, offset: u64, len_bytes: usize) -> Result<DiskBuf, LogError> {
+    file.read_at(offset, len_bytes).await.map_err(|source| LogError::io("read", path, source))
+}
+
+/// Reads a segment whole, and makes sure that what was read is on stable storage.
+async fn read_whole(disk: &dyn Disk, path: &Path, segment_bytes: u64) -> Result<DiskBuf, LogError> {
+    let file = open(disk, path).await?;
+    file.sync().await.map_err(|source| LogError::io("sync", path, source))?;
+    let bytes = read(&*file, path, 0, segment_bytes as usize).await?;
+    close(&*file, path).await?;
+    Ok(bytes)
+}
+
+/// Reads a scanned chain again and hands every record to `visit`, oldest first.
+///
+/// # Errors
+/// IO errors; corruption when the bytes changed since the scan; what `visit` returns.
+pub async fn replay(
+    disk: &dyn Disk,
+    tasks: &dyn Tasks,
+    data: &Path,
+    chain: &LogChain,
+    segment_bytes: u64,
+    visit: &mut dyn FnMut(Record<'_>) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let dir = log_directory(data, chain.log);
+    for segment in &chain.segments {
+        let path = segment_path(&dir, segment.sequence);
+        let file = open(disk, &path).await?;
+        let end_bytes = segment.end_offset.min(segment_bytes) as usize;
+        let whole = read(&*file, &path, 0, end_bytes).await?;
+        close(&*file, &path).await?;
+        let mut offset = 0;
+        while offset < segment.end_offset {
+            let batch = &whole.bytes()[offset as usize..];
+            let place = BatchPlace { log: chain.log, segment: segment.sequence, offset };
+            let changed = |fault: BatchFault| Corruption {
+                path: path.clone(),
+                offset,
+                finding: format!("the batch was intact a moment ago: {fault}"),
+                suspects: Vec::new(),
+            };
+            let header = check_batch(batch, place)
+                .map_err(|(fault, _)| LogError::Corruption(Box::new(changed(fault))))?;
+            for record in records(batch, &header).flatten() {
+                visit(record)?;
+            }
+            offset += header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64;
+            if tasks.should_yield() {
+                yield_now().await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the segment files of a log that its chain does not hold. Call it once the log goes on in a newer
+/// segment that is durable.
+///
+/// # Errors
+/// IO errors of the removal.
+pub async fn remove_void_segments(
+    disk: &dyn Disk,
+    data: &Path,
+    chain: &LogChain,
+) -> Result<(), LogError> {
+    let dir = log_directory(data, chain.log);
+    let failed = |source| LogError::io("clean up", &dir, source);
+    let mut removed = false;
+    for entry in disk.list(&dir).await.map_err(failed)? {
+        let Some(sequence) = parse_segment_name(&entry.name) else { continue };
+        let in_chain = chain.segments.iter().any(|segment| segment.sequence == sequence);
+        if sequence < chain.next_sequence && !in_chain {
+            disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
+            removed = true;
+        }
+    }
+    if removed {
+        disk.sync_dir(&dir).await.map_err(failed)?;
+    }
+    Ok(())
+}

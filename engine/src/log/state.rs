@@ -1,0 +1,329 @@
+//! The log's bookkeeping without IO: what is being filled, queued, written; numbers; the state heads.
+//!
+//! Invariants:
+//! - Batches leave `filling -> queued -> writing` in order, and numbers and offsets are given out when a
+//!   batch enters `writing`; at most two are there.
+//! - `durable_through` is the number of the last batch such that it and all before it are durable.
+//! - A segment's first batch is a head with the state of every shard of this core.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ostrakon_core::raft::EntryId;
+use ostrakon_wire::routing::ShardId;
+
+use super::LogConfig;
+use super::batch::{BatchBuilder, BatchId, EntryPlace, FinishedBatch, payload_at};
+use super::format::{
+    BatchHeader, BatchNumber, FLAG_HEAD, FLAG_SEAL, OwnershipEpoch, RecordKind, SegmentHead, SegmentSequence,
+    ShardState,
+};
+use super::segment::Segment;
+use crate::env::{Disk, DiskBuf, File};
+use crate::limits::{BATCH_TARGET_BYTES, LOG_QUEUE_BYTES_MAX, LOG_WRITES_IN_FLIGHT};
+
+/// One write for a writer task.
+pub(super) struct WriteJob {
+    pub(super) number: BatchNumber,
+    pub(super) file: Rc<dyn File>,
+    pub(super) buffer: Rc<DiskBuf>,
+    pub(super) offset: u64,
+}
+
+/// A batch that is on its way to disk or waits for an earlier one.
+pub(super) struct Writing {
+    pub(super) number: BatchNumber,
+    pub(super) batch: FinishedBatch,
+    done: bool,
+}
+
+/// Whether the log takes entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Running,
+    /// A write failed: nothing is written any more.
+    Failed,
+    /// Sealed and closed.
+    Closed,
+}
+
+/// What [`LogState::next_job`] found.
+pub(super) enum NextJob {
+    /// Write this.
+    Write(WriteJob),
+    /// Nothing to write.
+    Idle,
+    /// There is something to write but no segment with room for it.
+    NeedsSegment,
+}
+
+pub(super) struct LogState {
+    pub(super) config: LogConfig,
+    pub(super) status: Status,
+    pub(super) disk_full: bool,
+    filling: Option<BatchBuilder>,
+    queued: VecDeque<BatchBuilder>,
+    queued_bytes: usize,
+    writing: VecDeque<Writing>,
+    current: Segment,
+    ready: Option<Segment>,
+    retired: Vec<Rc<dyn File>>,
+    next_id: u64,
+    /// Size of the batch before, the guess for the next one's.
+    last_batch_bytes: usize,
+    next_number: BatchNumber,
+    durable_through: BatchNumber,
+    head_pending: Option<SegmentSequence>,
+    head_predecessor_last: BatchNumber,
+    shard_states: Vec<Option<(OwnershipEpoch, ShardState)>>,
+}
+
+impl LogState {
+    /// A log that goes on after batch `last` of segment `predecessor` in the empty segment `current`.
+    pub(super) fn new(
+        config: LogConfig,
+        current: Segment,
+        predecessor: SegmentSequence,
+        last: BatchNumber,
+    ) -> LogState {
+        LogState {
+            config,
+            status: Status::Running,
+            disk_full: false,
+            filling: None,
+            queued: VecDeque::new(),
+            queued_bytes: 0,
+            writing: VecDeque::new(),
+            current,
+            ready: None,
+            retired: Vec::new(),
+            next_id: 1,
+            last_batch_bytes: 0,
+            next_number: BatchNumber(last.0 + 1),
+            durable_through: last,
+            head_pending: Some(predecessor),
+            head_predecessor_last: last,
+            shard_states: Vec::new(),
+        }
+    }
+
+    /// Sets what the next heads say of a shard.
+    pub(super) fn set_shard_state(&mut self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
+        let slot = shard.0 as usize;
+        if self.shard_states.len() <= slot {
+            self.shard_states.resize(slot + 1, None);
+        }
+        self.shard_states[slot] = Some((epoch, state));
+    }
+
+    /// Bytes of records that wait to be written.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.queued_bytes + self.filling.as_ref().map_or(0, BatchBuilder::records_bytes)
+    }
+
+    /// True when a client's write must be refused with `Busy`.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.backlog_bytes() >= LOG_QUEUE_BYTES_MAX / 2
+    }
+
+    /// Appends a record to the batch being filled.
+    pub(super) fn append(
+        &mut self,
+        disk: &dyn Disk,
+        kind: RecordKind,
+        shard: ShardId,
+        epoch: OwnershipEpoch,
+        entry: EntryId,
+        payload: &[&[u8]],
+    ) -> EntryPlace {
+        let payload_bytes = payload.iter().map(|part| part.len()).sum::<usize>();
+        if let Some(full) = self.filling.take_if(|filling| {
+            filling.records_bytes() > 0 && filling.records_bytes() + payload_bytes > BATCH_TARGET_BYTES
+        }) {
+            self.queued_bytes += full.records_bytes();
+            self.queued.push_back(full);
+        }
+        let next_id = &mut self.next_id;
+        let expected_bytes = super::format::record_bytes(payload_bytes).max(self.last_batch_bytes);
+        let filling = self.filling.get_or_insert_with(|| {
+            let id = BatchId(*next_id);
+            *next_id += 1;
+            BatchBuilder::new(id, disk, expected_bytes)
+        });
+        filling.append(disk, kind, shard, epoch, entry, payload)
+    }
+
+    /// The payload of an entry that is not yet durable.
+    pub(super) fn payload(&self, place: EntryPlace) -> &[u8] {
+        if let Some(filling) = self.filling.as_ref().filter(|filling| filling.id() == place.batch) {
+            return filling.payload(place);
+        }
+        if let Some(queued) = self.queued.iter().find(|queued| queued.id() == place.batch) {
+            return queued.payload(place);
+        }
+        let writing = self.writing.iter().find(|writing| writing.batch.id == place.batch);
+        payload_at(&writing.expect("an entry in flight lies in a batch in flight").batch.buffer, place)
+    }
+
+    /// The next write, if there is one and a segment has room for it.
+    pub(super) fn next_job(&mut self, disk: &dyn Disk) -> NextJob {
+        let in_flight = self.writing.iter().filter(|writing| !writing.done).count();
+        if self.status != Status::Running || in_flight >= LOG_WRITES_IN_FLIGHT {
+            return NextJob::Idle;
+        }
+        if let Some(predecessor) = self.head_pending.take() {
+            let head = self.head_batch(disk, predecessor);
+            return NextJob::Write(self.begin_write(head, FLAG_HEAD));
+        }
+        let waiting = self.queued.front().or(self.filling.as_ref());
+        let Some(disk_bytes) = waiting.map(BatchBuilder::disk_bytes) else { return NextJob::Idle };
+        if self.current.used_bytes + disk_bytes as u64 > self.config.segment_bytes {
+            let Some(next) = self.ready.take() else { return NextJob::NeedsSegment };
+            let full = core::mem::replace(&mut self.current, next);
+            self.retired.push(full.file);
+            self.head_predecessor_last = BatchNumber(self.next_number.0 - 1);
+            let head = self.head_batch(disk, full.sequence);
+            return NextJob::Write(self.begin_write(head, FLAG_HEAD));
+        }
+        let batch = match self.queued.pop_front() {
+            Some(queued) => {
+                self.queued_bytes -= queued.records_bytes();
+                queued
+            }
+            None => self.filling.take().expect("looked at above"),
+        };
+        self.last_batch_bytes = batch.records_bytes();
+        NextJob::Write(self.begin_write(batch, 0))
+    }
+
+    /// Marks a write as durable and returns the batches that became acknowledged by it, in order.
+    pub(super) fn complete(&mut self, number: BatchNumber, acknowledged: &mut Vec<Writing>) {
+        let writing = self.writing.iter_mut().find(|writing| writing.number == number);
+        writing.expect("a completed write was in flight").done = true;
+        while let Some(first) = self.writing.pop_front_if(|first| first.done) {
+            assert_eq!(first.number.0, self.durable_through.0 + 1, "batches become durable in order");
+            self.durable_through = first.number;
+            acknowledged.push(first);
+        }
+    }
+
+    /// The last write of a clean shutdown. Nothing may be in flight or waiting.
+    pub(super) fn seal_job(&mut self, disk: &dyn Disk) -> WriteJob {
+        assert!(self.is_drained(), "sealing a log with batches under way");
+        let id = self.take_id();
+        let seal = BatchBuilder::new(id, disk, 0);
+        assert!(
+            self.current.used_bytes + seal.disk_bytes() as u64 <= self.config.segment_bytes,
+            "seal_fits was asked"
+        );
+        self.begin_write(seal, FLAG_SEAL)
+    }
+
+    /// True when a seal fits into the current segment; a full segment needs none, since the next start
+    /// finds every batch of it covered or not written.
+    pub(super) fn seal_fits(&self) -> bool {
+        self.current.used_bytes + crate::env::disk::BLOCK_BYTES as u64 <= self.config.segment_bytes
+    }
+
+    /// True when nothing waits and nothing is in flight.
+    pub(super) fn is_drained(&self) -> bool {
+        self.writing.is_empty() && self.queued.is_empty() && self.filling.is_none() && self.head_pending.is_none()
+    }
+
+    /// True when no segment is in reserve.
+    pub(super) fn wants_segment(&self) -> bool {
+        self.ready.is_none()
+    }
+
+    /// Puts a new segment in reserve.
+    pub(super) fn provide_segment(&mut self, segment: Segment) {
+        assert!(self.ready.is_none(), "one segment in reserve");
+        self.ready = Some(segment);
+    }
+
+    /// Files of full segments that no write in flight refers to.
+    pub(super) fn take_closable(&mut self) -> Vec<Rc<dyn File>> {
+        let (closable, kept) = core::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|file| Rc::strong_count(file) == 1);
+        self.retired = kept;
+        closable
+    }
+
+    /// Every file that is still open, at the end.
+    pub(super) fn take_files(&mut self) -> Vec<Rc<dyn File>> {
+        let mut files = core::mem::take(&mut self.retired);
+        files.push(Rc::clone(&self.current.file));
+        files.extend(self.ready.take().map(|segment| segment.file));
+        files
+    }
+
+    /// The current segment's path, for messages.
+    pub(super) fn current_path(&self) -> &std::path::Path {
+        &self.current.path
+    }
+
+    /// The last batch known durable.
+    pub(super) fn durable_through(&self) -> BatchNumber {
+        self.durable_through
+    }
+
+    fn take_id(&mut self) -> BatchId {
+        let id = BatchId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    fn head_batch(&mut self, disk: &dyn Disk, predecessor: SegmentSequence) -> BatchBuilder {
+        let head = SegmentHead {
+            cluster: self.config.cluster,
+            node: self.config.node,
+            predecessor,
+            predecessor_last: self.head_predecessor_last,
+            segment_bytes: self.config.segment_bytes,
+            shards: self.config.shards,
+        };
+        let id = self.take_id();
+        let mut batch = BatchBuilder::new(id, disk, 0);
+        let none = EntryId::default();
+        batch.append(
+            disk,
+            RecordKind::SegmentHead,
+            ShardId(0),
+            OwnershipEpoch(0),
+            none,
+            &[&head.encode()],
+        );
+        for (shard, state) in self.shard_states.iter().enumerate() {
+            if let Some((epoch, state)) = state {
+                let shard = ShardId(shard as u32);
+                batch.append(disk, RecordKind::ShardState, shard, *epoch, none, &[&state.encode()]);
+            }
+        }
+        batch
+    }
+
+    fn begin_write(&mut self, batch: BatchBuilder, flags: u16) -> WriteJob {
+        let number = self.next_number;
+        self.next_number = BatchNumber(number.0 + 1);
+        let offset = self.current.used_bytes;
+        let header = BatchHeader {
+            flags,
+            segment: self.current.sequence,
+            number,
+            durable_through: self.durable_through,
+            offset,
+            boot: self.config.boot,
+            log: self.config.log,
+            records_bytes: 0,
+            record_count: 0,
+            directory_count: 0,
+        };
+        let batch = batch.finish(header);
+        let buffer = Rc::clone(&batch.buffer);
+        self.current.used_bytes += buffer.bytes().len() as u64;
+        assert!(self.current.used_bytes <= self.config.segment_bytes, "a batch ends within its segment");
+        self.writing.push_back(Writing { number, batch, done: false });
+        WriteJob { number, file: Rc::clone(&self.current.file), buffer, offset }
+    }
+}

@@ -1,0 +1,437 @@
+//! The log's tasks: two writers, and one that keeps a zero-filled segment in reserve.
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ostrakon_core::raft::EntryId;
+use ostrakon_wire::routing::ShardId;
+
+use super::LogError;
+use super::batch::{BatchId, EntryPlace, payload_at};
+use super::format::{
+    BatchNumber, BootNumber, DirectoryEntry, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
+};
+use super::segment::{PrepareError, create_log_directory, prepare_segment};
+use super::state::{LogState, NextJob, Status, WriteJob, Writing};
+use crate::env::local::Notify;
+use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
+use crate::limits::LOG_WRITES_IN_FLIGHT;
+
+/// How often a full disk is looked at again.
+const DISK_FULL_RETRY: Duration = Duration::from_millis(250);
+
+/// What a log is told about itself.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Which of the node's logs this is.
+    pub log: LogId,
+    /// This start of the node.
+    pub boot: BootNumber,
+    /// Cluster, high and low half.
+    pub cluster: (u64, u64),
+    /// Node.
+    pub node: u64,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// Length of new segments in bytes.
+    pub segment_bytes: u64,
+}
+
+/// A batch that is on stable storage, with all before it.
+pub struct DurableBatch<'a> {
+    id: BatchId,
+    buffer: &'a DiskBuf,
+    /// The shards that have entries or states in it.
+    pub directory: &'a [DirectoryEntry],
+}
+
+impl DurableBatch<'_> {
+    /// The payload of an entry of this batch.
+    pub fn payload(&self, place: EntryPlace) -> &[u8] {
+        assert_eq!(place.batch, self.id, "the entry lies in another batch");
+        payload_at(self.buffer, place)
+    }
+}
+
+/// Who hears what the log achieved. Called on the log's writer task, never from within an append.
+pub trait DurableSink {
+    /// A batch and all before it are on stable storage.
+    fn batch_durable(&self, batch: &DurableBatch<'_>);
+    /// A write failed. The log takes nothing any more; whatever was not yet acknowledged has an unknown fate.
+    fn log_failed(&self, error: &LogError);
+}
+
+/// Counters since the log was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogStatistics {
+    /// Batches written, heads and seals included.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes written, padding included.
+    pub bytes: u64,
+    /// Nanoseconds that the writes took, each from submission to completion.
+    pub write_ns: u64,
+    /// Segments begun.
+    pub segments: u64,
+}
+
+/// The durable log of one core. Cheap to clone; all clones are one log.
+#[derive(Clone)]
+pub struct Log(Rc<Shared>);
+
+struct Shared {
+    state: RefCell<LogState>,
+    directory: PathBuf,
+    disk: Rc<dyn Disk>,
+    tasks: Rc<dyn Tasks>,
+    clock: Rc<dyn Clock>,
+    sink: RefCell<Option<Rc<dyn DurableSink>>>,
+    writer_work: [Notify; LOG_WRITES_IN_FLIGHT],
+    writer_idle: [Cell<bool>; LOG_WRITES_IN_FLIGHT],
+    writers_running: Cell<usize>,
+    prepare_work: Notify,
+    progress: Notify,
+    next_sequence: Cell<SegmentSequence>,
+    statistics: Cell<LogStatistics>,
+}
+
+impl Log {
+    /// Opens a log that continues after what recovery found: segment `predecessor` up to batch `last`
+    /// (both zero for a new log). `next_sequence` is above every segment file that exists. The first batch,
+    /// the head, is written when [`Log::start`] is called, with the shard states set until then.
+    ///
+    /// # Errors
+    /// When the directory or the first segment can't be made.
+    pub async fn open(
+        config: LogConfig,
+        env: (Rc<dyn Disk>, Rc<dyn Tasks>, Rc<dyn Clock>),
+        predecessor: SegmentSequence,
+        last: BatchNumber,
+        next_sequence: SegmentSequence,
+    ) -> Result<Log, LogError> {
+        let (disk, tasks, clock) = env;
+        let directory = create_log_directory(&*disk, &config.data, config.log).await?;
+        let made =
+            prepare_segment(&*disk, &*tasks, &directory, next_sequence, config.segment_bytes).await;
+        let current = match made {
+            Ok(segment) => segment,
+            Err(PrepareError::Failed(error)) => return Err(error),
+            Err(PrepareError::DiskFull) => {
+                let source = std::io::Error::new(
+                    std::io::ErrorKind::StorageFull,
+                    format!(
+                        "too little space for a log segment of {} bytes and the reserve: free some and start again",
+                        config.segment_bytes
+                    ),
+                );
+                return Err(LogError::io("make the first segment in", &directory, source));
+            }
+        };
+        let shared = Shared {
+            state: RefCell::new(LogState::new(config, current, predecessor, last)),
+            directory,
+            disk,
+            tasks,
+            clock,
+            sink: RefCell::new(None),
+            writer_work: Default::default(),
+            writer_idle: Default::default(),
+            writers_running: Cell::new(0),
+            prepare_work: Notify::default(),
+            progress: Notify::default(),
+            next_sequence: Cell::new(SegmentSequence(next_sequence.0 + 1)),
+            statistics: Cell::new(LogStatistics::default()),
+        };
+        Ok(Log(Rc::new(shared)))
+    }
+
+    /// Starts the tasks; the head batch goes out at once.
+    pub fn start(&self, sink: Rc<dyn DurableSink>) {
+        *self.0.sink.borrow_mut() = Some(sink);
+        for writer in 0..LOG_WRITES_IN_FLIGHT {
+            let shared = Rc::clone(&self.0);
+            self.0.writers_running.set(self.0.writers_running.get() + 1);
+            self.0.tasks.spawn(Priority::Foreground, Box::pin(write_batches(shared, writer)));
+        }
+        let shared = Rc::clone(&self.0);
+        self.0.tasks.spawn(Priority::Background, Box::pin(keep_segment_ready(shared)));
+    }
+
+    /// Sets what the head of every further segment says of a shard. Before [`Log::start`] this is all that
+    /// is needed; afterwards the caller also appends the state with [`Log::append_state`].
+    pub fn set_shard_state(&self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
+        self.0.state.borrow_mut().set_shard_state(shard, epoch, state);
+    }
+
+    /// Appends a shard's state, and keeps it for further segments.
+    pub fn append_state(&self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
+        self.set_shard_state(shard, epoch, state);
+        self.append(RecordKind::ShardState, shard, epoch, EntryId::default(), &[&state.encode()]);
+    }
+
+    /// Appends an entry; the payload is the parts one after the other. Entries of a shard come in index order.
+    pub fn append_entry(
+        &self,
+        shard: ShardId,
+        epoch: OwnershipEpoch,
+        entry: EntryId,
+        payload: &[&[u8]],
+    ) -> EntryPlace {
+        self.append(RecordKind::Entry, shard, epoch, entry, payload)
+    }
+
+    /// Looks at the payload of an entry that is not yet durable.
+    pub fn with_payload<R>(&self, place: EntryPlace, look: impl FnOnce(&[u8]) -> R) -> R {
+        look(self.0.state.borrow().payload(place))
+    }
+
+    /// True when client writes must be refused with `Busy`.
+    pub fn is_backlogged(&self) -> bool {
+        self.0.state.borrow().is_backlogged()
+    }
+
+    /// True while the file system has no room for another segment: client writes get `DiskFull`. What is
+    /// queued still fits into the current segment.
+    pub fn is_disk_full(&self) -> bool {
+        self.0.state.borrow().disk_full
+    }
+
+    /// True after a write failed.
+    pub fn has_failed(&self) -> bool {
+        self.0.state.borrow().status == Status::Failed
+    }
+
+    /// Counters.
+    pub fn statistics(&self) -> LogStatistics {
+        self.0.statistics.get()
+    }
+
+    /// The last batch known durable.
+    pub fn durable_through(&self) -> BatchNumber {
+        self.0.state.borrow().durable_through()
+    }
+
+    /// Waits until the backlog is below the point where writes get `Busy`. For takeovers at start.
+    pub async fn room(&self) {
+        while self.is_backlogged() && !self.has_failed() {
+            self.0.progress.notified().await;
+        }
+    }
+
+    /// Waits until everything appended so far is durable or the log has failed.
+    pub async fn drained(&self) {
+        loop {
+            let state = self.0.state.borrow();
+            if state.status != Status::Running || state.is_drained() {
+                return;
+            }
+            drop(state);
+            self.0.progress.notified().await;
+        }
+    }
+
+    /// Ends the log: waits for what is under way, writes the seal, closes the files.
+    ///
+    /// # Errors
+    /// What the operating system says of the last write or of a close.
+    pub async fn close(&self) -> Result<(), LogError> {
+        self.drained().await;
+        let mut outcome = Ok(());
+        let seal = {
+            let mut state = self.0.state.borrow_mut();
+            (state.status == Status::Running && state.seal_fits()).then(|| state.seal_job(&*self.0.disk))
+        };
+        if let Some(job) = seal {
+            outcome = self.0.write(&job).await;
+        }
+        let files = {
+            let mut state = self.0.state.borrow_mut();
+            if state.status == Status::Running {
+                state.status = Status::Closed;
+            }
+            state.take_files()
+        };
+        self.0.wake_all();
+        for file in files {
+            let closed = file.close().await;
+            outcome = outcome.and(closed.map_err(|source| self.0.failure("close a segment of", source)));
+        }
+        outcome
+    }
+
+    fn append(
+        &self,
+        kind: RecordKind,
+        shard: ShardId,
+        epoch: OwnershipEpoch,
+        entry: EntryId,
+        payload: &[&[u8]],
+    ) -> EntryPlace {
+        let place =
+            self.0.state.borrow_mut().append(&*self.0.disk, kind, shard, epoch, entry, payload);
+        self.0.wake_one();
+        place
+    }
+}
+
+impl Shared {
+    fn wake_one(&self) {
+        if let Some(idle) = self.writer_idle.iter().position(|idle| idle.replace(false)) {
+            self.writer_work[idle].notify();
+        }
+    }
+
+    fn wake_all(&self) {
+        for work in &self.writer_work {
+            work.notify();
+        }
+        self.prepare_work.notify();
+        self.progress.notify();
+    }
+
+    fn failure(&self, operation: &'static str, source: std::io::Error) -> LogError {
+        LogError::io(operation, self.state.borrow().current_path(), source)
+    }
+
+    async fn write(&self, job: &WriteJob) -> Result<(), LogError> {
+        let started = self.clock.monotonic();
+        let bytes = job.buffer.bytes().len() as u64;
+        let outcome = job.file.write_at(Rc::clone(&job.buffer), job.offset).await;
+        let mut statistics = self.statistics.get();
+        statistics.batches += 1;
+        statistics.bytes += bytes;
+        statistics.segments += u64::from(job.offset == 0);
+        statistics.write_ns += self.clock.monotonic().since_ns(started);
+        self.statistics.set(statistics);
+        outcome.map_err(|source| self.failure("write to", source))
+    }
+
+    fn acknowledge(&self, acknowledged: &[Writing]) {
+        let sink = self.sink.borrow().clone().expect("set before the writers started");
+        let mut statistics = self.statistics.get();
+        for writing in acknowledged {
+            statistics.records += u64::from(writing.batch.record_count);
+            let batch = DurableBatch {
+                id: writing.batch.id,
+                buffer: &writing.batch.buffer,
+                directory: &writing.batch.directory,
+            };
+            sink.batch_durable(&batch);
+        }
+        self.statistics.set(statistics);
+        self.progress.notify();
+    }
+
+    fn fail(&self, error: &LogError) {
+        let first = {
+            let mut state = self.state.borrow_mut();
+            core::mem::replace(&mut state.status, Status::Failed) != Status::Failed
+        };
+        if first && let Some(sink) = self.sink.borrow().clone() {
+            sink.log_failed(error);
+        }
+        self.wake_all();
+    }
+}
+
+async fn write_batches(shared: Rc<Shared>, writer: usize) {
+    let mut acknowledged = Vec::new();
+    loop {
+        let next = shared.state.borrow_mut().next_job(&*shared.disk);
+        let job = match next {
+            NextJob::Write(job) => job,
+            NextJob::Idle | NextJob::NeedsSegment => {
+                if shared.state.borrow().status != Status::Running {
+                    break;
+                }
+                if matches!(next, NextJob::NeedsSegment) {
+                    shared.prepare_work.notify();
+                }
+                shared.writer_idle[writer].set(true);
+                shared.writer_work[writer].notified().await;
+                shared.writer_idle[writer].set(false);
+                continue;
+            }
+        };
+        if let Err(error) = shared.write(&job).await {
+            shared.fail(&error);
+            break;
+        }
+        if job.offset == 0 {
+            shared.prepare_work.notify();
+        }
+        let number = job.number;
+        drop(job);
+        // After a failure of the other writer nothing is acknowledged any more: what this write made
+        // durable may come after a hole.
+        if shared.state.borrow().status == Status::Failed {
+            break;
+        }
+        shared.state.borrow_mut().complete(number, &mut acknowledged);
+        shared.acknowledge(&acknowledged);
+        acknowledged.clear();
+    }
+    shared.writers_running.set(shared.writers_running.get() - 1);
+    shared.progress.notify();
+}
+
+async fn keep_segment_ready(shared: Rc<Shared>) {
+    loop {
+        let (status, wants, closable, segment_bytes) = {
+            let mut state = shared.state.borrow_mut();
+            (state.status, state.wants_segment(), state.take_closable(), state.config.segment_bytes)
+        };
+        for file in closable {
+            if let Err(source) = file.close().await {
+                let error = shared.failure("close a full segment before", source);
+                shared.fail(&error);
+            }
+        }
+        if status != Status::Running {
+            break;
+        }
+        if !wants {
+            shared.prepare_work.notified().await;
+            continue;
+        }
+        match make_next_segment(&shared, segment_bytes).await {
+            Ok(()) => shared.wake_all_writers(),
+            Err(PrepareError::DiskFull) => {
+                shared.state.borrow_mut().disk_full = true;
+                shared.tasks.sleep(DISK_FULL_RETRY).await;
+            }
+            Err(PrepareError::Failed(error)) => shared.fail(&error),
+        }
+    }
+}
+
+async fn make_next_segment(shared: &Shared, segment_bytes: u64) -> Result<(), PrepareError> {
+    let sequence = shared.next_sequence.get();
+    let directory: &Path = &shared.directory;
+    let segment = prepare_segment(&*shared.disk, &*shared.tasks, directory, sequence, segment_bytes).await?;
+    shared.next_sequence.set(SegmentSequence(sequence.0 + 1));
+    let mut state = shared.state.borrow_mut();
+    if state.status == Status::Running {
+        state.disk_full = false;
+        state.provide_segment(segment);
+        Ok(())
+    } else {
+        drop(state);
+        segment.file.close().await.map_err(|source| {
+            PrepareError::Failed(LogError::io("close segment", &segment.path, source))
+        })
+    }
+}
+
+impl Shared {
+    fn wake_all_writers(&self) {
+        for work in &self.writer_work {
+            work.notify();
+        }
+    }
+}

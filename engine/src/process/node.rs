@@ -1,0 +1,277 @@
+//! Starts a node inside this process and holds its end of the string: for `ostrakon serve`, for programs and
+//! benchmarks that embed one.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Instant;
+
+use super::lock::{DirectoryLock, LockError};
+use super::preflight::Intent;
+use super::preflight::machine::{allowed_cpus, collect_memory};
+use crate::cluster::identity::{Identity, Wanted};
+use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
+use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
+use crate::env::{CoreId, Env};
+use crate::limits::{CORES_MAX, SEGMENT_BYTES_DEFAULT};
+use crate::server::message::CoreBatch;
+use crate::server::node::{NodeConfig, NodeEvent, run_core};
+use crate::server::startup::StartOptions;
+
+pub use crate::server::node::ShutdownCommand;
+
+/// Share of the machine's memory that the memtables get when no budget is given, in percent.
+const MEMORY_SHARE_PERCENT: u64 = 60;
+/// Shards of a new cluster per core; rounded up to a power of two, at least [`SHARDS_MIN`].
+const SHARDS_PER_CORE: u32 = 4;
+const SHARDS_MIN: u32 = 8;
+/// How long an idle core polls before it sleeps when `spin` is on.
+const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
+
+/// What a node is started with. `None` takes the default, or what the data directory has.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Data directory; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Where clients connect; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Cores; one per allowed CPU by default.
+    pub cores: Option<u16>,
+    /// Shards of a new cluster; four per core by default. Must match an existing one.
+    pub shards: Option<u32>,
+    /// Memory for data, all cores together; 60 % of what the machine has free by default.
+    pub memory_bytes: Option<u64>,
+    /// CPUs to run on, core `i` on the `i`-th; the allowed ones by default.
+    pub cpus: Option<Vec<usize>>,
+    /// Poll before sleeping: lower latency between cores, for CPUs that nobody else uses.
+    pub spin: bool,
+    /// Length of a log segment in a new data directory; 64 MiB by default.
+    pub segment_bytes: Option<u64>,
+    /// Cut a corrupt log at the damage instead of refusing to start.
+    pub cut_corrupt_log: bool,
+}
+
+impl NodeOptions {
+    /// The defaults: a port of the system's choice on 127.0.0.1.
+    pub fn new(data_dir: impl Into<PathBuf>) -> NodeOptions {
+        NodeOptions {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            cores: None,
+            shards: None,
+            memory_bytes: None,
+            cpus: None,
+            spin: false,
+            segment_bytes: None,
+            cut_corrupt_log: false,
+        }
+    }
+}
+
+/// Why a node did not start, or did not end well.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory can't be made.
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process has the data directory.
+    Lock(LockError),
+    /// The executors can't run here.
+    Runtime(runtime::StartError),
+    /// The node refused; the sentence says why and what to do.
+    Refused(String),
+    /// A core ended by a panic.
+    Panicked(runtime::JoinError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::DataDir { path, source } => {
+                write!(f, "can't make the data directory {}: {source}", path.display())
+            }
+            StartError::Lock(error) => error.fmt(f),
+            StartError::Runtime(error) => error.fmt(f),
+            StartError::Refused(sentence) => f.write_str(sentence),
+            StartError::Panicked(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What a started node says of itself.
+#[derive(Clone, Debug)]
+pub struct NodeSummary {
+    /// Cluster, high and low half.
+    pub cluster_id: (u64, u64),
+    /// Node.
+    pub node_id: u64,
+    /// Cores.
+    pub cores: u16,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// Entries replayed from the logs.
+    pub recovered_entries: u64,
+    /// From the first step of the start until it served, in milliseconds.
+    pub recovery_ms: u64,
+}
+
+/// A running node. Dropping it leaves the node running until the process ends.
+pub struct NodeHandle {
+    address: SocketAddr,
+    summary: NodeSummary,
+    commands: ForeignSender<ShutdownCommand>,
+    cores: Cores,
+    _lock: DirectoryLock,
+}
+
+/// Starts a node and waits until it serves.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
+    let started = Instant::now();
+    let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
+    let cores = options.cores.unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    if cores == 0 || cores > CORES_MAX {
+        return Err(StartError::Refused(format!("{cores} cores: the number must be from 1 to {CORES_MAX}")));
+    }
+    std::fs::create_dir_all(&options.data_dir)
+        .map_err(|source| StartError::DataDir { path: options.data_dir.clone(), source })?;
+    let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
+    let (event_sender, events) = mpsc::channel();
+    let config = NodeConfig {
+        options: start_options(&options, cores),
+        listen: options.listen,
+        events: Arc::new(move |event| report(event, &event_sender)),
+    };
+    let (commands, receiver) = foreign::channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let runtime_config = RuntimeConfig {
+        spin_before_park: options.spin.then_some(SPIN),
+        cpus: Some(cpus),
+        ..RuntimeConfig::new(cores, &options.data_dir)
+    };
+    let main = move |env: Env<CoreBatch>| {
+        let commands = command_receiver(&receiver, env.core);
+        run_core(env, config.clone(), commands)
+    };
+    let running = runtime::start(runtime_config, main).map_err(StartError::Runtime)?;
+    let (address, identity, entries) = match events.recv() {
+        Ok(Started::Serving(address, identity, entries)) => (address, identity, entries),
+        Ok(Started::Failed(sentence)) => {
+            return Err(running.join().err().map_or(StartError::Refused(sentence), StartError::Panicked));
+        }
+        // Every core has dropped its configuration without a word: one of them panicked.
+        Err(mpsc::RecvError) => {
+            let sentence = "the node ended while it started".to_owned();
+            return Err(running.join().err().map_or(StartError::Refused(sentence), StartError::Panicked));
+        }
+    };
+    let summary = NodeSummary {
+        cluster_id: identity.cluster,
+        node_id: identity.node,
+        cores,
+        shards: identity.shards,
+        data_dir: options.data_dir,
+        recovered_entries: entries,
+        recovery_ms: started.elapsed().as_millis() as u64,
+    };
+    Ok(NodeHandle { address, summary, commands, cores: running, _lock: lock })
+}
+
+impl NodeHandle {
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the node said when it started.
+    pub fn summary(&self) -> NodeSummary {
+        self.summary.clone()
+    }
+
+    /// A way to ask for a shutdown from any thread.
+    pub fn shutdown_sender(&self) -> ForeignSender<ShutdownCommand> {
+        self.commands.clone()
+    }
+
+    /// Waits until the node has ended.
+    ///
+    /// # Errors
+    /// [`StartError::Panicked`] when a core ended by a panic.
+    pub fn wait(self) -> Result<(), StartError> {
+        self.cores.join().map_err(StartError::Panicked)
+    }
+
+    /// Drains the node and waits for its end.
+    ///
+    /// # Errors
+    /// As [`NodeHandle::wait`].
+    pub fn shutdown(self) -> Result<(), StartError> {
+        // Fails only when the node has already ended.
+        let _ = self.commands.send(ShutdownCommand::Drain);
+        self.wait()
+    }
+}
+
+enum Started {
+    Serving(SocketAddr, Identity, u64),
+    Failed(String),
+}
+
+fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
+    // Nobody listens once the node has started; what comes then goes to the log only.
+    match event {
+        NodeEvent::Serving { address, identity, entries } => {
+            let _ = started.send(Started::Serving(address, identity, entries));
+        }
+        NodeEvent::StartFailed(sentence) => {
+            let _ = started.send(Started::Failed(sentence));
+        }
+        NodeEvent::TailCut(sentence) => tracing::warn!("{sentence}"),
+        NodeEvent::LogFailed(core, sentence) => {
+            tracing::error!("core {} stops serving: {sentence}; check the disk and restart the node", core.0);
+        }
+        NodeEvent::DrainTimedOut(core) => {
+            tracing::warn!("core {} gave up waiting for requests under way", core.0);
+        }
+        NodeEvent::CloseFailed(core, sentence) => {
+            tracing::error!("core {} could not close its log cleanly: {sentence}", core.0);
+        }
+    }
+}
+
+fn command_receiver(
+    receiver: &Mutex<Option<ForeignReceiver<ShutdownCommand>>>,
+    core: CoreId,
+) -> Option<ForeignReceiver<ShutdownCommand>> {
+    if core == CoreId(0) { receiver.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None }
+}
+
+fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
+    let memory_bytes = options.memory_bytes.unwrap_or_else(|| {
+        let facts = collect_memory(&Intent::new(options.data_dir.clone()));
+        facts.usable_bytes() / 100 * MEMORY_SHARE_PERCENT
+    });
+    StartOptions {
+        data: options.data_dir.clone(),
+        wanted: Wanted {
+            shards: options.shards,
+            shards_default: (u32::from(cores) * SHARDS_PER_CORE).next_power_of_two().max(SHARDS_MIN),
+            segment_bytes: options.segment_bytes,
+            segment_bytes_default: SEGMENT_BYTES_DEFAULT,
+        },
+        cut_corrupt: options.cut_corrupt_log,
+        memory_budget_bytes: (memory_bytes / u64::from(cores)) as usize,
+    }
+}

@@ -1,0 +1,121 @@
+//! From outcomes to bytes: answers to local clients go into their connection's send buffer, answers to
+//! clients of other cores into the outbox towards their gateway.
+
+use std::collections::BTreeMap;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::message::{Encoder, ErrorCode};
+
+use super::connection::Connections;
+use super::core::{Core, describe};
+use super::gather::PendingScan;
+use super::message::ForwardedResponse;
+use super::outbox::Outbox;
+use super::status::CoreCounters;
+use crate::env::CoreId;
+use crate::shard::{Completions, Refusal, ScanId, Ticket};
+
+/// The parts of a core that answering needs, apart from its shards.
+pub(super) struct Answers<'a> {
+    pub(super) core: CoreId,
+    pub(super) turn_ns: u64,
+    pub(super) timestamp: Timestamp,
+    pub(super) connections: &'a mut Connections,
+    pub(super) outboxes: &'a mut [Outbox],
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) counters: &'a mut CoreCounters,
+    pub(super) pending_scans: &'a mut BTreeMap<ScanId, PendingScan>,
+}
+
+impl Answers<'_> {
+    /// Sends the frame that `encode` appends to whoever holds the ticket.
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        is_write: bool,
+        encode: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) {
+        if ticket.gateway == self.core {
+            if is_write {
+                self.counters.write_answered(self.turn_ns.saturating_sub(ticket.received_ns));
+            }
+            // The client may be gone; then there is nobody to tell.
+            if let Some(out) = self.connections.answer(ticket.connection) {
+                encode(self.encoder, out);
+            }
+        } else {
+            let response = ForwardedResponse {
+                connection: ticket.connection,
+                received_ns: ticket.received_ns,
+                is_write,
+                frame: 0..0,
+            };
+            let encoder = &mut *self.encoder;
+            self.outboxes[ticket.gateway.index()].response(response, |out| encode(encoder, out));
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) fn error(
+        &mut self,
+        ticket: Ticket,
+        is_write: bool,
+        code: ErrorCode,
+        message: &str,
+        retry_after_ms: u32,
+    ) {
+        self.counters.error(code);
+        let timestamp = self.timestamp.0;
+        self.answer(ticket, is_write, |encoder, out| {
+            encoder.error(out, ticket.request_id, timestamp, code, message, retry_after_ms);
+        });
+    }
+}
+
+impl Completions for Answers<'_> {
+    fn written(&mut self, ticket: Ticket, applied: bool, version: Timestamp) {
+        let timestamp = self.timestamp.0;
+        self.answer(ticket, true, |encoder, out| {
+            encoder.write_reply(out, ticket.request_id, timestamp, applied, version.0);
+        });
+    }
+
+    fn scan_ready(&mut self, scan: ScanId) {
+        // A scan that was refused half-way is not there any more.
+        if let Some(pending) = self.pending_scans.get_mut(&scan) {
+            pending.waiting -= 1;
+        }
+    }
+}
+
+impl Core {
+    /// The parts that answering needs.
+    pub(super) fn answers(&mut self) -> Answers<'_> {
+        Answers {
+            core: self.env.core,
+            turn_ns: self.turn_ns,
+            timestamp: self.host.hlc().peek(),
+            connections: &mut self.connections,
+            outboxes: &mut self.outboxes,
+            encoder: &mut self.encoder,
+            counters: &mut self.counters,
+            pending_scans: &mut self.pending_scans,
+        }
+    }
+
+    /// Answers that a request was refused.
+    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal, is_write: bool) {
+        let (code, message, retry_after_ms) = describe(refusal);
+        self.answers().error(ticket, is_write, code, message, retry_after_ms);
+    }
+
+    /// Passes another core's response to its connection.
+    pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &[u8]) {
+        if response.is_write {
+            self.counters.write_answered(self.turn_ns.saturating_sub(response.received_ns));
+        }
+        if let Some(out) = self.connections.answer(response.connection) {
+            out.extend_from_slice(&bytes[response.frame.clone()]);
+        }
+    }
+}

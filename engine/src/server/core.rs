@@ -1,0 +1,265 @@
+//! The state of one core while it serves: shards, connections, outboxes, questions under way.
+//!
+//! One [`Core`] per core behind one `RefCell`, borrowed for the time of one turn: a chunk of received bytes, a
+//! batch from another core, a durable batch of the log. Nothing awaits while it is borrowed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use ostrakon_wire::message::{ClusterId, Encoder, ErrorCode, HelloReply};
+
+use super::answer::Answers;
+use super::connection::Connections;
+use super::gather::{Gathers, PendingScan};
+use super::message::{CoreBatch, CoreMessage, HandOver};
+use super::outbox::Outbox;
+use super::status::CoreCounters;
+use crate::cluster::identity::Identity;
+use crate::env::local::Notify;
+use crate::env::{CoreId, Env};
+use crate::limits::CONNECTION_IN_FLIGHT_MAX;
+use crate::log::{DurableBatch, DurableSink, LogError};
+use crate::shard::host::ShardHost;
+use crate::shard::{Refusal, ScanId};
+
+/// A core's state, shared by its tasks.
+pub type SharedCore = Rc<RefCell<Core>>;
+
+/// Hears of a failed log, for the operator.
+pub type LogFailedHandler = Rc<dyn Fn(&LogError)>;
+
+/// What a core serves with.
+pub struct Core {
+    /// The outside.
+    pub env: Env<CoreBatch>,
+    /// Who the node is.
+    pub identity: Identity,
+    /// Owner of each shard.
+    pub owners: Rc<[CoreId]>,
+    /// The core's shards.
+    pub host: ShardHost,
+    /// The core's connections.
+    pub connections: Connections,
+    /// Messages to each core; the one towards itself stays empty.
+    pub outboxes: Vec<Outbox>,
+    /// Questions to all cores that this core asked.
+    pub(super) gathers: Gathers,
+    /// Scans that wait for this core's shards.
+    pub(super) pending_scans: BTreeMap<ScanId, PendingScan>,
+    pub(super) next_scan: u64,
+    pub(super) encoder: Encoder,
+    pub(super) counters: CoreCounters,
+    /// Connections handed over to this core that wait for their tasks.
+    pub(super) arrivals: Vec<HandOver>,
+    /// Raised when `arrivals` or `start_messages` has something.
+    pub(super) control_work: Rc<Notify>,
+    pub(super) start_messages: Vec<(CoreId, super::startup::StartMessage)>,
+    /// True once the node is shutting down: new requests are refused.
+    pub(super) is_draining: bool,
+    /// Raised when something that a drain waits for may have ended.
+    pub(super) quiet: Rc<Notify>,
+    /// Monotonic time of the current turn.
+    pub(super) turn_ns: u64,
+}
+
+impl Core {
+    /// A core that is about to serve.
+    pub fn new(env: Env<CoreBatch>, identity: Identity, owners: Rc<[CoreId]>, host: ShardHost) -> Core {
+        let cores = usize::from(env.cores);
+        Core {
+            connections: Connections::default(),
+            outboxes: (0..cores).map(|_| Outbox::default()).collect(),
+            gathers: Gathers::default(),
+            pending_scans: BTreeMap::new(),
+            next_scan: 0,
+            encoder: Encoder::new(),
+            counters: CoreCounters::new(),
+            arrivals: Vec::new(),
+            control_work: Rc::default(),
+            start_messages: Vec::new(),
+            is_draining: false,
+            quiet: Rc::default(),
+            turn_ns: 0,
+            env,
+            identity,
+            owners,
+            host,
+        }
+    }
+
+    /// This core.
+    pub fn id(&self) -> CoreId {
+        self.env.core
+    }
+
+    /// Starts a turn: reads the clocks once.
+    pub fn begin_turn(&mut self) {
+        self.turn_ns = self.env.clock.monotonic().0;
+        self.host.begin_turn(self.env.clock.wall());
+    }
+
+    /// What a hello is answered with.
+    pub(super) fn hello_reply(&self) -> HelloReply<'static> {
+        use ostrakon_wire::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+        HelloReply {
+            version: ostrakon_wire::message::PROTOCOL_VERSION,
+            cluster_id: self.cluster_id(),
+            node_id: self.identity.node,
+            core: self.env.core.0,
+            cores: self.env.cores,
+            shards: self.identity.shards,
+            server: concat!("ostrakon ", env!("CARGO_PKG_VERSION")),
+            key_bytes_max: KEY_BYTES_MAX as u32,
+            value_bytes_max: VALUE_BYTES_MAX as u32,
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            requests_in_flight_max: CONNECTION_IN_FLIGHT_MAX,
+        }
+    }
+
+    /// The cluster's id in wire form.
+    pub(super) fn cluster_id(&self) -> ClusterId {
+        ClusterId { high: self.identity.cluster.0, low: self.identity.cluster.1 }
+    }
+
+    /// Takes in a batch of another core.
+    pub fn receive(&mut self, from: CoreId, batch: CoreBatch) {
+        self.begin_turn();
+        self.host.hlc().observe(batch.timestamp);
+        let CoreBatch { bytes, messages, .. } = batch;
+        for message in messages {
+            match message {
+                CoreMessage::Request(request) => self.execute_forwarded(from, &request, &bytes),
+                CoreMessage::Response(response) => {
+                    self.outboxes[from.index()].answered();
+                    self.pass_response(&response, &bytes);
+                }
+                CoreMessage::AskClock(gather) => {
+                    self.outboxes[from.index()].push(CoreMessage::Clock(gather));
+                }
+                CoreMessage::Clock(gather) => self.clock_heard(gather),
+                CoreMessage::AskScan(gather, snapshot, range) => {
+                    self.begin_scan(from, gather, snapshot, *range);
+                }
+                CoreMessage::Scan(gather, page) => self.page_heard(gather, page.map(|page| *page)),
+                CoreMessage::AskStatus(gather) => {
+                    let status = Box::new(self.status());
+                    self.outboxes[from.index()].push(CoreMessage::Status(gather, status));
+                }
+                CoreMessage::Status(gather, status) => self.status_heard(gather, *status),
+                CoreMessage::HandOver(hand_over) => {
+                    self.arrivals.push(*hand_over);
+                    self.control_work.notify();
+                }
+                CoreMessage::Start(message) => {
+                    self.start_messages.push((from, *message));
+                    self.control_work.notify();
+                }
+            }
+        }
+        self.finish_turn();
+    }
+
+    /// Ends a turn that may have completed something: scans that became ready, a drain that waits.
+    pub(super) fn finish_turn(&mut self) {
+        self.run_ready_scans();
+        if self.is_draining {
+            self.quiet.notify();
+        }
+    }
+
+    /// True when no request of a client is under way on this core, as gateway or owner.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.host.statistics().in_flight == 0
+            && self.pending_scans.is_empty()
+            && self.gathers.is_empty()
+            && self.connections.requests_in_flight() == 0
+    }
+
+    fn batch_durable(&mut self, batch: &DurableBatch<'_>) {
+        self.begin_turn();
+        let mut answers = Answers {
+            core: self.env.core,
+            turn_ns: self.turn_ns,
+            timestamp: self.host.hlc().peek(),
+            connections: &mut self.connections,
+            outboxes: &mut self.outboxes,
+            encoder: &mut self.encoder,
+            counters: &mut self.counters,
+            pending_scans: &mut self.pending_scans,
+        };
+        self.host.batch_durable(batch, &mut answers);
+        self.finish_turn();
+    }
+
+    fn log_failed(&mut self) {
+        let tickets = self.host.take_tickets();
+        for ticket in tickets {
+            self.refuse(ticket, Refusal::CoreFailed, true);
+        }
+        let scans: Vec<ScanId> = self.pending_scans.keys().copied().collect();
+        for scan in scans {
+            self.fail_scan(scan, Refusal::CoreFailed);
+        }
+        self.finish_turn();
+    }
+}
+
+/// The log's way back into the core.
+pub(super) struct CoreSink {
+    pub(super) core: SharedCore,
+    pub(super) failed: LogFailedHandler,
+    /// Raised once when the first batch, the head with all hard states, is durable.
+    pub(super) head_durable: Rc<Notify>,
+}
+
+impl DurableSink for CoreSink {
+    fn batch_durable(&self, batch: &DurableBatch<'_>) {
+        self.core.borrow_mut().batch_durable(batch);
+        self.head_durable.notify();
+    }
+
+    fn log_failed(&self, error: &LogError) {
+        (self.failed)(error);
+        self.core.borrow_mut().log_failed();
+        self.head_durable.notify();
+    }
+}
+
+/// Takes in the batches of all other cores, for ever. One such task per core.
+pub async fn receive_batches(core: SharedCore, env: Env<CoreBatch>) {
+    let mut batches = Vec::new();
+    loop {
+        poll_fn(|cx| env.mesh.poll_drain(cx, &mut |from, batch| batches.push((from, batch)))).await;
+        let mut core = core.borrow_mut();
+        for (from, batch) in batches.drain(..) {
+            core.receive(from, batch);
+        }
+    }
+}
+
+/// Code, sentence and hint for a refusal.
+pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
+    match refusal {
+        Refusal::Busy => {
+            (ErrorCode::Busy, "the node's queues are full; try again", crate::limits::BUSY_RETRY_AFTER_MS)
+        }
+        Refusal::MemoryFull => (
+            ErrorCode::MemoryFull,
+            "the memory budget for data is used up; restart the node with a larger --memory",
+            0,
+        ),
+        Refusal::DiskFull => (
+            ErrorCode::DiskFull,
+            "the file system has no room for the log; free some space, writes resume by themselves",
+            1000,
+        ),
+        Refusal::CoreFailed => (
+            ErrorCode::CoreFailed,
+            "a write to this core's log failed; whether this request took effect is unknown. Check the disk and \
+             restart the node",
+            0,
+        ),
+    }
+}

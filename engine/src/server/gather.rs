@@ -1,0 +1,224 @@
+//! Questions to all cores: scans and status. The asking core numbers them and puts the answers together.
+//!
+//! A scan without a snapshot takes two rounds when there is more than one core. The first asks every core
+//! for its clock: whatever was acknowledged before the scan began has a timestamp at or below one of these,
+//! so a snapshot above them all misses nothing, whatever the clocks show. The second reads at that snapshot.
+
+use std::collections::BTreeMap;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
+
+use super::core::Core;
+use super::message::{Asker, CoreMessage, GatherId};
+use super::status::{CoreStatus, NodeStatus};
+use crate::env::CoreId;
+use crate::limits::SCANS_MAX;
+use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
+use crate::shard::{Refusal, ScanId, Ticket};
+
+/// Questions of one core that are not answered by all.
+#[derive(Default)]
+pub(super) struct Gathers {
+    under_way: BTreeMap<GatherId, Gather>,
+    next: u64,
+}
+
+impl Gathers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    fn add(&mut self, gather: Gather) -> GatherId {
+        self.next += 1;
+        let id = GatherId(self.next);
+        self.under_way.insert(id, gather);
+        id
+    }
+}
+
+struct Gather {
+    ticket: Ticket,
+    outstanding: usize,
+    kind: GatherKind,
+}
+
+enum GatherKind {
+    /// First round of a scan.
+    Clock(ScanRange),
+    /// Second round.
+    Scan { snapshot: Timestamp, range: ScanRange, pages: Vec<ScanPage>, refusal: Option<Refusal> },
+    Status(Vec<CoreStatus>),
+}
+
+/// A scan that waits for shards of this core.
+pub(super) struct PendingScan {
+    asker: Asker,
+    snapshot: Timestamp,
+    range: ScanRange,
+    pub(super) waiting: usize,
+}
+
+impl Core {
+    /// Begins a client's scan.
+    pub(super) fn ask_scan(&mut self, ticket: Ticket, scan: &ScanRequest<'_>) {
+        self.counters.scans += 1;
+        if self.gathers.under_way.len() >= SCANS_MAX {
+            return self.refuse(ticket, Refusal::Busy, false);
+        }
+        let range = Core::scan_range(scan);
+        if scan.snapshot != 0 {
+            // A snapshot of another time is allowed, one beyond what any clock may show is not.
+            let snapshot = Timestamp(scan.snapshot);
+            if let Err(error) = self.host.observe_client(snapshot) {
+                let message = error.to_string();
+                return self.answers().error(ticket, false, ErrorCode::TimestampAhead, &message, 0);
+            }
+            return self.read_at(ticket, snapshot, range);
+        }
+        if self.env.cores == 1 {
+            let snapshot = self.host.timestamp();
+            return self.read_at(ticket, snapshot, range);
+        }
+        let outstanding = usize::from(self.env.cores) - 1;
+        let gather = self.gathers.add(Gather { ticket, outstanding, kind: GatherKind::Clock(range) });
+        self.ask_others(|| CoreMessage::AskClock(gather));
+    }
+
+    /// A core's clock was heard; the batch that brought it has moved this core's clock.
+    pub(super) fn clock_heard(&mut self, id: GatherId) {
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
+        gather.outstanding -= 1;
+        if gather.outstanding > 0 {
+            return;
+        }
+        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
+        if let GatherKind::Clock(range) = gather.kind {
+            let snapshot = self.host.timestamp();
+            self.read_at(gather.ticket, snapshot, range);
+        }
+    }
+
+    fn read_at(&mut self, ticket: Ticket, snapshot: Timestamp, range: ScanRange) {
+        let kind =
+            GatherKind::Scan { snapshot, range: range.clone(), pages: Vec::new(), refusal: None };
+        let outstanding = usize::from(self.env.cores);
+        let gather = self.gathers.add(Gather { ticket, outstanding, kind });
+        self.ask_others(|| CoreMessage::AskScan(gather, snapshot, Box::new(range.clone())));
+        self.begin_scan(self.id(), gather, snapshot, range);
+    }
+
+    /// Reads this core's part of a scan, once its shards are readable at the snapshot.
+    pub(super) fn begin_scan(
+        &mut self,
+        from: CoreId,
+        gather: GatherId,
+        snapshot: Timestamp,
+        range: ScanRange,
+    ) {
+        self.next_scan += 1;
+        let scan = ScanId(self.next_scan);
+        let asker = Asker { core: from, gather, scan };
+        match self.host.prepare_scan(snapshot, scan) {
+            Ok(waiting) => {
+                self.pending_scans.insert(scan, PendingScan { asker, snapshot, range, waiting });
+            }
+            Err(refusal) => self.deliver_page(asker, Err(refusal)),
+        }
+    }
+
+    /// Reads every scan whose shards are all readable.
+    pub(super) fn run_ready_scans(&mut self) {
+        while let Some(scan) =
+            self.pending_scans.iter().find(|(_, pending)| pending.waiting == 0).map(|(scan, _)| *scan)
+        {
+            let pending = self.pending_scans.remove(&scan).expect("found above");
+            let page = self.host.scan(pending.snapshot, &pending.range);
+            self.deliver_page(pending.asker, Ok(page));
+        }
+    }
+
+    /// Ends a scan of this core that can't be read any more.
+    pub(super) fn fail_scan(&mut self, scan: ScanId, refusal: Refusal) {
+        if let Some(pending) = self.pending_scans.remove(&scan) {
+            self.deliver_page(pending.asker, Err(refusal));
+        }
+    }
+
+    fn deliver_page(&mut self, asker: Asker, page: Result<ScanPage, Refusal>) {
+        if asker.core == self.id() {
+            self.page_heard(asker.gather, page);
+        } else {
+            let message = CoreMessage::Scan(asker.gather, page.map(Box::new));
+            self.outboxes[asker.core.index()].push(message);
+        }
+    }
+
+    /// A core's page was heard.
+    pub(super) fn page_heard(&mut self, id: GatherId, page: Result<ScanPage, Refusal>) {
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
+        let GatherKind::Scan { pages, refusal, .. } = &mut gather.kind else { return };
+        match page {
+            Ok(page) => pages.push(page),
+            Err(reason) => *refusal = Some(reason),
+        }
+        gather.outstanding -= 1;
+        if gather.outstanding > 0 {
+            return;
+        }
+        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
+        let GatherKind::Scan { snapshot, range, pages, refusal } = gather.kind else { return };
+        if let Some(refusal) = refusal {
+            return self.refuse(gather.ticket, refusal, false);
+        }
+        let merged = merge_pages(&pages, &range);
+        let ticket = gather.ticket;
+        let timestamp = self.host.hlc().peek().0;
+        let reply = ScanReply {
+            snapshot: snapshot.0,
+            entries: merged.entries.as_slice().into(),
+            resume_key: merged.resume_key,
+        };
+        self.answers().answer(ticket, false, |encoder, out| {
+            encoder.scan_reply(out, ticket.request_id, timestamp, &reply);
+        });
+    }
+
+    /// Begins to answer a status request.
+    pub(super) fn ask_status(&mut self, ticket: Ticket) {
+        let outstanding = usize::from(self.env.cores);
+        let kind = GatherKind::Status(Vec::new());
+        let gather = self.gathers.add(Gather { ticket, outstanding, kind });
+        self.ask_others(|| CoreMessage::AskStatus(gather));
+        let status = self.status();
+        self.status_heard(gather, status);
+    }
+
+    /// A core's status was heard.
+    pub(super) fn status_heard(&mut self, id: GatherId, status: CoreStatus) {
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
+        let GatherKind::Status(heard) = &mut gather.kind else { return };
+        heard.push(status);
+        gather.outstanding -= 1;
+        if gather.outstanding > 0 {
+            return;
+        }
+        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
+        let GatherKind::Status(cores) = gather.kind else { return };
+        let json = NodeStatus::new(&self.identity, cores).to_json();
+        let ticket = gather.ticket;
+        let timestamp = self.host.hlc().peek().0;
+        self.answers().answer(ticket, false, |encoder, out| {
+            encoder.status_reply(out, ticket.request_id, timestamp, &json);
+        });
+    }
+
+    fn ask_others(&mut self, message: impl Fn() -> CoreMessage) {
+        let own = self.id().index();
+        for (core, outbox) in self.outboxes.iter_mut().enumerate() {
+            if core != own {
+                outbox.push(message());
+            }
+        }
+    }
+}

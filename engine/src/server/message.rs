@@ -1,0 +1,108 @@
+//! What the cores of a node send each other.
+//!
+//! A batch carries all messages that a core had for another since the last one, and one buffer with their
+//! bytes: request bodies on the way to the owner, whole response frames on the way back. So a request that
+//! crosses cores costs a copy and no allocation.
+
+use core::ops::Range;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::routing::ShardId;
+
+use super::startup::StartMessage;
+use super::status::CoreStatus;
+use crate::env::DetachedConnection;
+use crate::shard::scan::{ScanPage, ScanRange};
+use crate::shard::{Refusal, ScanId};
+
+/// All messages from one core to another since the last batch.
+#[derive(Default)]
+pub struct CoreBatch {
+    /// The sender's clock.
+    pub timestamp: Timestamp,
+    /// The bytes that messages refer to.
+    pub bytes: Vec<u8>,
+    /// The messages, in order.
+    pub messages: Vec<CoreMessage>,
+}
+
+/// A client's request on its way to the owner of its shard.
+#[derive(Clone, Debug)]
+pub struct ForwardedRequest {
+    /// Connection on the sending core.
+    pub connection: u64,
+    /// The client's number of the request.
+    pub request_id: u64,
+    /// When the gateway decoded it.
+    pub received_ns: u64,
+    /// Kind of the frame.
+    pub kind: u16,
+    /// Its shard, owned by the receiving core.
+    pub shard: ShardId,
+    /// Hash of its routing key.
+    pub hash: u64,
+    /// The body, verified by the gateway, in the batch's bytes.
+    pub body: Range<usize>,
+}
+
+/// A response on its way back to the gateway.
+#[derive(Clone, Debug)]
+pub struct ForwardedResponse {
+    /// Connection on the receiving core.
+    pub connection: u64,
+    /// When the gateway decoded the request.
+    pub received_ns: u64,
+    /// True for the answer to a put or delete.
+    pub is_write: bool,
+    /// The whole frame, in the batch's bytes.
+    pub frame: Range<usize>,
+}
+
+/// A connection that its client wants on another core.
+pub struct HandOver {
+    /// The stream.
+    pub connection: DetachedConnection,
+    /// The hello's request id, still to be answered.
+    pub request_id: u64,
+    /// Bytes that came after the hello.
+    pub received: Vec<u8>,
+}
+
+/// Numbers a question that one core asks all cores, on the asking core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GatherId(pub u64);
+
+/// One message.
+pub enum CoreMessage {
+    /// Execute and answer.
+    Request(ForwardedRequest),
+    /// Pass to the client.
+    Response(ForwardedResponse),
+    /// Say what your clock shows (the answer's batch does).
+    AskClock(GatherId),
+    /// The answer.
+    Clock(GatherId),
+    /// Read a page of your shards at a snapshot.
+    AskScan(GatherId, Timestamp, Box<ScanRange>),
+    /// The page, or why there is none.
+    Scan(GatherId, Result<Box<ScanPage>, Refusal>),
+    /// Describe yourself.
+    AskStatus(GatherId),
+    /// The description.
+    Status(GatherId, Box<CoreStatus>),
+    /// Take over a connection.
+    HandOver(Box<HandOver>),
+    /// Steps of start and stop.
+    Start(Box<StartMessage>),
+}
+
+/// A local name for a gather of another core: who asked, and under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The asking core.
+    pub core: crate::env::CoreId,
+    /// Its number there.
+    pub gather: GatherId,
+    /// The scan's number here.
+    pub scan: ScanId,
+}

@@ -1,0 +1,24 @@
+//! A node at work: connections, requests between its cores, start and stop.
+//!
+//! Every core runs the same code ([`node::run_core`]) and serves any client: the core that holds a connection
+//! is the *gateway* of its requests and passes each to the *owner* core of the key's shard, itself or another.
+//! A request is handled where its bytes are: decoded in the receive buffer, executed or copied once into the
+//! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
+//!
+//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection`],
+//! [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
+
+pub mod message;
+
+pub mod core;
+
+pub mod connection;
+
+mod answer;
+mod dispatch;
+mod gather;
+pub mod outbox;
+pub mod status;
+
+pub mod node;
+pub mod startup;

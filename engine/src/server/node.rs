@@ -1,0 +1,384 @@
+//! One core of a node, from its start to its end.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection::{admit, admit_handed_over};
+use super::core::{Core, CoreSink, SharedCore, receive_batches};
+use super::message::{CoreBatch, CoreMessage};
+use super::outbox::send_batches;
+use super::startup::{
+    Assignment, StartMesh, StartMessage, StartOptions, decide, free_logs, lead, recover, remove_void, scan_logs,
+    take_over,
+};
+use crate::cluster::identity::Identity;
+use crate::env::foreign::ForeignReceiver;
+use crate::env::local::Notify;
+use crate::env::{CoreId, Env, Listener, Priority};
+use crate::limits::DRAIN_TIMEOUT_MS;
+use crate::log::Log;
+use crate::shard::host::ShardHost;
+
+/// How often the core looks for connections without a hello.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the process around the node hears.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// All cores serve here.
+    Serving {
+        /// Where clients connect.
+        address: SocketAddr,
+        /// Who the node is.
+        identity: Identity,
+        /// Entries that were replayed from the logs.
+        entries: u64,
+    },
+    /// The node can't start; the sentence says why.
+    StartFailed(String),
+    /// A log's tail was cut, as after a crash.
+    TailCut(String),
+    /// A core's log failed: that core serves nothing any more.
+    LogFailed(CoreId, String),
+    /// A drain took too long; requests under way were given up.
+    DrainTimedOut(CoreId),
+    /// A log could not be closed cleanly.
+    CloseFailed(CoreId, String),
+}
+
+/// What an operator tells a running node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownCommand {
+    /// Drain, close and end.
+    Drain,
+}
+
+/// What a core runs with. The same on all cores, but for `commands`.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Data directory, shards, memory.
+    pub options: StartOptions,
+    /// Where to listen; port 0 lets the system choose one for all cores.
+    pub listen: SocketAddr,
+    /// Hears of events, from any core's thread. Must not block.
+    pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
+}
+
+/// Runs one core until the node shuts down or fails to start. `commands` is for core 0.
+pub async fn run_core(
+    env: Env<CoreBatch>,
+    config: NodeConfig,
+    commands: Option<ForeignReceiver<ShutdownCommand>>,
+) {
+    let mut mesh = StartMesh::new(env.clone());
+    match start(&env, &config, &mut mesh).await {
+        Ok(running) => {
+            for (from, batch) in mesh.into_early() {
+                running.core.borrow_mut().receive(from, batch);
+            }
+            env.tasks.spawn(Priority::Foreground, Box::pin(receive_batches(Rc::clone(&running.core), env.clone())));
+            if let Some(commands) = commands {
+                let control = forward_commands(Rc::clone(&running.core), commands);
+                env.tasks.spawn(Priority::Foreground, Box::pin(control));
+            }
+            running.until_closed(&env, &config).await;
+        }
+        Err(sentence) => {
+            // Tell everybody; the first sentence that arrives is the one that is reported.
+            if env.core == CoreId(0) {
+                (config.events)(NodeEvent::StartFailed(sentence.clone()));
+            }
+            for core in (0..env.cores).filter(|core| *core != env.core.0) {
+                mesh.send(CoreId(core), StartMessage::Failed(sentence.clone())).await;
+            }
+        }
+    }
+}
+
+/// A core that serves.
+struct Running {
+    core: SharedCore,
+    log: Log,
+    listener: Rc<dyn Listener>,
+    control_work: Rc<Notify>,
+}
+
+async fn start(env: &Env<CoreBatch>, config: &NodeConfig, mesh: &mut StartMesh) -> Result<Running, String> {
+    let leads = env.core == CoreId(0);
+    if leads {
+        lead(mesh, &config.options).await?;
+    }
+    let assignment = agree(env, config, mesh).await?;
+    let (core, log, entries) = recover_core(env, config, Arc::clone(&assignment)).await?;
+    mesh.send(CoreId(0), StartMessage::Ready(entries)).await;
+    let mut all_entries = 0;
+    let mut listener = None;
+    if leads {
+        for _ in 0..env.cores {
+            match mesh.recv().await? {
+                (_, StartMessage::Ready(entries)) => all_entries += entries,
+                (from, other) => return Err(unexpected(from, &other)),
+            }
+        }
+        free_logs(env, &config.options.data, &assignment).await?;
+        let first = listen(env, config.listen)?;
+        let address = first.local_address();
+        listener = Some(first);
+        mesh.send_all(&StartMessage::Listen(address)).await;
+    }
+    let (from, message) = mesh.recv().await?;
+    let StartMessage::Listen(address) = message else { return Err(unexpected(from, &message)) };
+    let listener = match listener {
+        Some(listener) => listener,
+        None => listen(env, address)?,
+    };
+    mesh.send(CoreId(0), StartMessage::Listening).await;
+    if leads {
+        for _ in 0..env.cores {
+            match mesh.recv().await? {
+                (_, StartMessage::Listening) => {}
+                (from, other) => return Err(unexpected(from, &other)),
+            }
+        }
+        let identity = assignment.identity;
+        (config.events)(NodeEvent::Serving { address, identity, entries: all_entries });
+    }
+    let control_work = Rc::clone(&core.borrow().control_work);
+    let running = Running { core, log, listener, control_work };
+    running.spawn_tasks(env);
+    Ok(running)
+}
+
+/// Steps 2 and 3 of the start.
+async fn agree(
+    env: &Env<CoreBatch>,
+    config: &NodeConfig,
+    mesh: &mut StartMesh,
+) -> Result<Arc<Assignment>, String> {
+    let (from, message) = mesh.recv().await?;
+    let StartMessage::Open(identity, logs) = message else { return Err(unexpected(from, &message)) };
+    let report = |cut: &crate::log::recovery::CutTail| {
+        let sentence = format!(
+            "{}: the log ends at offset {}, what follows is the unacknowledged tail of a crash ({})",
+            cut.path.display(),
+            cut.offset,
+            cut.finding
+        );
+        (config.events)(NodeEvent::TailCut(sentence));
+    };
+    let chains = scan_logs(env, &config.options, identity, &logs, &report).await?;
+    mesh.send(CoreId(0), StartMessage::Scanned(chains)).await;
+    if env.core == CoreId(0) {
+        let mut all = Vec::new();
+        for _ in 0..env.cores {
+            match mesh.recv().await? {
+                (_, StartMessage::Scanned(chains)) => all.extend(chains),
+                (from, other) => return Err(unexpected(from, &other)),
+            }
+        }
+        let assignment = Arc::new(decide(identity, all, env.cores));
+        mesh.send_all(&StartMessage::Assign(assignment)).await;
+    }
+    match mesh.recv().await? {
+        (_, StartMessage::Assign(assignment)) => Ok(assignment),
+        (from, other) => Err(unexpected(from, &other)),
+    }
+}
+
+/// Step 4 of the start.
+async fn recover_core(
+    env: &Env<CoreBatch>,
+    config: &NodeConfig,
+    assignment: Arc<Assignment>,
+) -> Result<(SharedCore, Log, u64), String> {
+    let identity = assignment.identity;
+    let mut recovered = recover(env, &config.options, Arc::clone(&assignment)).await?;
+    let log = recovered.log.clone();
+    let host = ShardHost::new(
+        core::mem::take(&mut recovered.replicas),
+        log.clone(),
+        core::mem::take(&mut recovered.hlc),
+        config.options.memory_budget_bytes,
+    );
+    let owners = assignment.homes.iter().map(|home| home.owner).collect();
+    let core: SharedCore = Rc::new(RefCell::new(Core::new(env.clone(), identity, owners, host)));
+    let failure: Rc<RefCell<Option<String>>> = Rc::default();
+    let head_durable = Rc::new(Notify::default());
+    let sink = CoreSink {
+        core: Rc::clone(&core),
+        failed: log_failed_handler(env, config, &failure),
+        head_durable: Rc::clone(&head_durable),
+    };
+    log.start(Rc::new(sink));
+    take_over(env, &config.options, &recovered).await?;
+    log.drained().await;
+    if let Some(sentence) = failure.borrow().clone() {
+        return Err(sentence);
+    }
+    remove_void(env, &config.options.data, &assignment).await?;
+    {
+        let mut core = core.borrow_mut();
+        core.begin_turn();
+        core.host.hard_states_durable();
+    }
+    while !core.borrow().host.may_serve() {
+        if let Some(sentence) = failure.borrow().clone() {
+            return Err(sentence);
+        }
+        head_durable.notified().await;
+    }
+    Ok((core, log, recovered.entries))
+}
+
+fn log_failed_handler(
+    env: &Env<CoreBatch>,
+    config: &NodeConfig,
+    failure: &Rc<RefCell<Option<String>>>,
+) -> super::core::LogFailedHandler {
+    let events = Arc::clone(&config.events);
+    let failure = Rc::clone(failure);
+    let core = env.core;
+    Rc::new(move |error| {
+        *failure.borrow_mut() = Some(error.to_string());
+        events(NodeEvent::LogFailed(core, error.to_string()));
+    })
+}
+
+fn listen(env: &Env<CoreBatch>, address: SocketAddr) -> Result<Rc<dyn Listener>, String> {
+    env.network.listen(address).map_err(|error| {
+        format!("can't listen on {address}: {error}; is another node running there? choose another with --listen")
+    })
+}
+
+fn unexpected(from: CoreId, message: &StartMessage) -> String {
+    format!("core {} sent an unexpected message during start: {message:?}", from.0)
+}
+
+async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<ShutdownCommand>) {
+    loop {
+        match commands.recv().await {
+            ShutdownCommand::Drain => {
+                let mut core = core.borrow_mut();
+                core.start_messages.push((CoreId(0), StartMessage::Drain));
+                for outbox in core.outboxes.iter_mut().skip(1) {
+                    outbox.push(CoreMessage::Start(Box::new(StartMessage::Drain)));
+                }
+                core.control_work.notify();
+            }
+        }
+    }
+}
+
+impl Running {
+    fn spawn_tasks(&self, env: &Env<CoreBatch>) {
+        for peer in (0..env.cores).map(CoreId).filter(|peer| *peer != env.core) {
+            let sender = send_batches(Rc::clone(&self.core), env.clone(), peer);
+            env.tasks.spawn(Priority::Foreground, Box::pin(sender));
+        }
+        let accept = accept_connections(Rc::clone(&self.core), env.clone(), Rc::clone(&self.listener));
+        env.tasks.spawn(Priority::Foreground, Box::pin(accept));
+        env.tasks.spawn(Priority::Background, Box::pin(sweep(Rc::clone(&self.core), env.clone())));
+    }
+
+    /// Handles control messages until [`StartMessage::Close`].
+    async fn until_closed(self, env: &Env<CoreBatch>, config: &NodeConfig) {
+        let mut drained = 0;
+        loop {
+            let (arrivals, messages) = {
+                let mut core = self.core.borrow_mut();
+                (core::mem::take(&mut core.arrivals), core::mem::take(&mut core.start_messages))
+            };
+            for hand_over in arrivals {
+                admit_handed_over(&self.core, env, hand_over);
+            }
+            for (_, message) in messages {
+                match message {
+                    StartMessage::Drain => self.begin_drain(env, config),
+                    StartMessage::Drained => {
+                        drained += 1;
+                        if drained == env.cores {
+                            self.tell(env, StartMessage::Close);
+                        }
+                    }
+                    StartMessage::Close => return self.close(env, config).await,
+                    _ => {}
+                }
+            }
+            self.control_work.notified().await;
+        }
+    }
+
+    fn begin_drain(&self, env: &Env<CoreBatch>, config: &NodeConfig) {
+        if core::mem::replace(&mut self.core.borrow_mut().is_draining, true) {
+            return;
+        }
+        self.listener.close();
+        let timed_out = Rc::new(Cell::new(false));
+        let timer = {
+            let (core, env, timed_out) = (Rc::clone(&self.core), env.clone(), Rc::clone(&timed_out));
+            async move {
+                env.tasks.sleep(Duration::from_millis(DRAIN_TIMEOUT_MS)).await;
+                timed_out.set(true);
+                let quiet = Rc::clone(&core.borrow().quiet);
+                quiet.notify();
+            }
+        };
+        env.tasks.spawn(Priority::Foreground, Box::pin(timer));
+        let waiter = wait_until_quiet(Rc::clone(&self.core), timed_out, Arc::clone(&config.events));
+        env.tasks.spawn(Priority::Foreground, Box::pin(waiter));
+    }
+
+    fn tell(&self, env: &Env<CoreBatch>, message: StartMessage) {
+        let mut core = self.core.borrow_mut();
+        for peer in (0..env.cores).filter(|peer| *peer != env.core.0) {
+            core.outboxes[usize::from(peer)].push(CoreMessage::Start(Box::new(message.clone())));
+        }
+        core.start_messages.push((env.core, message));
+        core.control_work.notify();
+    }
+
+    async fn close(&self, env: &Env<CoreBatch>, config: &NodeConfig) {
+        if let Err(error) = self.log.close().await {
+            (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));
+        }
+        self.core.borrow_mut().connections.end_all();
+    }
+}
+
+async fn wait_until_quiet(core: SharedCore, timed_out: Rc<Cell<bool>>, events: Arc<dyn Fn(NodeEvent) + Send + Sync>) {
+    let quiet = Rc::clone(&core.borrow().quiet);
+    while !core.borrow().is_quiet() && !timed_out.get() {
+        quiet.notified().await;
+    }
+    let mut core = core.borrow_mut();
+    if timed_out.get() && !core.is_quiet() {
+        events(NodeEvent::DrainTimedOut(core.id()));
+    }
+    if core.id() == CoreId(0) {
+        core.start_messages.push((CoreId(0), StartMessage::Drained));
+        core.control_work.notify();
+    } else {
+        core.outboxes[0].push(CoreMessage::Start(Box::new(StartMessage::Drained)));
+    }
+}
+
+async fn accept_connections(core: SharedCore, env: Env<CoreBatch>, listener: Rc<dyn Listener>) {
+    loop {
+        // An error concerns one connection or a lack of descriptors; the environment backs off by itself.
+        if let Ok(stream) = poll_fn(|cx| listener.poll_accept(cx)).await {
+            admit(&core, &env, stream);
+        }
+    }
+}
+
+async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
+    loop {
+        env.tasks.sleep(SWEEP_INTERVAL).await;
+        let now_ns = env.clock.monotonic().0;
+        core.borrow_mut().connections.end_silent(now_ns);
+    }
+}

@@ -1,0 +1,199 @@
+//! All shard replicas of one core, with the log, clock and memory that they share.
+
+use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
+use ostrakon_wire::message::Condition;
+use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
+
+use super::replica::{CoreContext, MemoryBudget, ShardReplica, Write, WriteOutcome};
+use super::scan::{ScanPage, ScanRange, scan_page};
+use super::{Completions, Refusal, ScanId, Ticket};
+use crate::env::WallUs;
+use crate::log::{DurableBatch, Log};
+use crate::storage::memtable::Version;
+
+/// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
+/// spread like all others.
+pub fn memtable_hash(key: &[u8]) -> u64 {
+    hash_in_memtable(key, key_hash(key))
+}
+
+/// As [`memtable_hash`], for a key whose routing hash is known: the same for a key without a tag.
+pub fn hash_in_memtable(key: &[u8], routing_hash: u64) -> u64 {
+    if routing_key(key).len() == key.len() { routing_hash } else { xxhash_rust::xxh3::xxh3_64(key) }
+}
+
+/// What a core's shards hold together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostStatistics {
+    /// Shards of this core.
+    pub shards: usize,
+    /// Keys with at least one version, deleted ones included.
+    pub keys: usize,
+    /// Versions.
+    pub versions: usize,
+    /// Bytes of the memtables.
+    pub memory_bytes: usize,
+    /// The bound on them.
+    pub memory_budget_bytes: usize,
+    /// Proposals not applied yet.
+    pub in_flight: usize,
+}
+
+/// The shards of one core.
+pub struct ShardHost {
+    replicas: Vec<Option<ShardReplica>>,
+    log: Log,
+    hlc: Hlc,
+    wall_us: u64,
+    memory: MemoryBudget,
+}
+
+impl ShardHost {
+    /// A core with these replicas, by shard. `hlc` is above every timestamp in them.
+    pub fn new(
+        replicas: Vec<Option<ShardReplica>>,
+        log: Log,
+        hlc: Hlc,
+        budget_bytes: usize,
+    ) -> ShardHost {
+        let used_bytes = replicas.iter().flatten().map(|replica| replica.memtable().memory_bytes()).sum();
+        let memory = MemoryBudget { budget_bytes, used_bytes, reserved_bytes: 0 };
+        ShardHost { replicas, log, hlc, wall_us: 0, memory }
+    }
+
+    /// The core's log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The core's clock.
+    pub fn hlc(&mut self) -> &mut Hlc {
+        &mut self.hlc
+    }
+
+    /// A turn begins: its wall time, for all timestamps given out in it.
+    pub fn begin_turn(&mut self, wall: WallUs) {
+        self.wall_us = wall.0;
+    }
+
+    /// A fresh timestamp.
+    pub fn timestamp(&mut self) -> Timestamp {
+        self.hlc.now(self.wall_us)
+    }
+
+    /// Moves the clock to a client's timestamp.
+    ///
+    /// # Errors
+    /// When it is further ahead than any honest clock.
+    pub fn observe_client(&mut self, timestamp: Timestamp) -> Result<(), TimestampAhead> {
+        self.hlc.observe_checked(timestamp, self.wall_us)
+    }
+
+    /// Every vote is on stable storage: the replicas lead.
+    pub fn hard_states_durable(&mut self) {
+        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let wall_us = *wall_us;
+        for replica in replicas.iter_mut().flatten() {
+            replica.hard_state_durable(&mut CoreContext { log, hlc, wall_us, memory });
+        }
+    }
+
+    /// True once every replica may serve.
+    pub fn may_serve(&self) -> bool {
+        self.replicas.iter().flatten().all(ShardReplica::may_serve)
+    }
+
+    /// Hints that a key of this hash will be looked up.
+    pub fn prefetch(&self, shard: ShardId, hash: u64) {
+        if let Some(replica) = &self.replicas[shard.0 as usize] {
+            replica.prefetch(hash);
+        }
+    }
+
+    /// The newest version of a key of one of this core's shards.
+    ///
+    /// # Errors
+    /// [`Refusal::CoreFailed`] after a failed log write.
+    pub fn get(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
+        if self.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        Ok(self.replica(shard).get(hash, key))
+    }
+
+    /// Proposes a write to one of this core's shards.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub fn write(
+        &mut self,
+        shard: ShardId,
+        hash: u64,
+        key: &[u8],
+        value: Option<&[u8]>,
+        condition: Condition,
+        ticket: Ticket,
+    ) -> Result<WriteOutcome, Refusal> {
+        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let wall_us = *wall_us;
+        let replica = replicas[shard.0 as usize].as_mut().expect("routed to the shard's owner");
+        let mut core = CoreContext { log, hlc, wall_us, memory };
+        replica.write(&mut core, &Write { hash, key, value, condition, ticket })
+    }
+
+    /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
+    ///
+    /// # Errors
+    /// Why it was refused. Shards that it already waits for will still call [`Completions::scan_ready`].
+    pub fn prepare_scan(&mut self, snapshot: Timestamp, scan: ScanId) -> Result<usize, Refusal> {
+        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let wall_us = *wall_us;
+        if log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let mut waiting = 0;
+        for replica in replicas.iter_mut().flatten() {
+            let mut core = CoreContext { log, hlc, wall_us, memory };
+            waiting += usize::from(!replica.prepare_read(&mut core, snapshot, scan)?);
+        }
+        Ok(waiting)
+    }
+
+    /// A page of the core's shards, once [`ShardHost::prepare_scan`] has nothing left to wait for.
+    pub fn scan(&self, snapshot: Timestamp, range: &ScanRange) -> ScanPage {
+        scan_page(self.replicas.iter().flatten().map(ShardReplica::memtable), snapshot, range)
+    }
+
+    /// A batch of the log is on stable storage: applies what became raft-committed.
+    pub fn batch_durable(&mut self, batch: &DurableBatch<'_>, completions: &mut dyn Completions) {
+        for entry in batch.directory.iter().filter(|entry| entry.last.0 > 0) {
+            let replica = self.replicas[entry.shard.0 as usize].as_mut().expect("a shard of this core");
+            replica.log_durable(batch, entry.last, &mut self.memory, completions);
+        }
+    }
+
+    /// Takes every ticket that waits, after the log failed.
+    pub fn take_tickets(&mut self) -> Vec<Ticket> {
+        self.replicas.iter_mut().flatten().flat_map(ShardReplica::take_tickets).collect()
+    }
+
+    /// Sums over the shards.
+    pub fn statistics(&self) -> HostStatistics {
+        let mut sum = HostStatistics {
+            memory_bytes: self.memory.used_bytes,
+            memory_budget_bytes: self.memory.budget_bytes,
+            ..HostStatistics::default()
+        };
+        for replica in self.replicas.iter().flatten() {
+            sum.shards += 1;
+            sum.keys += replica.memtable().key_count();
+            sum.versions += replica.memtable().version_count();
+            sum.in_flight += replica.in_flight_count();
+        }
+        sum
+    }
+
+    fn replica(&self, shard: ShardId) -> &ShardReplica {
+        self.replicas[shard.0 as usize].as_ref().expect("routed to the shard's owner")
+    }
+}

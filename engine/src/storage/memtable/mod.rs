@@ -1,0 +1,184 @@
+//! The memtable: the newest part of a shard's data, in memory, ordered by key and addressable by hash.
+//!
+//! Three structures share one set of records:
+//!
+//! 1. [`arena`]: bytes that are appended and never moved, named by 32-bit references;
+//! 2. [`index`]: hash to key record, for point lookups: one cache miss to the slot, one to the record;
+//! 3. [`tree`]: keys in order, for scans: touched once in the life of a key, when it is new.
+//!
+//! [`records`] lays out a key and its versions in the arena. Newest versions come first: a read of the newest
+//! version and an update walk nothing, however many versions a key has; a read at an older snapshot takes
+//! O(log versions) steps.
+//!
+//! Guarantees: versions of one key have increasing timestamps; nothing is removed before the whole table is
+//! dropped, so references and cursors stay valid as long as they can be held. No insert does work proportional
+//! to the size of the table (the longest step divides a 32 KiB index segment), apart from copying its value.
+//!
+//! Never: concurrency (one core owns a table), randomness (a replay gives the same structure), IO.
+
+pub mod cursor;
+
+mod accounting;
+mod arena;
+mod index;
+mod prefetch;
+mod records;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use accounting::MEMORY_BYTES_MAX;
+pub use cursor::Cursor;
+
+use accounting::insert_cost;
+use arena::{Arena, Ref};
+use index::Index;
+use ostrakon_core::hlc::Timestamp;
+use tree::Tree;
+
+/// Longest key that a memtable takes, in bytes. The limits of the database lie far below.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+
+/// What happens to a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutation<'a> {
+    /// It gets this value.
+    Put(&'a [u8]),
+    /// It is deleted.
+    Tombstone,
+}
+
+/// One version of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version<'a> {
+    /// When it was committed.
+    pub timestamp: Timestamp,
+    /// The value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+/// The versions of one shard's keys that are not in a file yet.
+///
+/// `hash` in every call is the xxh3-64 of the user key. Its low 32 bits are used; the upper ones are nearly
+/// constant within a shard, which is a range of hashes.
+pub struct Memtable {
+    arena: Arena,
+    index: Index,
+    tree: Tree,
+    versions: usize,
+}
+
+impl Default for Memtable {
+    fn default() -> Self {
+        Memtable::new()
+    }
+}
+
+impl Memtable {
+    /// An empty table: a few hundred bytes, all growth happens on insert.
+    pub fn new() -> Self {
+        Memtable {
+            arena: Arena::new(),
+            index: Index::new(),
+            tree: Tree::new(),
+            versions: 0,
+        }
+    }
+
+    /// Adds a version. `timestamp` must be above the key's newest one.
+    ///
+    /// Panics when it is not (two writes got the same place in the shard's order: a bug), when the key is
+    /// longer than [`KEY_BYTES_MAX`], and when the table is filled past [`MEMORY_BYTES_MAX`].
+    pub fn insert(&mut self, hash: u64, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) {
+        assert!(
+            key.len() <= KEY_BYTES_MAX,
+            "key of {} bytes, at most {KEY_BYTES_MAX} fit",
+            key.len()
+        );
+        if let Some(node) = self.find(hash, key) {
+            records::push_version(&mut self.arena, node, timestamp, mutation);
+        } else {
+            let node = records::write_key(&mut self.arena, key, timestamp, mutation);
+            self.index.insert(tag(hash), node);
+            self.tree.insert(&self.arena, key, node);
+        }
+        self.versions += 1;
+    }
+
+    /// The newest version of a key.
+    #[inline]
+    pub fn newest(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
+        self.find(hash, key)
+            .map(|node| records::newest(&self.arena, node))
+    }
+
+    /// The newest version of a key with a timestamp at or below `snapshot`.
+    #[inline]
+    pub fn at(&self, hash: u64, key: &[u8], snapshot: Timestamp) -> Option<Version<'_>> {
+        self.find(hash, key)
+            .and_then(|node| records::version_at(&self.arena, node, snapshot))
+    }
+
+    /// First of two steps that hide the memory latency of a batch of lookups: asks for the index slot.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(tag(hash));
+    }
+
+    /// Second step, after [`Memtable::prefetch`] was called for the whole batch: looks into the slot and asks
+    /// for the key's record, which also holds its first version.
+    #[inline]
+    pub fn prefetch_node(&self, hash: u64) {
+        if let Some(node) = self.index.find(tag(hash), |_| true) {
+            self.arena.prefetch(node);
+        }
+    }
+
+    /// Bytes to set against the memory budget: all that the table holds and, in advance, the unused part of
+    /// the blocks that it holds or takes next. It never falls, never lies below [`Memtable::held_bytes`], and
+    /// an insert raises it by at most [`Memtable::insert_cost_bytes`].
+    pub fn memory_bytes(&self) -> usize {
+        accounting::memory_bytes(&self.arena, &self.index, &self.tree)
+    }
+
+    /// Bytes that the table has allocated at this moment, used or not.
+    pub fn held_bytes(&self) -> usize {
+        size_of::<Memtable>() + self.arena.held_bytes() + self.index.held_bytes() + self.tree.held_bytes()
+    }
+
+    /// Upper bound of what one insert adds to [`Memtable::memory_bytes`]; bounds add up over a batch.
+    ///
+    /// It assumes hashes that are uniform in their low 32 bits. Keys made to share them cost at most one
+    /// doubled index segment more, which [`Memtable::memory_bytes`] then shows.
+    pub const fn insert_cost_bytes(key_len: usize, value_len: usize) -> usize {
+        insert_cost(key_len, value_len)
+    }
+
+    /// Number of distinct keys, deleted ones included.
+    pub fn key_count(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Number of versions of all keys, tombstones included.
+    pub fn version_count(&self) -> usize {
+        self.versions
+    }
+
+    /// A cursor at the first key that is not below `start`.
+    pub fn cursor<'a>(&'a self, start: &[u8]) -> Cursor<'a> {
+        Cursor::new(&self.arena, &self.tree, start)
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &[u8]) -> Option<Ref> {
+        self.index
+            .find(tag(hash), |node| records::key(&self.arena, node) == key)
+    }
+}
+
+/// The bits of the hash that tell keys of one shard apart.
+#[inline]
+const fn tag(hash: u64) -> u32 {
+    hash as u32
+}

@@ -1,0 +1,220 @@
+//! Layout of keys and versions in the arena (little-endian; blocks are padded to 8 bytes).
+//!
+//! ```text
+//! key record   newest version (4) | key length (4) | key … | padding | its first version
+//! version      [jump (4) | depth (4)] | timestamp (8) | older (4) | value length (4) | value … | padding
+//! ```
+//!
+//! A key that is written once is one block, read in one go. An update appends a version whose `older` is the
+//! one that was newest, and changes the key record's first word. A reference to a version is that of its
+//! timestamp; `jump` and `depth` lie before it and are missing in the first version of a key, whose `older` is 0.
+//! (So the value's place follows from the reference alone, and the processor can load it without waiting for
+//! the header: a random read among a million keys was a fifth faster than with the links behind the header.)
+//!
+//! `jump` points farther back, so that a read at an old snapshot need not walk a hot key's versions one by one:
+//! versions form a skew-binary list, in which any older one is O(log n) steps away. `depth` counts the versions
+//! below. Source: Myers, "An applicative random-access stack", Information Processing Letters 17 (1983).
+//!
+//! Invariant: along `older` and `jump` timestamps fall strictly.
+
+use super::arena::{Arena, Ref, UNIT_BYTES};
+use super::{Mutation, Version};
+use ostrakon_core::hlc::Timestamp;
+
+const KEY_HEADER_BYTES: usize = 8;
+const LINKS_BYTES: usize = 8;
+const HEADER_BYTES: usize = 16;
+/// A value length that says: deleted.
+const TOMBSTONE: u32 = u32::MAX;
+
+/// The fixed part of a version.
+struct Header {
+    timestamp: Timestamp,
+    older: Ref,
+    value_len: u32,
+}
+
+/// A version's way to older ones. Only versions that have an older one store it.
+struct Links {
+    jump: Ref,
+    depth: u32,
+}
+
+/// Bytes of the block that a new key with its first version takes.
+pub(super) const fn key_block_bytes(key_len: usize, value_len: usize) -> usize {
+    KEY_HEADER_BYTES + padded(key_len) + HEADER_BYTES + padded(value_len)
+}
+
+/// Bytes of the block that one more version of a key takes.
+pub(super) const fn version_block_bytes(value_len: usize) -> usize {
+    LINKS_BYTES + HEADER_BYTES + padded(value_len)
+}
+
+/// Writes a new key with its first version.
+pub(super) fn write_key(arena: &mut Arena, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) -> Ref {
+    let key_bytes = KEY_HEADER_BYTES + padded(key.len());
+    let len = key_block_bytes(key.len(), value_of(mutation).len());
+    arena.append(len, |place, block| {
+        block.extend_from_slice(&place.plus(key_bytes).0.to_le_bytes());
+        block.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        append_padded(block, key);
+        append_header(block, timestamp, Ref::NONE, mutation);
+        append_padded(block, value_of(mutation));
+    })
+}
+
+/// Puts a version before the newest one of an existing key.
+pub(super) fn push_version(arena: &mut Arena, node: Ref, timestamp: Timestamp, mutation: Mutation<'_>) {
+    let older = newest_ref(arena, node);
+    let newest = header(arena, older);
+    assert!(
+        timestamp > newest.timestamp,
+        "version {timestamp} is not above the newest, {}",
+        newest.timestamp
+    );
+    let links = links_above(arena, older);
+    let len = version_block_bytes(value_of(mutation).len());
+    let block = arena.append(len, |_, block| {
+        block.extend_from_slice(&links.jump.0.to_le_bytes());
+        block.extend_from_slice(&links.depth.to_le_bytes());
+        append_header(block, timestamp, older, mutation);
+        append_padded(block, value_of(mutation));
+    });
+    let version = block.plus(LINKS_BYTES);
+    arena.bytes_from_mut(node)[..4].copy_from_slice(&version.0.to_le_bytes());
+}
+
+/// The key of a key record.
+#[inline]
+pub(super) fn key(arena: &Arena, node: Ref) -> &[u8] {
+    let (header, rest) = split_header::<KEY_HEADER_BYTES>(arena.bytes_from(node));
+    let [_, _, _, _, len @ ..] = *header;
+    &rest[..u32::from_le_bytes(len) as usize]
+}
+
+/// The newest version of a key.
+#[inline]
+pub(super) fn newest(arena: &Arena, node: Ref) -> Version<'_> {
+    version(arena, newest_ref(arena, node))
+}
+
+/// The newest version of a key at or below `snapshot`.
+#[inline]
+pub(super) fn version_at(arena: &Arena, node: Ref, snapshot: Timestamp) -> Option<Version<'_>> {
+    let mut place = newest_ref(arena, node);
+    loop {
+        let current = header(arena, place);
+        if current.timestamp <= snapshot {
+            return Some(version(arena, place));
+        }
+        if current.older == Ref::NONE {
+            return None;
+        }
+        // The jump is taken only onto versions that are still too new, so the one sought is never passed.
+        let jump = links(arena, place).jump;
+        place = if header(arena, jump).timestamp > snapshot {
+            jump
+        } else {
+            current.older
+        };
+    }
+}
+
+#[inline]
+fn newest_ref(arena: &Arena, node: Ref) -> Ref {
+    let (newest, _) = split_header::<4>(arena.bytes_from(node));
+    Ref(u32::from_le_bytes(*newest))
+}
+
+#[inline]
+fn version(arena: &Arena, place: Ref) -> Version<'_> {
+    let (bytes, rest) = split_header(arena.bytes_from(place));
+    let Header {
+        timestamp, value_len, ..
+    } = Header::decode(bytes);
+    let value = (value_len != TOMBSTONE).then(|| &rest[..value_len as usize]);
+    Version { timestamp, value }
+}
+
+#[inline]
+fn header(arena: &Arena, place: Ref) -> Header {
+    Header::decode(split_header(arena.bytes_from(place)).0)
+}
+
+impl Header {
+    #[inline]
+    fn decode(bytes: &[u8; HEADER_BYTES]) -> Header {
+        let word = u128::from_le_bytes(*bytes);
+        Header {
+            timestamp: Timestamp(word as u64),
+            older: Ref((word >> 64) as u32),
+            value_len: (word >> 96) as u32,
+        }
+    }
+}
+
+/// The links of a version; the oldest one jumps to itself.
+fn links(arena: &Arena, place: Ref) -> Links {
+    if header(arena, place).older == Ref::NONE {
+        return Links {
+            jump: place,
+            depth: 0,
+        };
+    }
+    let (links, _) = split_header::<LINKS_BYTES>(arena.bytes_from(place.minus(LINKS_BYTES)));
+    let word = u64::from_le_bytes(*links);
+    Links {
+        jump: Ref(word as u32),
+        depth: (word >> 32) as u32,
+    }
+}
+
+/// The links of a version to be put above `older`: where the two jumps from there are of equal length, one
+/// jump over both, else to `older` itself.
+fn links_above(arena: &Arena, older: Ref) -> Links {
+    let one = links(arena, older);
+    let two = links(arena, one.jump);
+    let three = links(arena, two.jump);
+    let is_even = one.depth > 0 && one.depth - two.depth == two.depth - three.depth;
+    Links {
+        jump: if is_even { two.jump } else { older },
+        depth: one.depth + 1,
+    }
+}
+
+fn append_header(block: &mut Vec<u8>, timestamp: Timestamp, older: Ref, mutation: Mutation<'_>) {
+    let value_len = match mutation {
+        Mutation::Put(value) => {
+            assert!(value.len() < TOMBSTONE as usize, "value of {} bytes", value.len());
+            value.len() as u32
+        }
+        Mutation::Tombstone => TOMBSTONE,
+    };
+    block.extend_from_slice(&timestamp.0.to_le_bytes());
+    block.extend_from_slice(&older.0.to_le_bytes());
+    block.extend_from_slice(&value_len.to_le_bytes());
+}
+
+fn append_padded(block: &mut Vec<u8>, bytes: &[u8]) {
+    block.extend_from_slice(bytes);
+    block.extend_from_slice(&[0; UNIT_BYTES][..padded(bytes.len()) - bytes.len()]);
+}
+
+fn value_of(mutation: Mutation<'_>) -> &[u8] {
+    match mutation {
+        Mutation::Put(value) => value,
+        Mutation::Tombstone => &[],
+    }
+}
+
+const fn padded(len: usize) -> usize {
+    len.next_multiple_of(UNIT_BYTES)
+}
+
+/// The fixed part at the start of a record and what follows it.
+#[inline]
+fn split_header<const LEN: usize>(bytes: &[u8]) -> (&[u8; LEN], &[u8]) {
+    bytes
+        .split_first_chunk()
+        .expect("a reference points to a whole record")
+}

@@ -1,0 +1,201 @@
+//! The check phase: scans the whole database and compares it with the register.
+//!
+//! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`, or when
+//! the node is busy, it goes on after the last key with a new snapshot, which is the same to a database at rest.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use ostrakon_client::{Client, Error, ErrorCode, Options, ScanOptions};
+
+use crate::register::{Register, ScanCheck, ScanSummary, Version, Violation};
+
+/// After so many violations the scan stops: the database is not the one that was registered.
+const VIOLATIONS_MAX: usize = 1000;
+
+/// How long a node may go on answering `Busy`.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Entries between two steps of the progress bar.
+const STEP: u64 = 1024;
+
+/// What the check phase did.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct CheckReport {
+    /// How long it took.
+    pub seconds: f64,
+    /// Entries that the scan gave.
+    pub entries: u64,
+    /// What was found right, if the scan came to its end and everything was.
+    pub summary: Option<ScanSummary>,
+    /// Times the scan went on with a new snapshot.
+    pub snapshots_renewed: u64,
+    /// Writes that are still of unknown outcome.
+    pub unknown_writes: u64,
+    /// Violations found, all of them.
+    pub violations: u64,
+}
+
+/// How the check phase ended, besides its report.
+#[derive(Debug, Default)]
+pub struct CheckOutcome {
+    /// For the user.
+    pub report: CheckReport,
+    /// The node went away.
+    pub lost: Option<String>,
+    /// The node refused to scan.
+    pub broken: Option<String>,
+    /// Broken promises, at most [`VIOLATIONS_MAX`].
+    pub violations: Vec<Violation>,
+}
+
+/// Scans the node at `address`.
+pub fn run(address: &str, register: &Register, bar: &ProgressBar) -> CheckOutcome {
+    let started_at = Instant::now();
+    let mut outcome = CheckOutcome::default();
+    let mut scan = Scan {
+        check: ScanCheck::new(register),
+        next_start: Vec::new(),
+        is_over: false,
+    };
+    let ended = scan_all(address, &mut scan, &mut outcome, bar);
+    match ended {
+        Ok(()) if scan.is_over => match scan.check.finish() {
+            Ok(summary) => outcome.report.summary = outcome.violations.is_empty().then_some(summary),
+            Err(missing) => outcome.violations.extend(missing),
+        },
+        Ok(()) => {}
+        Err(error) => note(&mut outcome, &error),
+    }
+    bar.finish_and_clear();
+    outcome.report.violations = outcome.violations.len() as u64;
+    outcome.report.unknown_writes = register.unknown_writes();
+    outcome.report.seconds = started_at.elapsed().as_secs_f64();
+    outcome
+}
+
+struct Scan<'a> {
+    check: ScanCheck<'a>,
+    /// The key to go on with.
+    next_start: Vec<u8>,
+    is_over: bool,
+}
+
+/// Scans until the end, a failure, or too many violations.
+fn scan_all(
+    address: &str,
+    scan: &mut Scan<'_>,
+    outcome: &mut CheckOutcome,
+    bar: &ProgressBar,
+) -> Result<(), Error> {
+    let client_name = concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned();
+    let mut client = Client::connect(
+        address,
+        Options {
+            client: client_name,
+            ..Options::default()
+        },
+    )?;
+    let mut got_on_at = Instant::now();
+    loop {
+        let entries_before = outcome.report.entries;
+        let Err(error) = scan_on(&mut client, scan, outcome, bar) else {
+            return Ok(());
+        };
+        if outcome.report.entries > entries_before {
+            got_on_at = Instant::now();
+        }
+        match error {
+            Error::Server {
+                code: ErrorCode::SnapshotTooOld,
+                ..
+            } if outcome.report.entries > entries_before => {}
+            Error::Server {
+                code: ErrorCode::Busy,
+                retry_after_ms,
+                ..
+            } if got_on_at.elapsed() < BUSY_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(u64::from(retry_after_ms.max(1))));
+            }
+            error => return Err(error),
+        }
+        outcome.report.snapshots_renewed += 1;
+    }
+}
+
+/// Scans on with a new snapshot.
+fn scan_on(
+    client: &mut Client,
+    scan: &mut Scan<'_>,
+    outcome: &mut CheckOutcome,
+    bar: &ProgressBar,
+) -> Result<(), Error> {
+    let options = ScanOptions {
+        start: scan.next_start.clone(),
+        ..ScanOptions::default()
+    };
+    for entry in client.scan(options) {
+        let entry = entry?;
+        outcome.report.entries += 1;
+        if outcome.report.entries.is_multiple_of(STEP) {
+            bar.inc(STEP);
+        }
+        let judged = scan.check.entry(&entry.key, Version(entry.version), &entry.value);
+        // The shortest key after this one.
+        scan.next_start = entry.key;
+        scan.next_start.push(0);
+        if let Err(violation) = judged {
+            outcome.violations.push(violation);
+            if outcome.violations.len() >= VIOLATIONS_MAX {
+                return Ok(());
+            }
+        }
+    }
+    scan.is_over = true;
+    Ok(())
+}
+
+fn note(outcome: &mut CheckOutcome, error: &Error) {
+    let reason = format!("the check could not be finished: {error}");
+    match error {
+        Error::Submit(_) | Error::Protocol(_) => outcome.broken = Some(reason),
+        Error::Server { code, .. } if *code != ErrorCode::ShuttingDown => outcome.broken = Some(reason),
+        _ => outcome.lost = Some(reason),
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "check: {} records scanned in {:.2} s",
+            self.entries, self.seconds
+        )?;
+        match &self.summary {
+            Some(summary) => writeln!(
+                formatter,
+                ", {:.1} MB: every acknowledged write is there, and nothing else",
+                summary.bytes as f64 / 1e6
+            )?,
+            None if self.violations > 0 => writeln!(formatter, ": {} violations", self.violations)?,
+            None => writeln!(formatter, "; not finished")?,
+        }
+        let applied = self.summary.map_or(0, |summary| summary.unknown_applied);
+        if applied + self.unknown_writes > 0 {
+            let unknown = self.unknown_writes;
+            writeln!(
+                formatter,
+                "  writes of unknown outcome: {applied} turned out to be applied, {unknown} stay unknown"
+            )?;
+        }
+        if self.snapshots_renewed > 0 {
+            writeln!(
+                formatter,
+                "  the scan went on with a new snapshot {} times",
+                self.snapshots_renewed
+            )?;
+        }
+        Ok(())
+    }
+}

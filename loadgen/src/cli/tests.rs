@@ -1,0 +1,147 @@
+//! What each command line means, and the sentences of those that mean nothing.
+
+use super::*;
+
+fn configure(words: &[&str]) -> Result<Configuration, String> {
+    let words = std::iter::once("loadgen").chain(words.iter().copied());
+    let arguments = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+    arguments.into_configuration(&CpuList(vec![0, 1, 2, 3]))
+}
+
+#[test]
+fn no_arguments_load_run_and_check_an_embedded_node() {
+    let configuration = configure(&[]).unwrap();
+    assert_eq!(configuration.phases, [Phase::Load, Phase::Run, Phase::Check]);
+    assert!(configuration.verify);
+    assert_eq!((configuration.records, configuration.value_bytes), (None, 1000));
+    assert_eq!(
+        configuration.run_length,
+        RunLength::Duration(Duration::from_secs(10))
+    );
+    assert_eq!(configuration.thread_cpus, [3, 2]);
+    let directory = PathBuf::from("loadgen-data");
+    assert_eq!(
+        configuration.target,
+        Target::Embedded {
+            directory,
+            cores: None,
+            shards: None,
+            cpus: None
+        }
+    );
+}
+
+#[test]
+fn a_running_node_is_not_verified_unless_asked() {
+    let configuration = configure(&["--connect", "localhost:5750"]).unwrap();
+    assert!(!configuration.verify);
+    assert_eq!(configuration.phases, [Phase::Load, Phase::Run]);
+    let configuration = configure(&["--connect", "localhost:5750", "--verify"]).unwrap();
+    assert_eq!(configuration.phases, [Phase::Load, Phase::Run, Phase::Check]);
+    let configuration = configure(&[
+        "--connect",
+        "localhost:5750",
+        "--register",
+        "file",
+        "--phase",
+        "check",
+    ])
+    .unwrap();
+    assert!(configuration.verify);
+    assert_eq!(configuration.phases, [Phase::Check]);
+    assert!(!configure(&["--verify=false"]).unwrap().verify);
+    assert!(!configure(&["--phase", "run"]).unwrap().verify);
+}
+
+#[test]
+fn phases_come_in_their_order() {
+    let configuration = configure(&["--phase", "run,load", "--phase", "run"]).unwrap();
+    assert_eq!(configuration.phases, [Phase::Load, Phase::Run]);
+}
+
+#[test]
+fn an_embedded_node_keeps_off_the_cpus_of_the_load() {
+    let configuration = configure(&["--cpus", "2-3"]).unwrap();
+    assert_eq!(configuration.thread_cpus, [3, 2]);
+    let Target::Embedded { cpus, .. } = configuration.target else {
+        panic!("no embedded node")
+    };
+    assert_eq!(cpus, Some(CpuList(vec![0, 1])));
+    let Target::Embedded { cpus, .. } = configure(&["--cpus", "0-3"]).unwrap().target else {
+        panic!()
+    };
+    assert_eq!(cpus, None);
+    assert_eq!(
+        configure(&["--cpus", "2", "--threads", "3"]).unwrap().thread_cpus,
+        [2, 2, 2]
+    );
+    assert_eq!(configure(&["--connections", "1"]).unwrap().thread_cpus, [3]);
+}
+
+#[test]
+fn values_and_lengths_are_read() {
+    assert_eq!(configure(&["--value-size", "100"]).unwrap().value_bytes, 100);
+    assert_eq!(
+        configure(&["--fields", "4", "--field-bytes", "25"])
+            .unwrap()
+            .value_bytes,
+        100
+    );
+    assert_eq!(
+        configure(&["--operations", "7"]).unwrap().run_length,
+        RunLength::Operations(7)
+    );
+    for (text, milliseconds) in [
+        ("30s", 30_000),
+        ("5", 5000),
+        ("250ms", 250),
+        ("1.5m", 90_000),
+        ("1h", 3_600_000),
+    ] {
+        let expected = RunLength::Duration(Duration::from_millis(milliseconds));
+        assert_eq!(
+            configure(&["--duration", text]).unwrap().run_length,
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_refused_with_what_to_do() {
+    for (words, sentence) in [
+        (&["--records", "0"] as &[&str], "give a number from 1 to"),
+        (&["--pipeline", "0"], "give a number from 1 to"),
+        (&["--connections", "0"], "give a number from 1 to"),
+        (&["--operations", "0"], "give a number from 1 to"),
+        (&["--threads", "9", "--connections", "8"], "see --connections"),
+        (&["--value-size", "39"], "must be from 40"),
+        (&["--value-size", "9000000"], "must be from 40"),
+        (
+            &["--fields", "3", "--field-bytes", "10"],
+            "--fields × --field-bytes must be",
+        ),
+        (&["--cpus", "9"], "it may use 0,1,2,3"),
+        (&["--cpus", "3-1"], "such as 0,2-5"),
+        (&["--duration", "soon"], "such as 30s"),
+        (&["--duration", "0s"], "such as 30s"),
+        (&["--phase", "run", "--verify"], "--register FILE"),
+        (&["--phase", "check"], "--register FILE"),
+        (&["--phase", "check", "--verify=false"], "leave one of them out"),
+        (&["--register", "file", "--verify=false"], "leave one of them out"),
+        (&["--operations", "5", "--duration", "5s"], "cannot be used with"),
+        (&["--value-size", "100", "--fields", "5"], "cannot be used with"),
+        (&["--connect", "a:1", "--data", "b"], "cannot be used with"),
+        (&["--workload", "e"], "possible values"),
+    ] {
+        let error = configure(words).unwrap_err();
+        assert!(error.contains(sentence), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn cpu_lists_are_read_as_the_kernel_writes_them() {
+    assert_eq!(parse_cpus("0-1,4,6-7\n").unwrap(), CpuList(vec![0, 1, 4, 6, 7]));
+    assert_eq!(parse_cpus("2,2,1").unwrap(), CpuList(vec![1, 2]));
+    assert!(parse_cpus("").is_err() && parse_cpus("1,").is_err() && parse_cpus("-1").is_err());
+}

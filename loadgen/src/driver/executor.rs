@@ -1,0 +1,176 @@
+//! One executor of the load: pinned to a CPU, with a reader and a writer task per connection.
+//!
+//! The reader takes answers and hands over what follows; the writer sends. They share the [`Connection`] and are never
+//! joined in a select: glommio panics on futures that are polled again and again. A third task per executor looks for
+//! connections on which no answer comes any more. A `Busy` hint is waited for by a task of its own.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+
+use super::connect::Ready;
+use super::connection::{Connection, ConnectionEnd, Thread};
+
+/// A connection with requests in flight that stays silent for so long is lost.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+type SharedConnection = Rc<RefCell<Connection>>;
+type SharedThread = Rc<RefCell<Thread>>;
+
+/// Runs all connections of one executor until the phase is over for them. Returns the moments of start and end.
+pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize) -> (Instant, Instant) {
+    let started_at = Instant::now();
+    let mut tasks = Vec::with_capacity(ready.len() * 2);
+    let mut watched = Vec::with_capacity(ready.len());
+    for Ready { stream, protocol } in ready {
+        let (reader, writer) = match stream
+            .try_clone()
+            .and_then(|reader| Ok((reader, stream.try_clone()?)))
+        {
+            Ok(halves) => halves,
+            Err(error) => {
+                let reason = format!("could not split a connection: {error}; raise `ulimit -n`");
+                thread.borrow().shared.end(ConnectionEnd::Broken(reason));
+                continue;
+            }
+        };
+        let connection = Rc::new(RefCell::new(Connection::new(protocol, stream, pipeline)));
+        watched.push(Rc::clone(&connection));
+        let reader = read(Rc::clone(&connection), Rc::clone(&thread), adopt(reader));
+        tasks.push(glommio::spawn_local(reader));
+        tasks.push(glommio::spawn_local(write(connection, adopt(writer))));
+    }
+    let watch = glommio::spawn_local(watch(watched));
+    for task in tasks {
+        task.await;
+    }
+    watch.cancel().await;
+    (started_at, Instant::now())
+}
+
+/// Makes a socket of the standard library one of glommio's.
+fn adopt(stream: std::net::TcpStream) -> TcpStream {
+    // SAFETY: the descriptor is an open TCP socket, and `into_raw_fd` has given up its ownership.
+    unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
+}
+
+async fn read(connection: SharedConnection, thread: SharedThread, mut stream: TcpStream) {
+    let end = read_until_over(&connection, &thread, &mut stream).await;
+    let mut open = connection.borrow_mut();
+    open.is_over = true;
+    if let Err(end) = end {
+        open.abandon(&mut thread.borrow_mut(), end);
+    }
+    open.wake_writer();
+}
+
+async fn read_until_over(
+    connection: &SharedConnection,
+    thread: &SharedThread,
+    stream: &mut TcpStream,
+) -> Result<(), ConnectionEnd> {
+    {
+        let mut open = connection.borrow_mut();
+        open.heard_at = Instant::now();
+        open.top_up(&mut thread.borrow_mut(), Instant::now())?;
+        open.wake_writer();
+    }
+    while !connection.borrow().is_idle() {
+        let read = poll_fn(|context| {
+            Pin::new(&mut *stream).poll_read(context, connection.borrow_mut().protocol.receive_room())
+        });
+        let count = read
+            .await
+            .map_err(|error| ConnectionEnd::Lost(format!("a connection was lost: {error}")))?;
+        if count == 0 {
+            return Err(ConnectionEnd::Lost("the node closed a connection".to_owned()));
+        }
+        if let Some(wake_at) = take_in(&mut connection.borrow_mut(), &mut thread.borrow_mut(), count)? {
+            glommio::spawn_local(unpark_at(wake_at, Rc::clone(connection), Rc::clone(thread))).detach();
+        }
+        glommio::yield_if_needed().await;
+    }
+    Ok(())
+}
+
+/// Deals with `count` bytes that were received.
+fn take_in(
+    open: &mut Connection,
+    thread: &mut Thread,
+    count: usize,
+) -> Result<Option<Instant>, ConnectionEnd> {
+    open.protocol.received(count);
+    open.heard_at = Instant::now();
+    let wake_at = open.take_answers(thread)?;
+    open.wake_writer();
+    Ok(wake_at)
+}
+
+/// Sends parked operations again when the hints of one batch of answers have passed.
+async fn unpark_at(wake_at: Instant, connection: SharedConnection, thread: SharedThread) {
+    glommio::timer::sleep(wake_at.saturating_duration_since(Instant::now())).await;
+    let mut open = connection.borrow_mut();
+    if open.is_over {
+        return;
+    }
+    let sent = open.unpark(&mut thread.borrow_mut(), wake_at.max(Instant::now()));
+    if let Err(end) = sent {
+        open.shut_down(end);
+    }
+    open.wake_writer();
+}
+
+async fn write(connection: SharedConnection, mut stream: TcpStream) {
+    if let Err(error) = write_until_over(&connection, &mut stream).await {
+        let reason = format!("a connection was lost: {error}");
+        connection.borrow_mut().shut_down(ConnectionEnd::Lost(reason));
+    }
+}
+
+async fn write_until_over(connection: &SharedConnection, stream: &mut TcpStream) -> io::Result<()> {
+    loop {
+        let sent = poll_fn(|context| {
+            let mut open = connection.borrow_mut();
+            if open.is_over {
+                return Poll::Ready(Ok(None));
+            }
+            if open.protocol.bytes_to_send().is_empty() {
+                open.writer = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            let sent =
+                std::task::ready!(Pin::new(&mut *stream).poll_write(context, open.protocol.bytes_to_send()));
+            Poll::Ready(sent.map(|count| {
+                open.protocol.sent(count);
+                Some(count)
+            }))
+        });
+        match sent.await? {
+            None => return Ok(()),
+            Some(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Some(_) => glommio::yield_if_needed().await,
+        }
+    }
+}
+
+async fn watch(connections: Vec<SharedConnection>) {
+    loop {
+        glommio::timer::sleep(Duration::from_secs(1)).await;
+        for connection in &connections {
+            let mut open = connection.borrow_mut();
+            let is_waiting = !open.is_over && open.protocol.requests_in_flight() > 0;
+            if is_waiting && open.heard_at.elapsed() > SILENCE_MAX {
+                let reason = format!("no answer came for {} s", SILENCE_MAX.as_secs());
+                open.shut_down(ConnectionEnd::Lost(reason));
+            }
+        }
+    }
+}

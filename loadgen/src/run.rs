@@ -1,0 +1,302 @@
+//! A run from its configuration to its outcome.
+//!
+//! 1. Probe the kernel, load the register file if there is one, start the embedded node if none is named.
+//! 2. Per phase: load and run are driven, check scans; after each the register is saved, also when the node was lost.
+//! 3. The first phase that does not end well is the last.
+//! 4. Stop the embedded node, print the report, and say how it went.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use crate::check;
+use crate::cli::{Configuration, OnDisconnect, Phase, RECORDS_DEFAULT, RunLength, Target};
+use crate::driver::{self, Order, Shared};
+use crate::embedded::{Directory, EmbeddedNode, NodeSettings};
+use crate::kernel;
+use crate::progress::{self, Extent, Progress};
+use crate::register::{Register, RegisterFile};
+use crate::report::{self, Outcome, PhaseReport, RunReport};
+use crate::value::WriterId;
+
+/// Violations that are printed; their number is always told.
+const VIOLATIONS_SHOWN: usize = 20;
+
+/// Runs everything and prints the report on standard output.
+///
+/// # Errors
+/// A sentence, when the run could not be begun or its report could not be delivered.
+pub fn run(configuration: &Configuration) -> Result<Outcome, String> {
+    let report = execute(configuration)?;
+    let document = || serde_json::to_string_pretty(&report).expect("a report is plain data") + "\n";
+    if let Some(path) = &configuration.json_out {
+        let written = std::fs::write(path, document());
+        written.map_err(|error| format!("could not write the report to {}: {error}", path.display()))?;
+    }
+    print(&if configuration.json {
+        document()
+    } else {
+        report.to_string()
+    })?;
+    Ok(report.outcome)
+}
+
+/// Runs everything.
+///
+/// # Errors
+/// A sentence, when the run could not be begun, or the register could not be saved.
+pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
+    kernel::probe_io_uring()?;
+    kernel::register_membarrier();
+    let register_file = configuration.register.as_deref().map(RegisterFile::new);
+    let loaded = match &register_file {
+        Some(file) => file.load().map_err(|error| error.to_string())?,
+        None => None,
+    };
+    let is_continued = loaded.is_some();
+    let records = records(configuration, loaded.as_ref())?;
+    let writer = loaded.as_ref().map_or_else(random_writer, Register::writer);
+    let register = configuration
+        .verify
+        .then(|| Arc::new(loaded.unwrap_or_else(|| Register::new(writer, records))));
+    let node = start_node(configuration, is_continued)?;
+    let address = match (&configuration.target, &node) {
+        (Target::Connect(address), _) => address.clone(),
+        (_, Some(node)) => node.address().to_string(),
+        (Target::Embedded { .. }, None) => unreachable!("an embedded node was started"),
+    };
+    if !configuration.quiet && !configuration.json {
+        eprintln!("{}", report::headline(configuration, records, &address));
+    }
+    let order = Order {
+        phase: Phase::Load,
+        configuration,
+        address: &address,
+        records,
+        register: register.clone(),
+        writer,
+    };
+    let mut run = Run {
+        order,
+        register_file,
+        ending: Ending::default(),
+        phases: Vec::new(),
+        check: None,
+    };
+    run.all_phases()?;
+    let Run {
+        mut ending,
+        phases,
+        check,
+        ..
+    } = run;
+    if let Some(Err(sentence)) = node.map(EmbeddedNode::shut_down) {
+        ending.broken.get_or_insert(sentence);
+    }
+    let (outcome, reason) = ending.judge(configuration, &phases);
+    let mut violations = ending.violations;
+    violations.truncate(VIOLATIONS_SHOWN);
+    let loadgen = env!("CARGO_PKG_VERSION");
+    Ok(RunReport {
+        loadgen,
+        configuration,
+        records,
+        address,
+        phases,
+        check,
+        violations,
+        outcome,
+        reason,
+    })
+}
+
+struct Run<'a> {
+    order: Order<'a>,
+    register_file: Option<RegisterFile>,
+    ending: Ending,
+    phases: Vec<PhaseReport>,
+    check: Option<check::CheckReport>,
+}
+
+/// What ended the last phase, if it did not end by itself.
+#[derive(Debug, Default)]
+struct Ending {
+    lost: Option<String>,
+    broken: Option<String>,
+    violations: Vec<crate::register::Violation>,
+}
+
+impl Run<'_> {
+    fn all_phases(&mut self) -> Result<(), String> {
+        for phase in &self.order.configuration.phases {
+            self.order.phase = *phase;
+            match phase {
+                Phase::Load | Phase::Run => self.drive()?,
+                Phase::Check => self.check(),
+            }
+            if let (Some(file), Some(register)) = (&self.register_file, &self.order.register) {
+                file.save(register).map_err(|error| error.to_string())?;
+            }
+            if !self.ending.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn drive(&mut self) -> Result<(), String> {
+        let Order {
+            phase,
+            configuration,
+            records,
+            ..
+        } = self.order;
+        if let Some(file) = &self.register_file {
+            file.begin_phase().map_err(|error| error.to_string())?;
+        }
+        let shared = Arc::new(Shared::new(configuration.thread_cpus.len()));
+        let (name, extent) = match (phase, configuration.run_length) {
+            (Phase::Load, _) => ("load", Extent::Operations(records)),
+            (_, RunLength::Operations(operations)) => ("run", Extent::Operations(operations)),
+            (_, RunLength::Duration(duration)) => ("run", Extent::Duration(duration)),
+        };
+        let bar = Progress::start(name, extent, &shared, is_silent(configuration));
+        let outcome = driver::run_phase(&self.order, &shared)?;
+        drop(bar);
+        self.phases.push(PhaseReport::new(phase, &outcome));
+        let driver::Findings {
+            lost,
+            broken,
+            violations,
+        } = outcome.findings;
+        self.ending = Ending {
+            lost,
+            broken,
+            violations,
+        };
+        Ok(())
+    }
+
+    fn check(&mut self) {
+        let register = self
+            .order
+            .register
+            .as_ref()
+            .expect("the command line asks for a register with a check");
+        let bar = progress::bar(
+            "check",
+            Extent::Operations(self.order.records),
+            is_silent(self.order.configuration),
+        );
+        let outcome = check::run(self.order.address, register, &bar);
+        self.check = Some(outcome.report);
+        self.ending = Ending {
+            lost: outcome.lost,
+            broken: outcome.broken,
+            violations: outcome.violations,
+        };
+    }
+}
+
+impl Ending {
+    fn is_none(&self) -> bool {
+        self.lost.is_none() && self.broken.is_none() && self.violations.is_empty()
+    }
+
+    /// The outcome of the run, and the sentence that explains it unless all is well.
+    fn judge(&self, configuration: &Configuration, phases: &[PhaseReport]) -> (Outcome, Option<String>) {
+        let errors: u64 = phases
+            .iter()
+            .flat_map(|phase| &phase.errors)
+            .map(|error| error.count)
+            .sum();
+        let not_found: u64 = phases.iter().map(|phase| phase.not_found).sum();
+        if !self.violations.is_empty() {
+            let reason = "the database broke a promise; keep its data directory and this report".to_owned();
+            return (Outcome::Violation, Some(reason));
+        }
+        if let Some(reason) = &self.broken {
+            return (Outcome::Failed, Some(reason.clone()));
+        }
+        match (&self.lost, configuration.on_disconnect) {
+            (Some(reason), OnDisconnect::Stop) => {
+                return (Outcome::NodeLost, Some(format!("node lost: {reason}")));
+            }
+            (Some(reason), OnDisconnect::Fail) => {
+                return (Outcome::Failed, Some(format!("node lost: {reason}")));
+            }
+            (None, _) => {}
+        }
+        if errors > 0 {
+            return (
+                Outcome::Failed,
+                Some(format!("{errors} operations were answered with errors")),
+            );
+        }
+        if not_found > 0 && !configuration.verify {
+            let reason = format!(
+                "{not_found} reads found no record; load as many records as are run on (--phase load)"
+            );
+            return (Outcome::Failed, Some(reason));
+        }
+        (Outcome::Ok, None)
+    }
+}
+
+fn is_silent(configuration: &Configuration) -> bool {
+    configuration.quiet || configuration.json
+}
+
+fn records(configuration: &Configuration, loaded: Option<&Register>) -> Result<u64, String> {
+    match (configuration.records, loaded) {
+        (Some(asked), Some(register)) if asked != register.records() => Err(format!(
+            "--records is {asked}, but the register file is of {} records; leave --records out, or name another file",
+            register.records()
+        )),
+        (_, Some(register)) => Ok(register.records()),
+        (_, None) if configuration.register.is_some() && !configuration.phases.contains(&Phase::Load) => {
+            Err(no_register(configuration))
+        }
+        (asked, None) => Ok(asked.unwrap_or(RECORDS_DEFAULT)),
+    }
+}
+
+fn no_register(configuration: &Configuration) -> String {
+    let path = configuration
+        .register
+        .as_ref()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
+    format!("there is no register file {path} yet; add `load` to --phase to begin one")
+}
+
+fn start_node(configuration: &Configuration, is_continued: bool) -> Result<Option<EmbeddedNode>, String> {
+    let Target::Embedded {
+        directory,
+        cores,
+        shards,
+        cpus,
+    } = &configuration.target
+    else {
+        return Ok(None);
+    };
+    let is_fresh = configuration.phases.contains(&Phase::Load) && !is_continued;
+    let directory = Directory::take(directory, is_fresh)?;
+    let settings = NodeSettings {
+        cores: *cores,
+        shards: *shards,
+        cpus: cpus.as_ref(),
+    };
+    EmbeddedNode::start(directory, settings).map(Some)
+}
+
+/// An id that no other register has, as far as the kernel's randomness goes.
+fn random_writer() -> WriterId {
+    WriterId(RandomState::new().hash_one(std::process::id()))
+}
+
+fn print(text: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    let printed = std::io::stdout().lock().write_all(text.as_bytes());
+    printed.map_err(|error| format!("could not print the report: {error}"))
+}

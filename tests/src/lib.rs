@@ -1,0 +1,12 @@
+//! What the tests of more than one crate share: the repository's tidy and licence rules.
+//!
+//! Nothing depends on this crate. It may use threads, files and clocks as it likes: no part of it runs inside
+//! a node.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read the repository and the machine; none of this runs inside a node"
+)]
+
+pub mod tidy;

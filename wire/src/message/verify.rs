@@ -1,0 +1,68 @@
+//! Verification of bodies from outside, and the checks of limits that requests and responses share.
+//!
+//! A verifier is made anew for each message. Its bounds keep hostile bytes cheap: tables that share vectors
+//! (and so would grow when they are walked) are refused once they claim more than twice the frame that
+//! carried them.
+
+use flatbuffers::{Follow, Verifiable, VerifierOptions};
+
+use super::{DecodeError, Kind};
+use crate::frame::HEADER_BYTES;
+use crate::limits::{BODY_BYTES_MAX, KEY_BYTES_MAX, KEY_BYTES_MIN, SCAN_LIMIT_MAX, VALUE_BYTES_MAX};
+
+/// No table of the schema nests deeper than 2; the rest is room for fields that newer versions add.
+const DEPTH_MAX: usize = 8;
+
+/// The table of type `T` in `body`, all of it verified.
+pub(super) fn verified_table<'a, T>(kind: Kind, body: &'a [u8]) -> Result<T::Inner, DecodeError>
+where
+    T: Follow<'a> + Verifiable + 'a,
+{
+    if body.len() > BODY_BYTES_MAX {
+        return Err(DecodeError::BodyTooLarge {
+            kind,
+            bytes: body.len(),
+        });
+    }
+    let options = VerifierOptions {
+        max_depth: DEPTH_MAX,
+        max_tables: if kind == Kind::ScanReply {
+            1 + SCAN_LIMIT_MAX as usize
+        } else {
+            1
+        },
+        max_apparent_size: 2 * (HEADER_BYTES + body.len()),
+        ignore_missing_null_terminator: false,
+    };
+    flatbuffers::root_with_opts::<T>(&options, body).map_err(|source| DecodeError::Malformed { kind, source })
+}
+
+/// For kinds without fields: no body at all, or a table whose fields (if any) are of a newer version.
+pub(super) fn verify_fieldless<'a, T>(kind: Kind, body: &'a [u8]) -> Result<(), DecodeError>
+where
+    T: Follow<'a> + Verifiable + 'a,
+{
+    if body.is_empty() {
+        return Ok(());
+    }
+    verified_table::<T>(kind, body).map(drop)
+}
+
+/// Refuses keys that can't exist.
+pub(super) fn check_key(key: &[u8]) -> Result<(), DecodeError> {
+    if key.len() < KEY_BYTES_MIN {
+        return Err(DecodeError::KeyEmpty);
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Err(DecodeError::KeyTooLarge { bytes: key.len() });
+    }
+    Ok(())
+}
+
+/// Refuses values that can't exist.
+pub(super) fn check_value(value: &[u8]) -> Result<(), DecodeError> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(DecodeError::ValueTooLarge { bytes: value.len() });
+    }
+    Ok(())
+}
