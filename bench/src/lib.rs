@@ -1,1 +1,37 @@
-//! Placeholder head.
+//! Benchmarks of Ostrakon against the raw device and its peers: one subcommand each, see `README.md` beside
+//! this.
+//!
+//! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`],
+//! [`instructions`] and [`throughput`]; each starts what it measures as a process of its own ([`server`]),
+//! in a directory of its own ([`workspace`]), and drives it with [`load`]. [`raw_write`] is the device
+//! without a database, [`redis`] a peer. [`strace`] and [`callgrind`] run those tools and read what they
+//! write. [`report`] is all that a user sees.
+//!
+//! Guarantees: a binary with the `verify` feature is refused; every process that was started is stopped and
+//! every directory that was made is removed, also after an error or Ctrl-C; every figure is printed, good
+//! or bad. It never measures code of the engine inside its own process.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a benchmark is outside the engine: it has clocks, threads, files and sockets of its own"
+)]
+
+pub mod cli;
+
+pub mod instructions;
+pub mod put_latency;
+pub mod syscalls;
+pub mod throughput;
+
+pub mod callgrind;
+pub mod load;
+pub mod machine;
+pub mod process;
+pub mod raw_write;
+pub mod redis;
+pub mod report;
+pub mod server;
+pub mod statistics;
+pub mod strace;
+pub mod workspace;

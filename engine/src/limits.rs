@@ -1,7 +1,9 @@
 //! Every bound of a node in one place. Past a bound a client hears `Busy`, `TooLarge`, `MemoryFull` or
 //! `DiskFull`; nothing grows without one. The relations between the bounds are proved at compile time.
 
-use ostrakon_wire::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_PAGE_BYTES_MAX, VALUE_BYTES_MAX};
+use ostrakon_wire::limits::{
+    BODY_BYTES_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_PAGE_BYTES_MAX, VALUE_BYTES_MAX,
+};
 
 /// Default size in bytes of a log segment.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -29,6 +31,8 @@ pub const SHARDS_MAX: u32 = 4096;
 /// Cores of a node.
 pub const CORES_MAX: u16 = 256;
 
+/// Bytes of a request's body: the largest put, and what frames it.
+pub const REQUEST_BODY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 4096;
 /// Requests of one connection that are not answered yet; reading stops at this many.
 pub const CONNECTION_IN_FLIGHT_MAX: u32 = 1024;
 /// Bytes of answers that wait for one connection's socket; serving its requests stops past this.
@@ -43,8 +47,8 @@ pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Requests to one other core that are not answered yet, beyond which requests get `Busy`. The answers'
 /// place in the other core's outbox is reserved by this count.
 pub const OUTBOX_REQUESTS_MAX: usize = 16_384;
-/// Scans under way that one core coordinates.
-pub const SCANS_MAX: usize = 1024;
+/// Scans and status questions under way that one core coordinates.
+pub const SCANS_MAX: usize = 64;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 
@@ -55,7 +59,9 @@ pub const CEILING_AHEAD_US: u64 = 3_000_000;
 /// Milliseconds that a shutdown waits for requests under way.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 
-const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(REQUEST_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + (1 << 20) <= LOG_QUEUE_BYTES_MAX);
 // When the file system fills up, what is queued still fits into the segment that was begun last.
 const _: () = assert!(LOG_QUEUE_BYTES_MAX as u64 + (4 << 20) <= SEGMENT_BYTES_MIN);

@@ -1,5 +1,5 @@
-//! glommio decides by the first file of an executor whether a device serves polled reads. The runtime sees to it
-//! that this file can tell.
+//! glommio decides by the first file of an executor whether a device serves polled reads. The runtime sees to
+//! it that this file can tell.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,7 +1,8 @@
 //! The check phase: scans the whole database and compares it with the register.
 //!
-//! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`, or when
-//! the node is busy, it goes on after the last key with a new snapshot, which is the same to a database at rest.
+//! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`,
+//! or when the node is busy, it goes on after the last key with a new snapshot, which is the same to a
+//! database at rest.
 
 use std::fmt;
 use std::time::{Duration, Instant};

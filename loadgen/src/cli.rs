@@ -1,7 +1,8 @@
 //! The command line, and the configuration that follows from it.
 //!
-//! [`Arguments`] is what was typed; [`Configuration`] is what holds after defaults, with every contradiction refused in a
-//! sentence that says what to do. Nothing here touches the outside, save the list of allowed CPUs that is passed in.
+//! [`Arguments`] is what was typed; [`Configuration`] is what holds after defaults, with every contradiction
+//! refused in a sentence that says what to do. Nothing here touches the outside, save the list of allowed
+//! CPUs that is passed in.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,26 +23,28 @@ const PIPELINE_MAX: usize = 4096;
 
 /// Load generator and verifier for Ostrakon.
 ///
-/// Without arguments: starts a node inside this process with its data in ./loadgen-data, loads 100,000 records of
-/// 1,000 bytes, runs YCSB workload A for 10 seconds, reads everything back and compares it with what the node had
-/// acknowledged, and prints throughput and latencies. Takes about 15 seconds.
+/// Without arguments: starts a node inside this process with its data in ./loadgen-data, loads 100,000
+/// records of 1,000 bytes, runs YCSB workload A for 10 seconds, reads everything back and compares it with
+/// what the node had acknowledged, and prints throughput and latencies. Takes about 15 seconds.
 ///
-/// Each connection is a closed loop: it keeps --pipeline operations unanswered and hands over a new one when one is answered.
-/// Latency runs from handing an operation to its connection until its answer is decoded, retries after a `Busy`
-/// answer included.
+/// Each connection is a closed loop: it keeps --pipeline operations unanswered and hands over a new one when
+/// one is answered. Latency runs from handing an operation to its connection until its answer is decoded,
+/// retries after a `Busy` answer included.
 ///
-/// Exit codes: 0 all well; 1 wrong usage, a failure, or operations answered with errors; 2 the database broke a promise
-/// (see --verify); 3 the node was lost (see --on-disconnect stop).
+/// Exit codes: 0 all well; 1 wrong usage, a failure, or operations answered with errors; 2 the database broke
+/// a promise (see --verify); 3 the node was lost (see --on-disconnect stop).
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loadgen", version, max_term_width = 110)]
 pub struct Arguments {
-    /// YCSB core workload: a (50 % reads, 50 % updates), b (95/5), c (reads only), f (50 % reads, 50 % read-modify-writes).
-    /// A value is one blob, so an update writes the whole value, where YCSB's default writes one of ten fields.
+    /// YCSB core workload: a (50 % reads, 50 % updates), b (95/5), c (reads only), f (50 % reads, 50 %
+    /// read-modify-writes). A value is one blob, so an update writes the whole value, where YCSB's default
+    /// writes one of ten fields.
     #[arg(long, value_enum, default_value = "a", ignore_case = true)]
     pub workload: Workload,
 
-    /// What to do, of load, run and check; always in this order. `load` writes every record once, `run` runs the workload,
-    /// `check` compares a full scan with the register of writes [default: load,run; with --verify load,run,check]
+    /// What to do, of load, run and check; always in this order. `load` writes every record once, `run` runs
+    /// the workload, `check` compares a full scan with the register of writes [default: load,run; with
+    /// --verify load,run,check]
     #[arg(long = "phase", value_enum, value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
@@ -69,8 +72,8 @@ pub struct Arguments {
     #[arg(long)]
     pub threads: Option<usize>,
 
-    /// CPUs of the load threads, such as 2,3 or 4-7. An embedded node then keeps off them, if that leaves it any
-    /// [default: the last allowed CPUs, which an embedded node uses too]
+    /// CPUs of the load threads, such as 2,3 or 4-7. An embedded node then keeps off them, if that leaves it
+    /// any [default: the last allowed CPUs, which an embedded node uses too]
     #[arg(long, value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,
 
@@ -94,9 +97,9 @@ pub struct Arguments {
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["data", "cores", "shards"])]
     pub connect: Option<String>,
 
-    /// Directory for the embedded node; not on tmpfs. It is made if it is not there. One made by loadgen (it holds a file
-    /// LOADGEN) is emptied first if this run loads the database and continues no register file, and else used as it
-    /// is. A directory that loadgen did not make is refused
+    /// Directory for the embedded node; not on tmpfs. It is made if it is not there. One made by loadgen (it
+    /// holds a file LOADGEN) is emptied first if this run loads the database and continues no register file,
+    /// and else used as it is. A directory that loadgen did not make is refused
     #[arg(long, value_name = "DIR", default_value = "loadgen-data")]
     pub data: PathBuf,
 
@@ -117,19 +120,19 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Keep a register of all writes, check every read against it, and at the end compare a full scan with it. The database
-    /// must hold nothing else and nobody else may write to it. On when an embedded node is loaded; =false
-    /// turns it off
+    /// Keep a register of all writes, check every read against it, and at the end compare a full scan with
+    /// it. The database must hold nothing else and nobody else may write to it. On when an embedded node is
+    /// loaded; =false turns it off
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub verify: Option<bool>,
 
-    /// Keep the register in this file, so that a later run goes on with it: loaded at the start if it exists, saved after
-    /// each phase, also when the node is lost. Implies --verify
+    /// Keep the register in this file, so that a later run goes on with it: loaded at the start if it exists,
+    /// saved after each phase, also when the node is lost. Implies --verify
     #[arg(long, value_name = "FILE")]
     pub register: Option<PathBuf>,
 
-    /// What a lost connection means: `fail` ends with exit code 1; `stop` ends the phase, with all unanswered writes
-    /// registered as of unknown outcome, and exit code 3
+    /// What a lost connection means: `fail` ends with exit code 1; `stop` ends the phase, with all unanswered
+    /// writes registered as of unknown outcome, and exit code 3
     #[arg(long, value_enum, default_value = "fail")]
     pub on_disconnect: OnDisconnect,
 
@@ -331,9 +334,14 @@ impl Arguments {
             ),
         };
         let most = ostrakon_wire::limits::VALUE_BYTES_MAX;
-        value_bytes.filter(|value_bytes| (VALUE_HEADER_BYTES..=most).contains(value_bytes)).ok_or_else(|| {
-            format!("{origin} must be from {VALUE_HEADER_BYTES} (the header with which a value checks itself) to {most} bytes")
-        })
+        value_bytes
+            .filter(|value_bytes| (VALUE_HEADER_BYTES..=most).contains(value_bytes))
+            .ok_or_else(|| {
+                format!(
+                    "{origin} must be from {VALUE_HEADER_BYTES} (the header with which a value \
+                     checks itself) to {most} bytes"
+                )
+            })
     }
 
     fn thread_cpus(&self, allowed: &CpuList) -> Result<Vec<usize>, String> {

@@ -5,8 +5,8 @@
 //! DIR/node/     data directory of the node
 //! ```
 //!
-//! loadgen never deletes anything but `DIR/node`, and that only below its own mark. A directory on tmpfs is refused: a
-//! node that syncs to memory would measure nothing.
+//! loadgen never deletes anything but `DIR/node`, and that only below its own mark. A directory on tmpfs is
+//! refused: a node that syncs to memory would measure nothing.
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -59,8 +59,8 @@ impl Directory {
                 .map_or(true, |mut entries| entries.next().is_none());
             if !is_vacant {
                 return Err(format!(
-                    "{shown} holds files and was not made by loadgen; name another directory with --data, or a \
-                     running node with --connect"
+                    "{shown} holds files and was not made by loadgen; name another directory with --data, \
+                     or a running node with --connect"
                 ));
             }
             std::fs::create_dir_all(path).map_err(|error| format!("could not make {shown}: {error}"))?;

@@ -28,10 +28,14 @@ pub fn probe_io_uring() -> Result<(), String> {
         Ok(_ring) => Ok(()),
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::ENOSYS) => "this kernel has no io_uring; Linux 5.15 or newer is needed".to_owned(),
-            Some(libc::EPERM) => "io_uring is blocked; allow it with `sysctl kernel.io_uring_disabled=0`, or in a \
-                                  container with `--security-opt seccomp=unconfined` or a profile that allows it"
-                .to_owned(),
-            Some(libc::ENOMEM) => "io_uring may not lock memory; raise the limit with `ulimit -l unlimited`".to_owned(),
+            Some(libc::EPERM) => {
+                "io_uring is blocked; allow it with `sysctl kernel.io_uring_disabled=0`, or in a \
+                 container with `--security-opt seccomp=unconfined` or a profile that allows it"
+                    .to_owned()
+            }
+            Some(libc::ENOMEM) => {
+                "io_uring may not lock memory; raise the limit with `ulimit -l unlimited`".to_owned()
+            }
             _ => format!("io_uring could not be set up: {error}; `ostrakon doctor` checks what is missing"),
         }),
     }

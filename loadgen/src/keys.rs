@@ -1,8 +1,9 @@
 //! The key space and how keys are chosen, as the YCSB core workloads define them.
 //!
-//! Record number `i` has the key `user` followed by the decimal 64-bit FNV hash of `i` (YCSB's `insertorder=hashed`).
-//! Reads and updates choose a record either uniformly or by a *scrambled zipfian* distribution: a zipfian rank
-//! over ten billion items, hashed by FNV into the records, so that the hot keys lie scattered.
+//! Record number `i` has the key `user` followed by the decimal 64-bit FNV hash of `i` (YCSB's
+//! `insertorder=hashed`). Reads and updates choose a record either uniformly or by a *scrambled zipfian*
+//! distribution: a zipfian rank over ten billion items, hashed by FNV into the records, so that the hot keys
+//! lie scattered.
 //!
 //! The zipfian generator is the one of Gray, Sundaresan, Englert, Baclawski, Weinberger: "Quickly Generating
 //! Billion-Record Synthetic Databases" (SIGMOD 1994), figure 7: exact for the two hottest ranks, an
@@ -20,8 +21,8 @@ pub const ZIPFIAN_CONSTANT: f64 = 0.99;
 /// Ranks behind the scrambled zipfian distribution, whatever the number of records.
 pub const SCRAMBLED_ITEMS: u64 = 10_000_000_000;
 
-/// Zeta of [`SCRAMBLED_ITEMS`] and [`ZIPFIAN_CONSTANT`]: the sum over `i` in `1..=10^10` of `i^-0.99`. Summing it takes
-/// a minute, so it is kept; a test compares it with the Euler–Maclaurin formula.
+/// Zeta of [`SCRAMBLED_ITEMS`] and [`ZIPFIAN_CONSTANT`]: the sum over `i` in `1..=10^10` of `i^-0.99`.
+/// Summing it takes a minute, so it is kept; a test compares it with the Euler–Maclaurin formula.
 pub const SCRAMBLED_ZETA: f64 = 26.469_028_201_783_02;
 
 /// Longest key: `user` and 19 digits.
@@ -70,8 +71,8 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// FNV-1a over the eight little-endian bytes of `number`, made non-negative as YCSB's Java `long` is: below 2^63
-/// for every input but one in 2^64, whose hash of exactly 2^63 still has 19 digits.
+/// FNV-1a over the eight little-endian bytes of `number`, made non-negative as YCSB's Java `long` is: below
+/// 2^63 for every input but one in 2^64, whose hash of exactly 2^63 still has 19 digits.
 pub fn fnv_hash64(number: u64) -> u64 {
     let hash = number
         .to_le_bytes()
@@ -82,7 +83,8 @@ pub fn fnv_hash64(number: u64) -> u64 {
     (hash as i64).unsigned_abs()
 }
 
-/// Draws ranks `0..items`, rank 0 the most frequent, rank `r` with a probability near `(r + 1)^-theta / zeta`.
+/// Draws ranks `0..items`, rank 0 the most frequent, rank `r` with a probability near `(r + 1)^-theta /
+/// zeta`.
 #[derive(Debug, Clone)]
 pub struct Zipfian {
     items: f64,
@@ -175,8 +177,8 @@ impl KeyChooser {
 mod tests {
     use super::*;
 
-    /// Euler–Maclaurin: `zeta(n) = sum over i < m + integral from m to n + (f(m) + f(n)) / 2 + f'-terms`, which for
-    /// `m = 1000` leaves an error far below 1e-9.
+    /// Euler–Maclaurin: `zeta(n) = sum over i < m + integral from m to n + (f(m) + f(n)) / 2 + f'-terms`,
+    /// which for `m = 1000` leaves an error far below 1e-9.
     fn zeta_by_formula(items: u64, theta: f64) -> f64 {
         let split = 1000_u64;
         let head: f64 = (1..split).map(|item| (item as f64).powf(-theta)).sum();

@@ -1,13 +1,13 @@
 //! `loadgen`: load generator and verifier for Ostrakon.
 //!
-//! Reading order: [`cli`] turns the command line into a configuration; [`run`] takes it through its phases. The load and run
-//! phases are driven by [`driver`], which takes operations as [`workload`] and [`keys`] define them, and measures
-//! into [`statistics`]. Values prove themselves ([`mod@value`]), the [`register`] knows what the database has promised, and
-//! [`check`] compares it with a full scan. [`report`] and [`progress`] are all that a user sees, [`embedded`] is the node
-//! that is started when none is named.
+//! Reading order: [`cli`] turns the command line into a configuration; [`run`] takes it through its phases.
+//! The load and run phases are driven by [`driver`], which takes operations as [`workload`] and [`keys`]
+//! define them, and measures into [`statistics`]. Values prove themselves ([`mod@value`]), the [`register`]
+//! knows what the database has promised, and [`check`] compares it with a full scan. [`report`] and
+//! [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named.
 //!
-//! loadgen speaks to a node only over the wire, embedded or not, and shares no code with the engine that it checks, save the
-//! wire format's own crates.
+//! loadgen speaks to a node only over the wire, embedded or not, and shares no code with the engine that it
+//! checks, save the wire format's own crates.
 
 #![allow(
     clippy::disallowed_methods,

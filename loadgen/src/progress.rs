@@ -1,7 +1,7 @@
 //! The progress bar: live throughput and p99, on a thread of its own.
 //!
-//! It only reads the executors' atomics, four times a second for the bar and once a second for the figures. It draws on
-//! standard error, and nothing at all when that is no terminal.
+//! It only reads the executors' atomics, four times a second for the bar and once a second for the figures.
+//! It draws on standard error, and nothing at all when that is no terminal.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

@@ -1,8 +1,8 @@
 //! Pseudo-random numbers for choosing keys and filling values.
 //!
-//! The generator is `SplitMix64` (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014,
-//! figure 17): one word of state, one stream per seed, the same on every machine. It is never used for
-//! anything that an attacker must not guess.
+//! The generator is `SplitMix64` (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
+//! OOPSLA 2014, figure 17): one word of state, one stream per seed, the same on every machine. It is never
+//! used for anything that an attacker must not guess.
 
 /// One stream of pseudo-random numbers.
 #[derive(Debug, Clone)]

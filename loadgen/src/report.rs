@@ -1,7 +1,8 @@
 //! What a run found, as a table for people and as one JSON document for programs.
 //!
-//! Both say the same. Latencies are in microseconds, taken from the merged histograms of all executors (three significant
-//! digits); throughput is what was finished divided by the time from the first executor's start to the last one's end.
+//! Both say the same. Latencies are in microseconds, taken from the merged histograms of all executors (three
+//! significant digits); throughput is what was finished divided by the time from the first executor's start
+//! to the last one's end.
 
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
@@ -277,8 +278,8 @@ pub fn headline(configuration: &Configuration, records: u64, address: &str) -> S
         ..
     } = configuration;
     let mut line = format!(
-        "YCSB-{} on {address}: {records} records of {value_bytes} bytes; {connections} connections × {pipeline} \
-         unanswered operations; load threads on CPU",
+        "YCSB-{} on {address}: {records} records of {value_bytes} bytes; {connections} connections × \
+         {pipeline} unanswered operations; load threads on CPU",
         workload.letter()
     );
     for (index, cpu) in thread_cpus.iter().enumerate() {

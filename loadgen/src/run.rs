@@ -1,7 +1,8 @@
 //! A run from its configuration to its outcome.
 //!
 //! 1. Probe the kernel, load the register file if there is one, start the embedded node if none is named.
-//! 2. Per phase: load and run are driven, check scans; after each the register is saved, also when the node was lost.
+//! 2. Per phase: load and run are driven, check scans; after each the register is saved, also when the node
+//!    was lost.
 //! 3. The first phase that does not end well is the last.
 //! 4. Stop the embedded node, print the report, and say how it went.
 
@@ -250,7 +251,8 @@ fn is_silent(configuration: &Configuration) -> bool {
 fn records(configuration: &Configuration, loaded: Option<&Register>) -> Result<u64, String> {
     match (configuration.records, loaded) {
         (Some(asked), Some(register)) if asked != register.records() => Err(format!(
-            "--records is {asked}, but the register file is of {} records; leave --records out, or name another file",
+            "--records is {asked}, but the register file is of {} records; leave --records out, \
+             or name another file",
             register.records()
         )),
         (_, Some(register)) => Ok(register.records()),

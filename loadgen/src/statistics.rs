@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
-/// What a row of the final table is about. The names and their meaning are YCSB's: a read-modify-write also counts
-/// its read as a read and its write as an update.
+/// What a row of the final table is about. The names and their meaning are YCSB's: a read-modify-write also
+/// counts its read as a read and its write as an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
@@ -186,8 +186,8 @@ pub fn live_sums() -> LiveSums {
     [0; LIVE_BUCKETS]
 }
 
-/// Upper bound of the bucket below which the share `quantile` of the samples between two sums lies, in nanoseconds;
-/// `None` without samples.
+/// Upper bound of the bucket below which the share `quantile` of the samples between two sums lies, in
+/// nanoseconds; `None` without samples.
 pub fn live_percentile_ns(before: &LiveSums, now: &LiveSums, quantile: f64) -> Option<u64> {
     let total: u64 = now.iter().zip(before).map(|(now, before)| now - before).sum();
     let wanted = (total as f64 * quantile).ceil() as u64;

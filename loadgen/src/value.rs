@@ -1,7 +1,7 @@
 //! Values that check themselves.
 //!
-//! A value says which write it is and proves that it is whole, so that a reader needs no second copy to tell a
-//! right value from a wrong one, and can say what is wrong with it. Layout, numbers little-endian:
+//! A value says which write it is and proves that it is whole, so that a reader needs no second copy to tell
+//! a right value from a wrong one, and can say what is wrong with it. Layout, numbers little-endian:
 //!
 //! ```text
 //!  0  u32  magic "OVL1"

@@ -1,9 +1,9 @@
 //! The YCSB core workloads A, B, C and F: which operations, in which proportions.
 //!
-//! Source: Cooper, Silberstein, Tam, Ramakrishnan, Sears: "Benchmarking Cloud Serving Systems with YCSB" (`SoCC` 2010),
-//! table 2, and the `workload{a,b,c,f}` files of the project. All four choose records by the zipfian distribution and
-//! read whole records. One thing differs here, because a value is one blob: an update writes the whole value,
-//! where YCSB by default writes one field of ten.
+//! Source: Cooper, Silberstein, Tam, Ramakrishnan, Sears: "Benchmarking Cloud Serving Systems with YCSB"
+//! (`SoCC` 2010), table 2, and the `workload{a,b,c,f}` files of the project. All four choose records by the
+//! zipfian distribution and read whole records. One thing differs here, because a value is one blob: an
+//! update writes the whole value, where YCSB by default writes one field of ten.
 
 use crate::random::Random;
 
@@ -16,7 +16,8 @@ pub enum OperationKind {
     Read,
     /// Write the whole record.
     Update,
-    /// Read the record, then, once it is answered, write it: two requests, as YCSB does it, not one atomic step.
+    /// Read the record, then, once it is answered, write it: two requests, as YCSB does it, not one atomic
+    /// step.
     ReadModifyWrite,
 }
 

@@ -9,4 +9,6 @@
     reason = "tests read the repository and the machine; none of this runs inside a node"
 )]
 
+pub mod crash;
+pub mod process;
 pub mod tidy;

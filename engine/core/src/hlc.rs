@@ -7,8 +7,8 @@
 //! 1. issuing ([`Hlc::now`]) takes the wall clock if that is ahead, else the next word: strictly increasing;
 //! 2. a timestamp from the own log or from Raft moves the clock forward unconditionally ([`Hlc::observe`]);
 //! 3. one from a client or another node's transaction is refused when it lies more than
-//!    [`AHEAD_MAX_MICROS`] beyond both the clock and the wall ([`Hlc::observe_checked`]), so that one broken
-//!    clock cannot drag a cluster into the future.
+//!    [`AHEAD_MAX_MICROS`] beyond the wall ([`Hlc::observe_checked`]), so that one broken clock cannot drag a
+//!    cluster into the future, neither at once nor step by step.
 //!
 //! The wall clock is an argument. It may jump in either direction; the clock never goes back. A node that has
 //! stopped to trust its wall clock passes 0 and advances by counter and messages alone.
@@ -24,8 +24,12 @@ const COUNTER_BITS: u32 = 12;
 /// Largest count of microseconds that a timestamp holds (some day in the year 2112).
 pub const MICROS_MAX: u64 = u64::MAX >> COUNTER_BITS;
 
-/// How far a timestamp from outside may lie ahead of both this clock and the wall clock, in microseconds.
+/// How far a timestamp from outside may lie ahead of the wall clock, in microseconds.
 pub const AHEAD_MAX_MICROS: u64 = 10_000_000;
+
+/// A wall clock that lies further behind this clock, in microseconds, is taken for broken: then this clock
+/// itself is what others are measured by. It exceeds [`AHEAD_MAX_MICROS`] and the ceilings of some restarts.
+const WALL_BEHIND_MAX_MICROS: u64 = 60_000_000;
 
 /// A point in hybrid time: microseconds (52 bits) and counter (12 bits) in one ordered word.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -145,10 +149,19 @@ impl Hlc {
     /// Moves forward to `remote`, which comes from a client or another node's transaction.
     ///
     /// # Errors
-    /// [`TimestampAhead`] when `remote` lies beyond `max(own, wall) + 10 s`; the clock then stays as it was.
+    /// [`TimestampAhead`] when `remote` lies beyond `max(own, wall + 10 s)`; the clock then stays as it was.
+    /// Measuring from `own` would let a client move the clock by 10 s with every request, without end. Only
+    /// beside a wall clock that is broken (over a minute behind) the bound is `own + 10 s`.
     pub fn observe_checked(&mut self, remote: Timestamp, wall_us: u64) -> Result<(), TimestampAhead> {
-        let base = self.last.max(wall_timestamp(wall_us));
-        let limit = Timestamp(base.0.saturating_add(Timestamp::from_micros(AHEAD_MAX_MICROS).0));
+        let wall = wall_timestamp(wall_us);
+        let after =
+            |base: Timestamp, micros| Timestamp(base.0.saturating_add(Timestamp::from_micros(micros).0));
+        let wall_is_broken = self.last > after(wall, WALL_BEHIND_MAX_MICROS);
+        let limit = if wall_is_broken {
+            after(self.last, AHEAD_MAX_MICROS)
+        } else {
+            self.last.max(after(wall, AHEAD_MAX_MICROS))
+        };
         if remote > limit {
             return Err(TimestampAhead {
                 remote,
@@ -282,6 +295,20 @@ mod tests {
         clock.observe_checked(limit, 0).unwrap();
         clock.observe_checked(Timestamp::from_micros(1), 0).unwrap();
         assert_eq!(clock.peek(), limit);
+    }
+
+    #[test]
+    fn a_client_cannot_move_the_clock_step_by_step() {
+        let mut clock = Hlc::new();
+        for _ in 0..100 {
+            let step = clock
+                .peek()
+                .max(Timestamp::from_micros(WALL_US))
+                .plus_micros(AHEAD_MAX_MICROS);
+            // Refusals are expected: it is the clock that counts.
+            let _ = clock.observe_checked(step, WALL_US);
+        }
+        assert_eq!(clock.peek(), Timestamp::from_micros(WALL_US + AHEAD_MAX_MICROS));
     }
 
     #[test]

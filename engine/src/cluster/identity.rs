@@ -32,6 +32,9 @@ pub struct Identity {
     pub segment_bytes: u64,
     /// This start.
     pub boot: BootNumber,
+    /// Logs `0..logs` hold shards since the last start that came to serve; zero before the first. One that is
+    /// missing is lost data.
+    pub logs: u32,
 }
 
 /// What the operator asks for; `None` takes what the data directory has, or the default for a new one.
@@ -58,10 +61,15 @@ pub async fn open_identity(
     wanted: Wanted,
 ) -> Result<(Identity, bool), String> {
     let failed = |what: &str, error: std::io::Error| format!("{what} {}: {error}", data.display());
-    let entries = disk.list(data).await.map_err(|error| failed("can't list", error))?;
+    let entries = disk
+        .list(data)
+        .await
+        .map_err(|error| failed("can't list", error))?;
     let exists = entries.iter().any(|entry| entry.name == IDENTITY_FILE);
     if entries.iter().any(|entry| entry.name == TEMPORARY_FILE) {
-        disk.remove(&data.join(TEMPORARY_FILE)).await.map_err(|error| failed("can't clean up", error))?;
+        disk.remove(&data.join(TEMPORARY_FILE))
+            .await
+            .map_err(|error| failed("can't clean up", error))?;
     }
     let mut identity = if exists {
         let found = read_identity(disk, data).await?;
@@ -81,12 +89,28 @@ pub async fn open_identity(
             shards: wanted.shards.unwrap_or(wanted.shards_default),
             segment_bytes: wanted.segment_bytes.unwrap_or(wanted.segment_bytes_default),
             boot: BootNumber(0),
+            logs: 0,
         }
     };
     check_bounds(&identity)?;
     identity.boot = BootNumber(identity.boot.0 + 1);
-    write_identity(disk, data, &identity).await.map_err(|error| failed("can't write the identity in", error))?;
+    write_identity(disk, data, &identity)
+        .await
+        .map_err(|error| failed("can't write the identity in", error))?;
     Ok((identity, !exists))
+}
+
+/// Notes durably that the shards are in logs `0..logs`.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn note_logs(disk: &dyn Disk, data: &Path, identity: &Identity, logs: u32) -> Result<(), String> {
+    if identity.logs == logs {
+        return Ok(());
+    }
+    write_identity(disk, data, &Identity { logs, ..*identity })
+        .await
+        .map_err(|error| format!("can't write the identity in {}: {error}", data.display()))
 }
 
 fn check_wanted(found: &Identity, wanted: Wanted) -> Result<(), String> {
@@ -115,7 +139,8 @@ fn check_bounds(identity: &Identity) -> Result<(), String> {
         ));
     }
     let bytes = identity.segment_bytes;
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || bytes % BLOCK_BYTES as u64 != 0 {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || !bytes.is_multiple_of(BLOCK_BYTES as u64)
+    {
         return Err(format!(
             "segments of {bytes} bytes: the size must be a multiple of {BLOCK_BYTES} from {SEGMENT_BYTES_MIN} to \
              {SEGMENT_BYTES_MAX}"
@@ -140,7 +165,11 @@ async fn write_identity(disk: &dyn Disk, data: &Path, identity: &Identity) -> st
     let mut block = disk.allocate(BLOCK_BYTES);
     block.bytes_mut()[..CONTENT_BYTES].copy_from_slice(&encode(identity));
     let written = file.write_at(Rc::new(block), 0).await;
-    let synced = if written.is_ok() { file.sync().await } else { written };
+    let synced = if written.is_ok() {
+        file.sync().await
+    } else {
+        written
+    };
     let closed = file.close().await;
     synced.and(closed)?;
     disk.rename(&temporary, &data.join(IDENTITY_FILE)).await?;
@@ -155,6 +184,7 @@ fn encode(identity: &Identity) -> [u8; CONTENT_BYTES] {
     bytes[24..32].copy_from_slice(&identity.cluster.1.to_le_bytes());
     bytes[32..40].copy_from_slice(&identity.node.to_le_bytes());
     bytes[40..44].copy_from_slice(&identity.shards.to_le_bytes());
+    bytes[44..48].copy_from_slice(&identity.logs.to_le_bytes());
     bytes[48..56].copy_from_slice(&identity.segment_bytes.to_le_bytes());
     bytes[56..64].copy_from_slice(&identity.boot.0.to_le_bytes());
     let crc = checksum(&bytes);
@@ -191,6 +221,7 @@ fn decode(block: &[u8]) -> Result<Identity, String> {
         shards: u32_at(40),
         segment_bytes: u64_at(48),
         boot: BootNumber(u64_at(56)),
+        logs: u32_at(44),
     })
 }
 
@@ -205,6 +236,7 @@ mod tests {
             shards: 64,
             segment_bytes: 64 << 20,
             boot: BootNumber(7),
+            logs: 1,
         }
     }
 
@@ -213,7 +245,7 @@ mod tests {
         let bytes = encode(&sample());
         assert_eq!(&bytes[0..12], b"OSTRNODE\x01\0\0\0");
         assert_eq!(bytes[16..20], [0x11, 0x11, 0, 0]);
-        assert_eq!(bytes[40..44], [64, 0, 0, 0]);
+        assert_eq!(bytes[40..48], [64, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(bytes[48..56], [0, 0, 0, 4, 0, 0, 0, 0]);
         assert_eq!(bytes[56..64], [7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(decode(&bytes), Ok(sample()));
@@ -238,8 +270,18 @@ mod tests {
             segment_bytes_default: 64 << 20,
         };
         let error = check_wanted(&sample(), wanted).expect_err("64 is not 8");
-        assert!(error.contains("64 shards") && error.contains("8 were asked for"), "{error}");
-        let odd = Identity { shards: 3, ..sample() };
-        assert!(check_bounds(&odd).expect_err("not a power").contains("power of two"));
+        assert!(
+            error.contains("64 shards") && error.contains("8 were asked for"),
+            "{error}"
+        );
+        let odd = Identity {
+            shards: 3,
+            ..sample()
+        };
+        assert!(
+            check_bounds(&odd)
+                .expect_err("not a power")
+                .contains("power of two")
+        );
     }
 }

@@ -12,7 +12,11 @@ pub fn assign(previous: &[Option<CoreId>], cores: u16) -> Vec<CoreId> {
     let share = previous.len() / cores_count;
     let mut extra = previous.len() % cores_count;
     let mut held = vec![0; cores_count];
-    for core in previous.iter().flatten().filter(|core| core.index() < cores_count) {
+    for core in previous
+        .iter()
+        .flatten()
+        .filter(|core| core.index() < cores_count)
+    {
         held[core.index()] += 1;
     }
     let mut by_held: Vec<usize> = (0..cores_count).collect();
@@ -56,11 +60,17 @@ mod tests {
     use super::*;
 
     fn spread(owners: &[CoreId], cores: u16) -> Vec<usize> {
-        (0..cores).map(|core| owners.iter().filter(|owner| owner.0 == core).count()).collect()
+        (0..cores)
+            .map(|core| owners.iter().filter(|owner| owner.0 == core).count())
+            .collect()
     }
 
     fn moved(before: &[CoreId], after: &[CoreId]) -> usize {
-        before.iter().zip(after).filter(|(before, after)| before != after).count()
+        before
+            .iter()
+            .zip(after)
+            .filter(|(before, after)| before != after)
+            .count()
     }
 
     fn reassign(before: &[CoreId], cores: u16) -> Vec<CoreId> {

@@ -12,6 +12,13 @@ pub struct DetachedConnection(pub Box<dyn Any + Send>);
 
 /// Sockets of one core.
 pub trait Network {
+    /// Makes sure that no other process listens on this address. [`Network::listen`] alone would share the
+    /// port with it, as it does with the node's other cores. Call it on one core, before any core listens.
+    ///
+    /// # Errors
+    /// `AddrInUse` when there is one; otherwise as the operating system reports them.
+    fn claim(&self, address: SocketAddr) -> io::Result<()>;
+
     /// Starts to listen. Every core of a node may listen on the same address; the kernel spreads clients.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use ostrakon_core::raft::{EntryId, LogIndex};
 use ostrakon_wire::routing::ShardId;
 
 use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, DIRECTORY_ENTRY_BYTES, DirectoryEntry, OwnershipEpoch, RECORD_HEADER_BYTES,
-    RecordKind, finish_batch, put_record_header, record_bytes,
+    BATCH_HEADER_BYTES, BatchHeader, DIRECTORY_ENTRY_BYTES, DirectoryEntry, OwnershipEpoch,
+    RECORD_HEADER_BYTES, RecordKind, ShardState, finish_batch, put_record_header, record_bytes,
 };
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf};
@@ -32,6 +32,8 @@ pub(super) struct BatchBuilder {
     used_bytes: usize,
     record_count: u32,
     directory: Vec<DirectoryEntry>,
+    /// The states among the records; they enter the heads of further segments when this batch is written.
+    states: Vec<(ShardId, OwnershipEpoch, ShardState)>,
     /// Position in `directory` plus one, by shard.
     positions: Vec<u16>,
 }
@@ -56,6 +58,7 @@ impl BatchBuilder {
             used_bytes: BATCH_HEADER_BYTES,
             record_count: 0,
             directory: Vec::new(),
+            states: Vec::new(),
             positions: Vec::new(),
         }
     }
@@ -103,7 +106,21 @@ impl BatchBuilder {
             RecordKind::ShardState => self.directory_entry(shard).has_state = true,
             RecordKind::SegmentHead => {}
         }
-        EntryPlace { batch: self.id, offset, len_bytes: payload_bytes as u32 }
+        EntryPlace {
+            batch: self.id,
+            offset,
+            len_bytes: payload_bytes as u32,
+        }
+    }
+
+    /// Notes that the record appended last is this state.
+    pub(super) fn note_state(&mut self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
+        self.states.push((shard, epoch, state));
+    }
+
+    /// The states among the records, oldest first.
+    pub(super) fn states(&self) -> &[(ShardId, OwnershipEpoch, ShardState)] {
+        &self.states
     }
 
     /// The payload at a place within this batch.
@@ -133,7 +150,11 @@ impl BatchBuilder {
         if entry.first == LogIndex(0) {
             entry.first = index;
         } else {
-            assert_eq!(entry.last.next(), index, "entries of a shard are appended in index order");
+            assert_eq!(
+                entry.last.next(),
+                index,
+                "entries of a shard are appended in index order"
+            );
         }
         entry.last = index;
     }
@@ -144,8 +165,12 @@ impl BatchBuilder {
             self.positions.resize(slot + 1, 0);
         }
         if self.positions[slot] == 0 {
-            let blank =
-                DirectoryEntry { shard, has_state: false, first: LogIndex(0), last: LogIndex(0) };
+            let blank = DirectoryEntry {
+                shard,
+                has_state: false,
+                first: LogIndex(0),
+                last: LogIndex(0),
+            };
             self.directory.push(blank);
             self.positions[slot] = self.directory.len() as u16;
         }

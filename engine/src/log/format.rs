@@ -1,5 +1,5 @@
-//! The log's bytes: batches and the records in them. `docs/formats.md` has the diagrams; the golden-bytes
-//! test below holds this file to them.
+//! The log's bytes: batches and the records in them. `docs/formats.md` has the diagrams; the golden bytes in
+//! `tests/format_bytes.rs` hold this file to them.
 //!
 //! A segment is a sequence of batches, each starting on a block boundary and written once:
 //!
@@ -160,7 +160,7 @@ pub struct SegmentHead {
 /// Why bytes are not a valid batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchFault {
-    /// The block is zero: nothing was written here.
+    /// The block is zero, or the segment ends here: nothing was written.
     Blank,
     /// Magic, version, place or lengths are not those of a batch at this place.
     NotABatch,
@@ -183,13 +183,19 @@ pub enum BatchFault {
 impl core::fmt::Display for BatchFault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            BatchFault::Blank => write!(f, "expected a batch, found zeros"),
+            BatchFault::Blank => write!(f, "expected a batch, found zeros or the segment's end"),
             BatchFault::NotABatch => write!(f, "expected a batch header, found other bytes"),
             BatchFault::HeaderChecksum { expected, found } => {
-                write!(f, "header checksum: expected {expected:#010x}, found {found:#010x}")
+                write!(
+                    f,
+                    "header checksum: expected {expected:#010x}, found {found:#010x}"
+                )
             }
             BatchFault::RecordsChecksum { expected, found } => {
-                write!(f, "record checksum: expected {expected:#010x}, found {found:#010x}")
+                write!(
+                    f,
+                    "record checksum: expected {expected:#010x}, found {found:#010x}"
+                )
             }
         }
     }
@@ -227,7 +233,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// Writes header and directory around the records that already lie in `batch` after the header's place.
 /// `batch` is at least [`BatchHeader::content_bytes`] long.
 pub fn finish_batch(batch: &mut [u8], header: &BatchHeader, directory: &[DirectoryEntry]) {
-    assert_eq!(header.directory_count as usize, directory.len(), "directory length");
+    assert_eq!(
+        header.directory_count as usize,
+        directory.len(),
+        "directory length"
+    );
     let directory_offset = header.directory_offset();
     for (slot, entry) in directory.iter().enumerate() {
         let at = directory_offset + slot * DIRECTORY_ENTRY_BYTES;
@@ -237,7 +247,10 @@ pub fn finish_batch(batch: &mut [u8], header: &BatchHeader, directory: &[Directo
         bytes[8..16].copy_from_slice(&entry.first.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&entry.last.0.to_le_bytes());
     }
-    let records_crc = seeded_crc(header.segment, [&batch[BATCH_HEADER_BYTES..directory_offset], &[]]);
+    let records_crc = seeded_crc(
+        header.segment,
+        [&batch[BATCH_HEADER_BYTES..directory_offset], &[]],
+    );
     batch[0..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
     batch[8..12].copy_from_slice(&records_crc.to_le_bytes());
     batch[12..14].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -266,7 +279,13 @@ fn header_checksum(batch: &[u8], header: &BatchHeader) -> u32 {
 ///
 /// # Errors
 /// What is wrong, with the header when that can be trusted.
-pub fn check_batch(bytes: &[u8], place: BatchPlace) -> Result<BatchHeader, (BatchFault, Option<BatchHeader>)> {
+pub fn check_batch(
+    bytes: &[u8],
+    place: BatchPlace,
+) -> Result<BatchHeader, (BatchFault, Option<BatchHeader>)> {
+    if bytes.is_empty() {
+        return Err((BatchFault::Blank, None));
+    }
     if bytes.len() < BATCH_HEADER_BYTES {
         return Err((BatchFault::NotABatch, None));
     }
@@ -306,7 +325,28 @@ fn parse_header(bytes: &[u8], place: BatchPlace) -> Result<BatchHeader, (BatchFa
     let known = u32_at(bytes, 0) == BATCH_MAGIC
         && u16_at(bytes, 12) == FORMAT_VERSION
         && header.flags & !(FLAG_HEAD | FLAG_SEAL) == 0;
-    if known && here && lengths_fit { Ok(header) } else { Err((BatchFault::NotABatch, None)) }
+    if known && here && lengths_fit {
+        Ok(header)
+    } else {
+        Err((BatchFault::NotABatch, None))
+    }
+}
+
+/// The place that a batch claims as its own, if it is valid there, or its header is.
+pub fn own_place(bytes: &[u8]) -> Option<BatchPlace> {
+    if bytes.len() < BATCH_HEADER_BYTES {
+        return None;
+    }
+    let (log, segment) = (LogId(u32_at(bytes, 56)), SegmentSequence(u64_at(bytes, 16)));
+    let place = BatchPlace {
+        log,
+        segment,
+        offset: u64_at(bytes, 40),
+    };
+    match check_batch(bytes, place) {
+        Ok(_) | Err((BatchFault::RecordsChecksum { .. }, Some(_))) => Some(place),
+        Err(_) => None,
+    }
 }
 
 /// The directory of a batch that [`check_batch`] accepted or whose header it returned.
@@ -375,7 +415,10 @@ fn parse_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
         kind,
         shard: ShardId(u32_at(bytes, 4)),
         epoch: OwnershipEpoch(u32_at(bytes, 12)),
-        entry: EntryId { term: Term(u64_at(bytes, 16)), index: LogIndex(u64_at(bytes, 24)) },
+        entry: EntryId {
+            term: Term(u64_at(bytes, 16)),
+            index: LogIndex(u64_at(bytes, 24)),
+        },
         payload: &bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + payload_bytes],
     };
     Some((record, &bytes[end..]))
@@ -399,8 +442,14 @@ impl ShardState {
             return None;
         }
         Some(ShardState {
-            hard_state: HardState { term: Term(u64_at(bytes, 0)), vote: ReplicaId(u64_at(bytes, 8)) },
-            base: EntryId { term: Term(u64_at(bytes, 16)), index: LogIndex(u64_at(bytes, 24)) },
+            hard_state: HardState {
+                term: Term(u64_at(bytes, 0)),
+                vote: ReplicaId(u64_at(bytes, 8)),
+            },
+            base: EntryId {
+                term: Term(u64_at(bytes, 16)),
+                index: LogIndex(u64_at(bytes, 24)),
+            },
             complete: u64_at(bytes, 32) == 1,
         })
     }

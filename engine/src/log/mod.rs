@@ -8,13 +8,15 @@
 //! 4. When it and every batch before it are on stable storage, [`DurableSink::batch_durable`] is called.
 //!
 //! Guarantees: batches are acknowledged in order; a block that holds acknowledged bytes is never written
-//! again; a failed write is never retried, it ends the log ([`DurableSink::failed`]).
+//! again; a failed write is never retried, it ends the log ([`DurableSink::log_failed`]).
 //! [`recovery`] says what a restart finds.
 
 pub mod format;
 pub mod recovery;
 
 mod batch;
+mod reading;
+mod replay;
 mod segment;
 mod state;
 mod writer;
@@ -48,7 +50,11 @@ pub enum LogError {
 impl core::fmt::Display for LogError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            LogError::Io { operation, path, source } => {
+            LogError::Io {
+                operation,
+                path,
+                source,
+            } => {
                 write!(f, "log: {operation} {}: {source}", path.display())
             }
             LogError::Corruption(corruption) => corruption.fmt(f),
@@ -67,6 +73,10 @@ impl std::error::Error for LogError {
 
 impl LogError {
     pub(crate) fn io(operation: &'static str, path: &std::path::Path, source: io::Error) -> LogError {
-        LogError::Io { operation, path: path.to_path_buf(), source }
+        LogError::Io {
+            operation,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }

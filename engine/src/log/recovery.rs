@@ -17,7 +17,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use ostrakon_core::raft::{EntryId, HardState};
 use ostrakon_wire::routing::ShardId;
@@ -25,14 +24,18 @@ use ostrakon_wire::routing::ShardId;
 use super::LogError;
 use super::format::{
     BATCH_HEADER_BYTES, BatchFault, BatchHeader, BatchNumber, BatchPlace, FLAG_HEAD, FLAG_SEAL, LogId,
-    OwnershipEpoch, Record, RecordKind, SegmentHead, SegmentSequence, ShardState, check_batch, directory, records,
+    OwnershipEpoch, RecordKind, SegmentHead, SegmentSequence, ShardState, check_batch, directory, own_place,
+    records,
 };
-use super::segment::{log_directory, parse_segment_name, segment_path};
+pub use super::replay::{remove_void_segments, replay};
+
+use super::reading::{Reading, blocks_from, close, open, read, read_whole};
+use super::segment::{is_half_made, log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
-use crate::env::{Disk, DiskBuf, File, OpenMode, Tasks, tasks::yield_now};
+use crate::env::{Disk, Tasks, tasks::yield_now};
 
 /// Damage that a crash cannot explain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Corruption {
     /// File.
     pub path: PathBuf,
@@ -46,12 +49,22 @@ pub struct Corruption {
 
 impl core::fmt::Display for Corruption {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "log corruption in {} at offset {}: {}; ", self.path.display(), self.offset, self.finding)?;
+        write!(
+            f,
+            "log corruption in {} at offset {}: {}; ",
+            self.path.display(),
+            self.offset,
+            self.finding
+        )?;
         if self.suspects.is_empty() {
             write!(f, "any shard of this log may have lost acknowledged writes")?;
         } else {
             let shards: Vec<String> = self.suspects.iter().map(|shard| shard.0.to_string()).collect();
-            write!(f, "shards {} may have lost acknowledged writes", shards.join(", "))?;
+            write!(
+                f,
+                "shards {} may have lost acknowledged writes",
+                shards.join(", ")
+            )?;
         }
         write!(
             f,
@@ -70,6 +83,8 @@ pub struct CutTail {
     pub offset: u64,
     /// What was found there.
     pub finding: String,
+    /// True for damage that was cut off on request, false for the torn tail of a crash.
+    pub is_corruption: bool,
 }
 
 /// What a log says of a shard.
@@ -101,6 +116,8 @@ pub struct LogChain {
     pub last_batch: BatchNumber,
     /// Above every segment file that exists.
     pub next_sequence: SegmentSequence,
+    /// A segment behind the chain that is zero from end to end: it was made ready and never written to.
+    pub blank: Option<SegmentSequence>,
     /// True when it ends with the seal of a clean shutdown.
     pub sealed: bool,
     /// Per shard.
@@ -118,13 +135,15 @@ pub struct LogChain {
 pub struct ScanOptions {
     /// Expected length of every segment file.
     pub segment_bytes: u64,
-    /// Cut the log at corruption instead of refusing.
+    /// Cut the log at corruption instead of refusing. A file that is not a segment of this log at all
+    /// (another length, another log's) is cut off whole.
     pub cut_corrupt: bool,
 }
 
 struct SegmentFile {
     sequence: SegmentSequence,
     path: PathBuf,
+    len_bytes: u64,
     head: Option<(BatchHeader, SegmentHead)>,
 }
 
@@ -138,9 +157,12 @@ struct Stop {
 struct Scan<'a> {
     disk: &'a dyn Disk,
     tasks: &'a dyn Tasks,
+    dir: PathBuf,
     log: LogId,
     options: ScanOptions,
     files: Vec<SegmentFile>,
+    /// A segment that a successor names but that is missing or has no intact head.
+    broken: Option<Corruption>,
     chain: LogChain,
 }
 
@@ -161,11 +183,13 @@ pub async fn scan(
     for entry in disk.list(&dir).await.map_err(failed)? {
         if let Some(sequence) = parse_segment_name(&entry.name) {
             let path = segment_path(&dir, sequence);
-            if entry.len_bytes != options.segment_bytes {
-                return Err(wrong_length(path, entry.len_bytes, options.segment_bytes));
-            }
-            files.push(SegmentFile { sequence, path, head: None });
-        } else if entry.name.ends_with(".tmp") {
+            files.push(SegmentFile {
+                sequence,
+                path,
+                len_bytes: entry.len_bytes,
+                head: None,
+            });
+        } else if is_half_made(&entry.name) {
             disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
         }
     }
@@ -176,44 +200,92 @@ pub async fn scan(
         segments: Vec::new(),
         last_batch: BatchNumber(0),
         next_sequence: SegmentSequence(next),
+        blank: None,
         sealed: false,
         shards: BTreeMap::new(),
         cut: None,
         valid_bytes: 0,
         head: None,
     };
-    let mut scan = Scan { disk, tasks, log, options, files, chain };
+    let mut scan = Scan {
+        disk,
+        tasks,
+        dir,
+        log,
+        options,
+        files,
+        broken: None,
+        chain,
+    };
     scan.read_heads().await?;
     scan.follow().await?;
+    scan.find_blank().await?;
     Ok(scan.chain)
 }
 
-fn wrong_length(path: PathBuf, found: u64, expected: u64) -> LogError {
-    LogError::Corruption(Box::new(Corruption {
-        path,
-        offset: found.min(expected),
-        finding: format!("expected a segment file of {expected} bytes, found {found} bytes"),
+/// What no crash makes of a segment file, at its beginning.
+fn wrong_file(path: &Path, finding: String) -> Corruption {
+    Corruption {
+        path: path.to_path_buf(),
+        offset: 0,
+        finding,
         suspects: Vec::new(),
-    }))
+    }
 }
 
 impl Scan<'_> {
     async fn read_heads(&mut self) -> Result<(), LogError> {
         for slot in 0..self.files.len() {
-            let path = &self.files[slot].path;
-            let sequence = self.files[slot].sequence;
-            let file = open(self.disk, path).await?;
-            let mut bytes = read(&*file, path, 0, BLOCK_BYTES).await?;
-            let place = BatchPlace { log: self.log, segment: sequence, offset: 0 };
-            if let Some(content_bytes) = claimed_bytes(bytes.bytes(), self.options.segment_bytes)
-                && content_bytes > BLOCK_BYTES
-            {
-                bytes = read(&*file, path, 0, content_bytes.next_multiple_of(BLOCK_BYTES)).await?;
+            match self.read_head(&self.files[slot]).await? {
+                Ok(head) => self.files[slot].head = head,
+                Err(corruption) => {
+                    self.corruption(corruption)?;
+                    self.files.truncate(slot);
+                    break;
+                }
             }
-            close(&*file, path).await?;
-            self.files[slot].head = parse_head(bytes.bytes(), place);
         }
         Ok(())
+    }
+
+    /// Reads the head of a segment; `None` when it is not intact.
+    async fn read_head(
+        &self,
+        found: &SegmentFile,
+    ) -> Result<Result<Option<(BatchHeader, SegmentHead)>, Corruption>, LogError> {
+        let SegmentFile {
+            sequence,
+            path,
+            len_bytes,
+            ..
+        } = found;
+        let segment_bytes = self.options.segment_bytes;
+        if *len_bytes != segment_bytes {
+            let finding =
+                format!("expected a segment file of {segment_bytes} bytes, found {len_bytes} bytes");
+            return Ok(Err(wrong_file(path, finding)));
+        }
+        let file = open(self.disk, path).await?;
+        let mut bytes = read(&*file, path, 0, BLOCK_BYTES).await?;
+        if let Some(content_bytes) = claimed_bytes(bytes.bytes(), segment_bytes)
+            && content_bytes > BLOCK_BYTES
+        {
+            bytes = read(&*file, path, 0, content_bytes.next_multiple_of(BLOCK_BYTES)).await?;
+        }
+        close(&*file, path).await?;
+        let place = BatchPlace {
+            log: self.log,
+            segment: *sequence,
+            offset: 0,
+        };
+        if let Some(own) = own_place(bytes.bytes()).filter(|own| *own != place) {
+            let finding = format!(
+                "expected the head of log {}, segment {}, found a batch of log {}, segment {}, offset {}",
+                place.log.0, place.segment.0, own.log.0, own.segment.0, own.offset
+            );
+            return Ok(Err(wrong_file(path, finding)));
+        }
+        Ok(Ok(parse_head(bytes.bytes(), place)))
     }
 
     /// The chain's files, oldest first, as positions in `files`; and the file whose head is damaged although
@@ -227,7 +299,11 @@ impl Scan<'_> {
                 chain.reverse();
                 return Ok(chain);
             }
-            match self.files.iter().position(|file| file.sequence == head.predecessor) {
+            match self
+                .files
+                .iter()
+                .position(|file| file.sequence == head.predecessor)
+            {
                 Some(before) if self.files[before].head.is_some() && before < at => chain.push(before),
                 found => return Err((at, found)),
             }
@@ -237,7 +313,10 @@ impl Scan<'_> {
     async fn follow(&mut self) -> Result<(), LogError> {
         let mut considered = self.files.len();
         let (chain, beyond) = loop {
-            let Some(newest) = self.files[..considered].iter().rposition(|file| file.head.is_some()) else {
+            let Some(newest) = self.files[..considered]
+                .iter()
+                .rposition(|file| file.head.is_some())
+            else {
                 break (Vec::new(), 0);
             };
             match self.chain_from(newest) {
@@ -247,17 +326,36 @@ impl Scan<'_> {
         };
         let mut expected = BatchNumber(1);
         for (slot, &at) in chain.iter().enumerate() {
-            let limit = chain.get(slot + 1).map(|&next| self.files[next].head.expect("intact").1.predecessor_last);
+            let limit = chain
+                .get(slot + 1)
+                .map(|&next| self.files[next].head.expect("intact").1.predecessor_last);
             let stop = self.walk(at, &mut expected, limit).await?;
             if let Some(stop) = stop {
-                let later: Vec<usize> = chain[slot..].iter().copied().chain(beyond..self.files.len()).collect();
+                let later: Vec<usize> = chain[slot..]
+                    .iter()
+                    .copied()
+                    .chain(beyond..self.files.len())
+                    .collect();
                 self.judge(at, stop, expected, &later).await?;
                 break;
             }
         }
         if chain.is_empty() && !self.files.is_empty() {
             // No intact head at all: damage if any batch says that the first one was durable.
-            let stop = Stop { offset: 0, fault: BatchFault::NotABatch, suspects: Vec::new() };
+            let segment = read_whole(self.disk, &self.files[0].path, self.options.segment_bytes).await?;
+            let place = BatchPlace {
+                log: self.log,
+                segment: self.files[0].sequence,
+                offset: 0,
+            };
+            let fault = check_batch(segment.bytes(), place)
+                .err()
+                .map_or(BatchFault::NotABatch, |(fault, _)| fault);
+            let stop = Stop {
+                offset: 0,
+                fault,
+                suspects: Vec::new(),
+            };
             let all: Vec<usize> = (0..self.files.len()).collect();
             self.judge(0, stop, BatchNumber(1), &all).await?;
         }
@@ -266,21 +364,20 @@ impl Scan<'_> {
     }
 
     /// A head is missing or damaged although `successor` names its segment: corruption if its batches had
-    /// been acknowledged, else everything from there on is void.
+    /// been acknowledged, else everything from there on is void. The last of them is asked for here, the
+    /// first when the walk before it has ended.
     async fn broken_chain(&mut self, successor: usize, broken: Option<usize>) -> Result<usize, LogError> {
         let (_, head) = self.files[successor].head.expect("it named a predecessor");
-        let directory = log_directory(Path::new(""), self.log);
-        let (path, from) = match broken {
-            Some(at) => (self.files[at].path.clone(), at),
-            None => (segment_path(&directory, head.predecessor), successor),
-        };
-        let later: Vec<usize> = (from..self.files.len()).collect();
+        let from = broken.unwrap_or(successor);
         let finding = match broken {
             Some(_) => "expected the head of a segment that a later one continues, found other bytes",
             None => "the segment is missing although a later one continues it",
         };
+        let corruption = wrong_file(&segment_path(&self.dir, head.predecessor), finding.into());
+        let later: Vec<usize> = (from..self.files.len()).collect();
+        self.broken = Some(corruption.clone());
         if self.covered(&later, from, 0, head.predecessor_last).await? {
-            self.corruption(Corruption { path, offset: 0, finding: finding.into(), suspects: Vec::new() })?;
+            self.corruption(corruption)?;
         }
         Ok(from)
     }
@@ -295,22 +392,34 @@ impl Scan<'_> {
     ) -> Result<Option<Stop>, LogError> {
         let sequence = self.files[at].sequence;
         let (head_header, head) = self.files[at].head.expect("intact");
-        let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
-        let bytes = segment.bytes();
+        let path = self.files[at].path.clone();
+        let segment_bytes = self.options.segment_bytes;
+        let mut reading = Reading::open(self.disk, &path, segment_bytes).await?;
         let mut offset = 0;
         let mut stop = None;
         while limit.is_none_or(|limit| *expected <= limit) {
-            let place = BatchPlace { log: self.log, segment: sequence, offset };
-            let found = next_batch(&bytes[offset as usize..], place, *expected, &head_header);
-            match found {
+            let place = BatchPlace {
+                log: self.log,
+                segment: sequence,
+                offset,
+            };
+            reading.reach(offset as usize + BLOCK_BYTES).await?;
+            let claimed = claimed_bytes(&reading.bytes()[offset as usize..], segment_bytes - offset);
+            reading.reach(offset as usize + claimed.unwrap_or(0)).await?;
+            let batch = &reading.bytes()[offset as usize..];
+            match next_batch(batch, place, *expected, &head_header) {
                 Ok(header) => {
-                    let batch = &bytes[offset as usize..];
-                    self.note_batch(batch, &header).map_err(|finding| self.unreadable(at, offset, finding))?;
+                    self.note_batch(batch, &header)
+                        .map_err(|finding| self.unreadable(at, offset, finding))?;
                     offset += header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64;
                     *expected = BatchNumber(expected.0 + 1);
                 }
                 Err((fault, suspects)) => {
-                    stop = Some(Stop { offset, fault, suspects });
+                    stop = Some(Stop {
+                        offset,
+                        fault,
+                        suspects,
+                    });
                     break;
                 }
             }
@@ -318,8 +427,12 @@ impl Scan<'_> {
                 yield_now().await;
             }
         }
+        reading.close().await?;
         if offset > 0 {
-            self.chain.segments.push(ChainSegment { sequence, end_offset: offset });
+            self.chain.segments.push(ChainSegment {
+                sequence,
+                end_offset: offset,
+            });
             self.chain.valid_bytes += offset;
             self.chain.head = Some(head);
         }
@@ -348,7 +461,12 @@ impl Scan<'_> {
 
     fn unreadable(&self, at: usize, offset: u64, finding: String) -> LogError {
         let path = self.files[at].path.clone();
-        LogError::Corruption(Box::new(Corruption { path, offset, finding, suspects: Vec::new() }))
+        LogError::Corruption(Box::new(Corruption {
+            path,
+            offset,
+            finding,
+            suspects: Vec::new(),
+        }))
     }
 
     /// Decides whether the stop is a torn tail or corruption.
@@ -361,21 +479,70 @@ impl Scan<'_> {
     ) -> Result<(), LogError> {
         let path = self.files[at].path.clone();
         if self.covered(later, at, stop.offset, missing).await? {
-            let finding = format!("batch {}: {}", missing.0, stop.fault);
-            self.corruption(Corruption { path, offset: stop.offset, finding, suspects: stop.suspects })?;
+            let corruption = match (self.broken.take(), self.lost_head(at, later).await?) {
+                (Some(broken), _) => broken,
+                (None, Some(lost)) => lost,
+                (None, None) => {
+                    let finding = format!("batch {}: {}", missing.0, stop.fault);
+                    Corruption {
+                        path,
+                        offset: stop.offset,
+                        finding,
+                        suspects: stop.suspects,
+                    }
+                }
+            };
+            self.corruption(corruption)?;
         } else if stop.fault != BatchFault::Blank {
             let finding = stop.fault.to_string();
-            self.chain.cut = Some(CutTail { path, offset: stop.offset, finding });
+            self.chain.cut = Some(CutTail {
+                path,
+                offset: stop.offset,
+                finding,
+                is_corruption: false,
+            });
         }
         Ok(())
+    }
+
+    /// A head in one of the `later` files, or in file `stopped` itself, that is damaged although a batch
+    /// behind it says that it was durable. Then it is the damage, and the walk stopped where its segment
+    /// should have gone on.
+    async fn lost_head(&self, stopped: usize, later: &[usize]) -> Result<Option<Corruption>, LogError> {
+        for &at in later {
+            let found = &self.files[at];
+            if found.head.is_some() || at < stopped {
+                continue;
+            }
+            let headers = self.headers(at, 0).await?;
+            let Some(first) = headers.first() else { continue };
+            if headers
+                .iter()
+                .any(|header| header.durable_through.0 + 1 >= first.number.0)
+            {
+                let finding = "expected the head of a segment that has batches, found other bytes";
+                return Ok(Some(wrong_file(&found.path, finding.into())));
+            }
+        }
+        Ok(None)
     }
 
     fn corruption(&mut self, corruption: Corruption) -> Result<(), LogError> {
         if !self.options.cut_corrupt {
             return Err(LogError::Corruption(Box::new(corruption)));
         }
-        let Corruption { path, offset, finding, .. } = corruption;
-        self.chain.cut = Some(CutTail { path, offset, finding });
+        let Corruption {
+            path,
+            offset,
+            finding,
+            ..
+        } = corruption;
+        self.chain.cut = Some(CutTail {
+            path,
+            offset,
+            finding,
+            is_corruption: true,
+        });
         Ok(())
     }
 
@@ -388,29 +555,64 @@ impl Scan<'_> {
         from_offset: u64,
         missing: BatchNumber,
     ) -> Result<bool, LogError> {
+        let covers = |header: &BatchHeader| header.durable_through >= missing && header.number > missing;
         for &at in later {
-            let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
             let start = if at == from { from_offset } else { 0 };
-            let sequence = self.files[at].sequence;
-            for (block, bytes) in blocks_from(segment.bytes(), start) {
-                let place = BatchPlace { log: self.log, segment: sequence, offset: block };
-                if let Some(header) = intact_header(bytes, place)
-                    && header.durable_through >= missing
-                    && header.number > missing
-                {
-                    return Ok(true);
-                }
-                if self.tasks.should_yield() {
-                    yield_now().await;
-                }
+            if self.headers(at, start).await?.iter().any(covers) {
+                return Ok(true);
             }
         }
         Ok(false)
     }
-}
 
-fn blocks_from(segment: &[u8], start: u64) -> impl Iterator<Item = (u64, &[u8])> {
-    (start as usize..segment.len()).step_by(BLOCK_BYTES).map(|offset| (offset as u64, &segment[offset..]))
+    /// Looks for a segment that was made ready and never written to, for the log to go on in. Only the blank
+    /// ones at the very end will do: until a void segment is removed, the next start would take it for the
+    /// continuation of a new one with a lower number.
+    async fn find_blank(&mut self) -> Result<(), LogError> {
+        let last = self
+            .chain
+            .segments
+            .last()
+            .map_or(SegmentSequence(0), |last| last.sequence);
+        for found in self
+            .files
+            .iter()
+            .rev()
+            .take_while(|found| found.sequence > last && found.head.is_none())
+        {
+            let segment = read_whole(self.disk, &found.path, self.options.segment_bytes).await?;
+            if segment
+                .bytes()
+                .chunks(BLOCK_BYTES)
+                .any(|block| *block != [0; BLOCK_BYTES])
+            {
+                break;
+            }
+            self.chain.blank = Some(found.sequence);
+        }
+        Ok(())
+    }
+
+    /// Every intact header of a file from an offset on, whatever lies between them.
+    async fn headers(&self, at: usize, start: u64) -> Result<Vec<BatchHeader>, LogError> {
+        let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
+        let sequence = self.files[at].sequence;
+        let mut headers = Vec::new();
+        for (offset, bytes) in blocks_from(segment.bytes(), start) {
+            headers.extend(intact_header(
+                bytes,
+                BatchPlace {
+                    log: self.log,
+                    segment: sequence,
+                    offset,
+                },
+            ));
+            if self.tasks.should_yield() {
+                yield_now().await;
+            }
+        }
+        Ok(headers)
+    }
 }
 
 /// A header whose own checksum holds, whatever its records look like.
@@ -432,7 +634,10 @@ fn next_batch(
         Ok(_) => Err((BatchFault::NotABatch, Vec::new())),
         Err((fault, header)) => {
             let suspects = header.map_or_else(Vec::new, |header| {
-                directory(bytes, &header).iter().map(|entry| entry.shard).collect()
+                directory(bytes, &header)
+                    .iter()
+                    .map(|entry| entry.shard)
+                    .collect()
             });
             Err((fault, suspects))
         }
@@ -441,10 +646,16 @@ fn next_batch(
 
 /// Length of the batch that starts with these bytes, as far as its header can be believed.
 fn claimed_bytes(bytes: &[u8], segment_bytes: u64) -> Option<usize> {
-    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as u64;
-    let claimed = BATCH_HEADER_BYTES as u64
-        + word(60)
-        + word(68) * super::format::DIRECTORY_ENTRY_BYTES as u64;
+    if bytes.len() < BATCH_HEADER_BYTES {
+        return None;
+    }
+    let word = |at: usize| {
+        u64::from(u32::from_le_bytes(
+            bytes[at..at + 4].try_into().expect("four bytes"),
+        ))
+    };
+    let claimed =
+        BATCH_HEADER_BYTES as u64 + word(60) + word(68) * super::format::DIRECTORY_ENTRY_BYTES as u64;
     (claimed <= segment_bytes).then_some(claimed as usize)
 }
 
@@ -456,95 +667,4 @@ fn parse_head(bytes: &[u8], place: BatchPlace) -> Option<(BatchHeader, SegmentHe
     let record = records(bytes, &header).next()??;
     let head = (record.kind == RecordKind::SegmentHead).then(|| SegmentHead::decode(record.payload))??;
     Some((header, head))
-}
-
-async fn open(disk: &dyn Disk, path: &Path) -> Result<Rc<dyn File>, LogError> {
-    disk.open(path, OpenMode::Read).await.map_err(|source| LogError::io("open", path, source))
-}
-
-async fn close(file: &dyn File, path: &Path) -> Result<(), LogError> {
-    file.close().await.map_err(|source| LogError::io("close", path, source))
-}
-
-async fn read(file: &dyn File, path: &Path, offset: u64, len_bytes: usize) -> Result<DiskBuf, LogError> {
-    file.read_at(offset, len_bytes).await.map_err(|source| LogError::io("read", path, source))
-}
-
-/// Reads a segment whole, and makes sure that what was read is on stable storage.
-async fn read_whole(disk: &dyn Disk, path: &Path, segment_bytes: u64) -> Result<DiskBuf, LogError> {
-    let file = open(disk, path).await?;
-    file.sync().await.map_err(|source| LogError::io("sync", path, source))?;
-    let bytes = read(&*file, path, 0, segment_bytes as usize).await?;
-    close(&*file, path).await?;
-    Ok(bytes)
-}
-
-/// Reads a scanned chain again and hands every record to `visit`, oldest first.
-///
-/// # Errors
-/// IO errors; corruption when the bytes changed since the scan; what `visit` returns.
-pub async fn replay(
-    disk: &dyn Disk,
-    tasks: &dyn Tasks,
-    data: &Path,
-    chain: &LogChain,
-    segment_bytes: u64,
-    visit: &mut dyn FnMut(Record<'_>) -> Result<(), LogError>,
-) -> Result<(), LogError> {
-    let dir = log_directory(data, chain.log);
-    for segment in &chain.segments {
-        let path = segment_path(&dir, segment.sequence);
-        let file = open(disk, &path).await?;
-        let end_bytes = segment.end_offset.min(segment_bytes) as usize;
-        let whole = read(&*file, &path, 0, end_bytes).await?;
-        close(&*file, &path).await?;
-        let mut offset = 0;
-        while offset < segment.end_offset {
-            let batch = &whole.bytes()[offset as usize..];
-            let place = BatchPlace { log: chain.log, segment: segment.sequence, offset };
-            let changed = |fault: BatchFault| Corruption {
-                path: path.clone(),
-                offset,
-                finding: format!("the batch was intact a moment ago: {fault}"),
-                suspects: Vec::new(),
-            };
-            let header = check_batch(batch, place)
-                .map_err(|(fault, _)| LogError::Corruption(Box::new(changed(fault))))?;
-            for record in records(batch, &header).flatten() {
-                visit(record)?;
-            }
-            offset += header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64;
-            if tasks.should_yield() {
-                yield_now().await;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes the segment files of a log that its chain does not hold. Call it once the log goes on in a newer
-/// segment that is durable.
-///
-/// # Errors
-/// IO errors of the removal.
-pub async fn remove_void_segments(
-    disk: &dyn Disk,
-    data: &Path,
-    chain: &LogChain,
-) -> Result<(), LogError> {
-    let dir = log_directory(data, chain.log);
-    let failed = |source| LogError::io("clean up", &dir, source);
-    let mut removed = false;
-    for entry in disk.list(&dir).await.map_err(failed)? {
-        let Some(sequence) = parse_segment_name(&entry.name) else { continue };
-        let in_chain = chain.segments.iter().any(|segment| segment.sequence == sequence);
-        if sequence < chain.next_sequence && !in_chain {
-            disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
-            removed = true;
-        }
-    }
-    if removed {
-        disk.sync_dir(&dir).await.map_err(failed)?;
-    }
-    Ok(())
 }

@@ -13,7 +13,6 @@ use super::LogError;
 use super::format::{LogId, SegmentSequence};
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File, OpenMode, Tasks};
-use crate::limits::DISK_RESERVE_BYTES;
 
 /// Bytes of one zero-filling write.
 const FILL_BYTES: usize = 1 << 20;
@@ -51,7 +50,19 @@ pub(super) fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
     if digits.len() != 16 {
         return None;
     }
+    // Only the form that `segment_path` writes, so that the name and the path stay the same.
+    if !digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return None;
+    }
     u64::from_str_radix(digits, 16).ok().map(SegmentSequence)
+}
+
+/// True for the name of a segment that was not finished.
+pub(super) fn is_half_made(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some()
 }
 
 /// Why a segment could not be made.
@@ -64,7 +75,10 @@ pub(super) enum PrepareError {
 
 impl PrepareError {
     fn of(operation: &'static str, path: &Path, source: io::Error) -> PrepareError {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
             PrepareError::DiskFull
         } else {
             PrepareError::Failed(LogError::io(operation, path, source))
@@ -72,34 +86,62 @@ impl PrepareError {
     }
 }
 
-/// Makes a segment and opens it for durable writes.
+/// Opens a segment that an earlier start made ready and never wrote to.
+pub(super) async fn reuse_segment(
+    disk: &dyn Disk,
+    directory: &Path,
+    sequence: SegmentSequence,
+) -> Result<Segment, PrepareError> {
+    let path = segment_path(directory, sequence);
+    let failed = |source| PrepareError::of("open segment", &path, source);
+    // The start that made it may have ended between the rename and the sync of the directory.
+    disk.sync_dir(directory).await.map_err(failed)?;
+    let file = disk.open(&path, OpenMode::WriteDurable).await.map_err(failed)?;
+    Ok(Segment {
+        sequence,
+        path,
+        file,
+        used_bytes: 0,
+    })
+}
+
+/// Makes a segment and opens it for durable writes, if `reserve_bytes` stay free beside it.
 pub(super) async fn prepare_segment(
     disk: &dyn Disk,
     tasks: &dyn Tasks,
     directory: &Path,
     sequence: SegmentSequence,
     segment_bytes: u64,
+    reserve_bytes: u64,
 ) -> Result<Segment, PrepareError> {
     let free_bytes = disk
         .free_bytes(directory)
         .await
         .map_err(|source| PrepareError::of("read the free space of", directory, source))?;
-    if free_bytes < segment_bytes + DISK_RESERVE_BYTES {
+    if free_bytes < segment_bytes + reserve_bytes {
         return Err(PrepareError::DiskFull);
     }
     let path = segment_path(directory, sequence);
     let temporary = path.with_extension("tmp");
-    if let Err(error) = fill_with_zeros(disk, tasks, &temporary, segment_bytes).await {
+    let failed = |source| PrepareError::of("put in place segment", &path, source);
+    let mut made = fill_with_zeros(disk, tasks, &temporary, segment_bytes).await;
+    if made.is_ok() {
+        made = disk.rename(&temporary, &path).await.map_err(failed);
+    }
+    if let Err(error) = made {
         // The half-made file goes away so that its space is free again; if that fails too, the next start
         // removes it.
         let _ = disk.remove(&temporary).await;
         return Err(error);
     }
-    let failed = |source| PrepareError::of("put in place segment", &path, source);
-    disk.rename(&temporary, &path).await.map_err(failed)?;
     disk.sync_dir(directory).await.map_err(failed)?;
     let file = disk.open(&path, OpenMode::WriteDurable).await.map_err(failed)?;
-    Ok(Segment { sequence, path, file, used_bytes: 0 })
+    Ok(Segment {
+        sequence,
+        path,
+        file,
+        used_bytes: 0,
+    })
 }
 
 async fn fill_with_zeros(
@@ -118,11 +160,17 @@ async fn fill_with_zeros(
         let buffer = if left_bytes >= FILL_BYTES as u64 {
             Rc::clone(&zeros)
         } else {
-            assert_eq!(left_bytes as usize % BLOCK_BYTES, 0, "segment length is whole blocks");
+            assert_eq!(
+                left_bytes as usize % BLOCK_BYTES,
+                0,
+                "segment length is whole blocks"
+            );
             Rc::new(disk.allocate(left_bytes as usize))
         };
         offset += buffer.bytes().len() as u64;
-        outcome = file.write_at(buffer, offset - (FILL_BYTES as u64).min(left_bytes)).await;
+        outcome = file
+            .write_at(buffer, offset - (FILL_BYTES as u64).min(left_bytes))
+            .await;
         if tasks.should_yield() {
             crate::env::tasks::yield_now().await;
         }
@@ -135,7 +183,11 @@ async fn fill_with_zeros(
 }
 
 /// Makes the directories of a log, durably.
-pub(super) async fn create_log_directory(disk: &dyn Disk, data: &Path, log: LogId) -> Result<PathBuf, LogError> {
+pub(super) async fn create_log_directory(
+    disk: &dyn Disk,
+    data: &Path,
+    log: LogId,
+) -> Result<PathBuf, LogError> {
     let directory = log_directory(data, log);
     let parent = data.join("log");
     let failed = |source| LogError::io("create directory", &directory, source);

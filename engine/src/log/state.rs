@@ -4,7 +4,9 @@
 //! - Batches leave `filling -> queued -> writing` in order, and numbers and offsets are given out when a
 //!   batch enters `writing`; at most two are there.
 //! - `durable_through` is the number of the last batch such that it and all before it are durable.
-//! - A segment's first batch is a head with the state of every shard of this core.
+//! - A segment's first batch is a head with the state of every shard of this core, as the batches before it
+//!   leave it: a state that still waits to be written speaks of entries that wait too.
+//! - Every batch but the seal leaves room for a seal behind it in its segment.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,8 +21,13 @@ use super::format::{
     ShardState,
 };
 use super::segment::Segment;
+use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
 use crate::limits::{BATCH_TARGET_BYTES, LOG_QUEUE_BYTES_MAX, LOG_WRITES_IN_FLIGHT};
+
+/// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
+/// each segment keeps room for it.
+const SEAL_BYTES: u64 = BLOCK_BYTES as u64;
 
 /// One write for a writer task.
 pub(super) struct WriteJob {
@@ -108,6 +115,7 @@ impl LogState {
     }
 
     /// Sets what the next heads say of a shard.
+    /// Before the log starts; afterwards states are appended.
     pub(super) fn set_shard_state(&mut self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
         let slot = shard.0 as usize;
         if self.shard_states.len() <= slot {
@@ -153,22 +161,59 @@ impl LogState {
         filling.append(disk, kind, shard, epoch, entry, payload)
     }
 
+    /// Appends a shard's state to the batch being filled.
+    pub(super) fn append_state(
+        &mut self,
+        disk: &dyn Disk,
+        shard: ShardId,
+        epoch: OwnershipEpoch,
+        state: ShardState,
+    ) {
+        let payload = state.encode();
+        self.append(
+            disk,
+            RecordKind::ShardState,
+            shard,
+            epoch,
+            EntryId::default(),
+            &[&payload],
+        );
+        self.filling
+            .as_mut()
+            .expect("just appended to")
+            .note_state(shard, epoch, state);
+    }
+
     /// The payload of an entry that is not yet durable.
     pub(super) fn payload(&self, place: EntryPlace) -> &[u8] {
-        if let Some(filling) = self.filling.as_ref().filter(|filling| filling.id() == place.batch) {
+        if let Some(filling) = self
+            .filling
+            .as_ref()
+            .filter(|filling| filling.id() == place.batch)
+        {
             return filling.payload(place);
         }
         if let Some(queued) = self.queued.iter().find(|queued| queued.id() == place.batch) {
             return queued.payload(place);
         }
-        let writing = self.writing.iter().find(|writing| writing.batch.id == place.batch);
-        payload_at(&writing.expect("an entry in flight lies in a batch in flight").batch.buffer, place)
+        let writing = self
+            .writing
+            .iter()
+            .find(|writing| writing.batch.id == place.batch);
+        payload_at(
+            &writing
+                .expect("an entry in flight lies in a batch in flight")
+                .batch
+                .buffer,
+            place,
+        )
     }
 
     /// The next write, if there is one and a segment has room for it.
     pub(super) fn next_job(&mut self, disk: &dyn Disk) -> NextJob {
-        let in_flight = self.writing.iter().filter(|writing| !writing.done).count();
-        if self.status != Status::Running || in_flight >= LOG_WRITES_IN_FLIGHT {
+        // A write that is done but waits for an earlier one counts: it holds its buffer, and behind a write
+        // that hangs nothing may pile up.
+        if self.status != Status::Running || self.writing.len() >= LOG_WRITES_IN_FLIGHT {
             return NextJob::Idle;
         }
         if let Some(predecessor) = self.head_pending.take() {
@@ -176,9 +221,13 @@ impl LogState {
             return NextJob::Write(self.begin_write(head, FLAG_HEAD));
         }
         let waiting = self.queued.front().or(self.filling.as_ref());
-        let Some(disk_bytes) = waiting.map(BatchBuilder::disk_bytes) else { return NextJob::Idle };
-        if self.current.used_bytes + disk_bytes as u64 > self.config.segment_bytes {
-            let Some(next) = self.ready.take() else { return NextJob::NeedsSegment };
+        let Some(waiting) = waiting else {
+            return NextJob::Idle;
+        };
+        if !self.fits(waiting) {
+            let Some(next) = self.ready.take() else {
+                return NextJob::NeedsSegment;
+            };
             let full = core::mem::replace(&mut self.current, next);
             self.retired.push(full.file);
             self.head_predecessor_last = BatchNumber(self.next_number.0 - 1);
@@ -201,7 +250,11 @@ impl LogState {
         let writing = self.writing.iter_mut().find(|writing| writing.number == number);
         writing.expect("a completed write was in flight").done = true;
         while let Some(first) = self.writing.pop_front_if(|first| first.done) {
-            assert_eq!(first.number.0, self.durable_through.0 + 1, "batches become durable in order");
+            assert_eq!(
+                first.number.0,
+                self.durable_through.0 + 1,
+                "batches become durable in order"
+            );
             self.durable_through = first.number;
             acknowledged.push(first);
         }
@@ -212,22 +265,34 @@ impl LogState {
         assert!(self.is_drained(), "sealing a log with batches under way");
         let id = self.take_id();
         let seal = BatchBuilder::new(id, disk, 0);
-        assert!(
-            self.current.used_bytes + seal.disk_bytes() as u64 <= self.config.segment_bytes,
-            "seal_fits was asked"
-        );
+        assert_eq!(seal.disk_bytes() as u64, SEAL_BYTES, "a seal is a header alone");
         self.begin_write(seal, FLAG_SEAL)
-    }
-
-    /// True when a seal fits into the current segment; a full segment needs none, since the next start
-    /// finds every batch of it covered or not written.
-    pub(super) fn seal_fits(&self) -> bool {
-        self.current.used_bytes + crate::env::disk::BLOCK_BYTES as u64 <= self.config.segment_bytes
     }
 
     /// True when nothing waits and nothing is in flight.
     pub(super) fn is_drained(&self) -> bool {
-        self.writing.is_empty() && self.queued.is_empty() && self.filling.is_none() && self.head_pending.is_none()
+        self.writing.is_empty()
+            && self.queued.is_empty()
+            && self.filling.is_none()
+            && self.head_pending.is_none()
+    }
+
+    /// True when all that was appended is durable, or never will be.
+    pub(super) fn has_nothing_to_await(&self) -> bool {
+        self.status != Status::Running || self.is_drained() || self.is_stuck()
+    }
+
+    /// True when nothing is in flight and what waits needs a segment that can't be made.
+    pub(super) fn is_stuck(&self) -> bool {
+        let waiting = self.queued.front().or(self.filling.as_ref());
+        self.disk_full
+            && self.ready.is_none()
+            && self.writing.is_empty()
+            && waiting.is_some_and(|batch| !self.fits(batch))
+    }
+
+    fn fits(&self, batch: &BatchBuilder) -> bool {
+        self.current.used_bytes + batch.disk_bytes() as u64 + SEAL_BYTES <= self.config.segment_bytes
     }
 
     /// True when no segment is in reserve.
@@ -235,10 +300,15 @@ impl LogState {
         self.ready.is_none()
     }
 
-    /// Puts a new segment in reserve.
-    pub(super) fn provide_segment(&mut self, segment: Segment) {
-        assert!(self.ready.is_none(), "one segment in reserve");
-        self.ready = Some(segment);
+    /// Puts a new segment in reserve; gives it back when the log has ended meanwhile.
+    pub(super) fn provide_segment(&mut self, segment: Segment) -> Option<Segment> {
+        if self.status != Status::Running {
+            return Some(segment);
+        }
+        self.disk_full = false;
+        let replaced = self.ready.replace(segment);
+        assert!(replaced.is_none(), "one segment in reserve");
+        None
     }
 
     /// Files of full segments that no write in flight refers to.
@@ -297,13 +367,23 @@ impl LogState {
         for (shard, state) in self.shard_states.iter().enumerate() {
             if let Some((epoch, state)) = state {
                 let shard = ShardId(shard as u32);
-                batch.append(disk, RecordKind::ShardState, shard, *epoch, none, &[&state.encode()]);
+                batch.append(
+                    disk,
+                    RecordKind::ShardState,
+                    shard,
+                    *epoch,
+                    none,
+                    &[&state.encode()],
+                );
             }
         }
         batch
     }
 
     fn begin_write(&mut self, batch: BatchBuilder, flags: u16) -> WriteJob {
+        for (shard, epoch, state) in batch.states() {
+            self.set_shard_state(*shard, *epoch, *state);
+        }
         let number = self.next_number;
         self.next_number = BatchNumber(number.0 + 1);
         let offset = self.current.used_bytes;
@@ -322,8 +402,20 @@ impl LogState {
         let batch = batch.finish(header);
         let buffer = Rc::clone(&batch.buffer);
         self.current.used_bytes += buffer.bytes().len() as u64;
-        assert!(self.current.used_bytes <= self.config.segment_bytes, "a batch ends within its segment");
-        self.writing.push_back(Writing { number, batch, done: false });
-        WriteJob { number, file: Rc::clone(&self.current.file), buffer, offset }
+        assert!(
+            self.current.used_bytes <= self.config.segment_bytes,
+            "a batch ends within its segment"
+        );
+        self.writing.push_back(Writing {
+            number,
+            batch,
+            done: false,
+        });
+        WriteJob {
+            number,
+            file: Rc::clone(&self.current.file),
+            buffer,
+            offset,
+        }
     }
 }

@@ -13,14 +13,17 @@ use super::batch::{BatchId, EntryPlace, payload_at};
 use super::format::{
     BatchNumber, BootNumber, DirectoryEntry, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
 };
-use super::segment::{PrepareError, create_log_directory, prepare_segment};
+use super::segment::{PrepareError, create_log_directory, prepare_segment, reuse_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
-use crate::limits::LOG_WRITES_IN_FLIGHT;
+use crate::limits::{DISK_RESERVE_BYTES, LOG_WRITES_IN_FLIGHT};
 
 /// How often a full disk is looked at again.
 const DISK_FULL_RETRY: Duration = Duration::from_millis(250);
+
+/// Failures in a row, other than a full disk, after which the log gives up making segments: some 5 seconds.
+const PREPARE_FAILURES_MAX: u32 = 20;
 
 /// What a log is told about itself.
 #[derive(Clone, Debug)]
@@ -93,7 +96,7 @@ struct Shared {
     sink: RefCell<Option<Rc<dyn DurableSink>>>,
     writer_work: [Notify; LOG_WRITES_IN_FLIGHT],
     writer_idle: [Cell<bool>; LOG_WRITES_IN_FLIGHT],
-    writers_running: Cell<usize>,
+    tasks_running: Cell<usize>,
     prepare_work: Notify,
     progress: Notify,
     next_sequence: Cell<SegmentSequence>,
@@ -102,8 +105,9 @@ struct Shared {
 
 impl Log {
     /// Opens a log that continues after what recovery found: segment `predecessor` up to batch `last`
-    /// (both zero for a new log). `next_sequence` is above every segment file that exists. The first batch,
-    /// the head, is written when [`Log::start`] is called, with the shard states set until then.
+    /// (both zero for a new log). `next_sequence` is above every segment file that exists; `blank` is one of
+    /// zeros to go on in. The first batch, the head, is written when [`Log::start`] is called, with the shard
+    /// states set until then.
     ///
     /// # Errors
     /// When the directory or the first segment can't be made.
@@ -113,11 +117,25 @@ impl Log {
         predecessor: SegmentSequence,
         last: BatchNumber,
         next_sequence: SegmentSequence,
+        blank: Option<SegmentSequence>,
     ) -> Result<Log, LogError> {
         let (disk, tasks, clock) = env;
         let directory = create_log_directory(&*disk, &config.data, config.log).await?;
-        let made =
-            prepare_segment(&*disk, &*tasks, &directory, next_sequence, config.segment_bytes).await;
+        let made = match blank {
+            Some(blank) => reuse_segment(&*disk, &directory, blank).await,
+            // A node that fills its disk must be able to start again: the reserve is for this segment.
+            None => {
+                prepare_segment(
+                    &*disk,
+                    &*tasks,
+                    &directory,
+                    next_sequence,
+                    config.segment_bytes,
+                    0,
+                )
+                .await
+            }
+        };
         let current = match made {
             Ok(segment) => segment,
             Err(PrepareError::Failed(error)) => return Err(error),
@@ -125,7 +143,7 @@ impl Log {
                 let source = std::io::Error::new(
                     std::io::ErrorKind::StorageFull,
                     format!(
-                        "too little space for a log segment of {} bytes and the reserve: free some and start again",
+                        "too little space for a log segment of {} bytes: free some and start again",
                         config.segment_bytes
                     ),
                 );
@@ -141,7 +159,7 @@ impl Log {
             sink: RefCell::new(None),
             writer_work: Default::default(),
             writer_idle: Default::default(),
-            writers_running: Cell::new(0),
+            tasks_running: Cell::new(0),
             prepare_work: Notify::default(),
             progress: Notify::default(),
             next_sequence: Cell::new(SegmentSequence(next_sequence.0 + 1)),
@@ -155,23 +173,31 @@ impl Log {
         *self.0.sink.borrow_mut() = Some(sink);
         for writer in 0..LOG_WRITES_IN_FLIGHT {
             let shared = Rc::clone(&self.0);
-            self.0.writers_running.set(self.0.writers_running.get() + 1);
-            self.0.tasks.spawn(Priority::Foreground, Box::pin(write_batches(shared, writer)));
+            self.0.tasks_running.set(self.0.tasks_running.get() + 1);
+            self.0
+                .tasks
+                .spawn(Priority::Foreground, Box::pin(write_batches(shared, writer)));
         }
         let shared = Rc::clone(&self.0);
-        self.0.tasks.spawn(Priority::Background, Box::pin(keep_segment_ready(shared)));
+        self.0.tasks_running.set(self.0.tasks_running.get() + 1);
+        self.0
+            .tasks
+            .spawn(Priority::Background, Box::pin(keep_segment_ready(shared)));
     }
 
-    /// Sets what the head of every further segment says of a shard. Before [`Log::start`] this is all that
-    /// is needed; afterwards the caller also appends the state with [`Log::append_state`].
+    /// Sets what the heads of segments say of a shard. For use before [`Log::start`]; afterwards states are
+    /// appended with [`Log::append_state`].
     pub fn set_shard_state(&self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
         self.0.state.borrow_mut().set_shard_state(shard, epoch, state);
     }
 
-    /// Appends a shard's state, and keeps it for further segments.
+    /// Appends a shard's state. The heads of segments that are begun after it was written have it too.
     pub fn append_state(&self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
-        self.set_shard_state(shard, epoch, state);
-        self.append(RecordKind::ShardState, shard, epoch, EntryId::default(), &[&state.encode()]);
+        self.0
+            .state
+            .borrow_mut()
+            .append_state(&*self.0.disk, shard, epoch, state);
+        self.0.wake_one();
     }
 
     /// Appends an entry; the payload is the parts one after the other. Entries of a shard come in index order.
@@ -182,7 +208,11 @@ impl Log {
         entry: EntryId,
         payload: &[&[u8]],
     ) -> EntryPlace {
-        self.append(RecordKind::Entry, shard, epoch, entry, payload)
+        let mut state = self.0.state.borrow_mut();
+        let place = state.append(&*self.0.disk, RecordKind::Entry, shard, epoch, entry, payload);
+        drop(state);
+        self.0.wake_one();
+        place
     }
 
     /// Looks at the payload of an entry that is not yet durable.
@@ -195,8 +225,8 @@ impl Log {
         self.0.state.borrow().is_backlogged()
     }
 
-    /// True while the file system has no room for another segment: client writes get `DiskFull`. What is
-    /// queued still fits into the current segment.
+    /// True while no further segment can be made, for lack of room as a rule: client writes get `DiskFull`.
+    /// What is queued goes into the current segment as far as it fits, the rest waits for room.
     pub fn is_disk_full(&self) -> bool {
         self.0.state.borrow().disk_full
     }
@@ -216,26 +246,28 @@ impl Log {
         self.0.state.borrow().durable_through()
     }
 
-    /// Waits until the backlog is below the point where writes get `Busy`. For takeovers at start.
+    /// True when what waits can't be written because no segment can be made for it.
+    pub fn is_stuck(&self) -> bool {
+        self.0.state.borrow().is_stuck()
+    }
+
+    /// Waits until the backlog is below the point where writes get `Busy`, or the log has failed or is stuck.
+    /// For takeovers at start.
     pub async fn room(&self) {
-        while self.is_backlogged() && !self.has_failed() {
+        while self.is_backlogged() && !self.has_failed() && !self.is_stuck() {
             self.0.progress.notified().await;
         }
     }
 
-    /// Waits until everything appended so far is durable or the log has failed.
+    /// Waits until everything appended so far is durable, or the log has failed or is stuck.
     pub async fn drained(&self) {
-        loop {
-            let state = self.0.state.borrow();
-            if state.status != Status::Running || state.is_drained() {
-                return;
-            }
-            drop(state);
+        while !self.0.state.borrow().has_nothing_to_await() {
             self.0.progress.notified().await;
         }
     }
 
-    /// Ends the log: waits for what is under way, writes the seal, closes the files.
+    /// Ends the log: waits for what is under way, writes the seal, closes the files. What is stuck for lack of
+    /// room was never acknowledged and is given up.
     ///
     /// # Errors
     /// What the operating system says of the last write or of a close.
@@ -244,38 +276,28 @@ impl Log {
         let mut outcome = Ok(());
         let seal = {
             let mut state = self.0.state.borrow_mut();
-            (state.status == Status::Running && state.seal_fits()).then(|| state.seal_job(&*self.0.disk))
+            (state.status == Status::Running && state.is_drained()).then(|| state.seal_job(&*self.0.disk))
         };
         if let Some(job) = seal {
             outcome = self.0.write(&job).await;
         }
-        let files = {
+        {
             let mut state = self.0.state.borrow_mut();
             if state.status == Status::Running {
                 state.status = Status::Closed;
             }
-            state.take_files()
-        };
+        }
+        // No file is closed, and no write or fill abandoned, while a task is in the middle of one.
         self.0.wake_all();
+        while self.0.tasks_running.get() > 0 {
+            self.0.progress.notified().await;
+        }
+        let files = self.0.state.borrow_mut().take_files();
         for file in files {
             let closed = file.close().await;
             outcome = outcome.and(closed.map_err(|source| self.0.failure("close a segment of", source)));
         }
         outcome
-    }
-
-    fn append(
-        &self,
-        kind: RecordKind,
-        shard: ShardId,
-        epoch: OwnershipEpoch,
-        entry: EntryId,
-        payload: &[&[u8]],
-    ) -> EntryPlace {
-        let place =
-            self.0.state.borrow_mut().append(&*self.0.disk, kind, shard, epoch, entry, payload);
-        self.0.wake_one();
-        place
     }
 }
 
@@ -286,16 +308,25 @@ impl Shared {
         }
     }
 
-    fn wake_all(&self) {
+    fn wake_writers(&self) {
         for work in &self.writer_work {
             work.notify();
         }
+    }
+
+    fn wake_all(&self) {
+        self.wake_writers();
         self.prepare_work.notify();
         self.progress.notify();
     }
 
     fn failure(&self, operation: &'static str, source: std::io::Error) -> LogError {
         LogError::io(operation, self.state.borrow().current_path(), source)
+    }
+
+    fn task_ended(&self) {
+        self.tasks_running.set(self.tasks_running.get() - 1);
+        self.progress.notify();
     }
 
     async fn write(&self, job: &WriteJob) -> Result<(), LogError> {
@@ -312,7 +343,11 @@ impl Shared {
     }
 
     fn acknowledge(&self, acknowledged: &[Writing]) {
-        let sink = self.sink.borrow().clone().expect("set before the writers started");
+        let sink = self
+            .sink
+            .borrow()
+            .clone()
+            .expect("set before the writers started");
         let mut statistics = self.statistics.get();
         for writing in acknowledged {
             statistics.records += u64::from(writing.batch.record_count);
@@ -374,17 +409,26 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
         }
         shared.state.borrow_mut().complete(number, &mut acknowledged);
         shared.acknowledge(&acknowledged);
+        if acknowledged.len() > 1 {
+            // The other writer had to stop for this write, and has work again.
+            shared.wake_one();
+        }
         acknowledged.clear();
     }
-    shared.writers_running.set(shared.writers_running.get() - 1);
-    shared.progress.notify();
+    shared.task_ended();
 }
 
 async fn keep_segment_ready(shared: Rc<Shared>) {
+    let mut failures = 0;
     loop {
         let (status, wants, closable, segment_bytes) = {
             let mut state = shared.state.borrow_mut();
-            (state.status, state.wants_segment(), state.take_closable(), state.config.segment_bytes)
+            (
+                state.status,
+                state.wants_segment(),
+                state.take_closable(),
+                state.config.segment_bytes,
+            )
         };
         for file in closable {
             if let Err(source) = file.close().await {
@@ -393,19 +437,29 @@ async fn keep_segment_ready(shared: Rc<Shared>) {
             }
         }
         if status != Status::Running {
-            break;
+            return shared.task_ended();
         }
         if !wants {
             shared.prepare_work.notified().await;
             continue;
         }
         match make_next_segment(&shared, segment_bytes).await {
-            Ok(()) => shared.wake_all_writers(),
-            Err(PrepareError::DiskFull) => {
+            Ok(()) => {
+                failures = 0;
+                shared.wake_writers();
+            }
+            // No byte of the log is in doubt, so a lack of descriptors or the like may pass.
+            Err(PrepareError::Failed(error)) if failures >= PREPARE_FAILURES_MAX => shared.fail(&error),
+            Err(error) => {
+                failures = if matches!(error, PrepareError::DiskFull) {
+                    0
+                } else {
+                    failures + 1
+                };
                 shared.state.borrow_mut().disk_full = true;
+                shared.progress.notify();
                 shared.tasks.sleep(DISK_FULL_RETRY).await;
             }
-            Err(PrepareError::Failed(error)) => shared.fail(&error),
         }
     }
 }
@@ -413,25 +467,24 @@ async fn keep_segment_ready(shared: Rc<Shared>) {
 async fn make_next_segment(shared: &Shared, segment_bytes: u64) -> Result<(), PrepareError> {
     let sequence = shared.next_sequence.get();
     let directory: &Path = &shared.directory;
-    let segment = prepare_segment(&*shared.disk, &*shared.tasks, directory, sequence, segment_bytes).await?;
+    let (disk, tasks) = (&*shared.disk, &*shared.tasks);
+    let segment = prepare_segment(
+        disk,
+        tasks,
+        directory,
+        sequence,
+        segment_bytes,
+        DISK_RESERVE_BYTES,
+    )
+    .await?;
     shared.next_sequence.set(SegmentSequence(sequence.0 + 1));
-    let mut state = shared.state.borrow_mut();
-    if state.status == Status::Running {
-        state.disk_full = false;
-        state.provide_segment(segment);
-        Ok(())
-    } else {
-        drop(state);
-        segment.file.close().await.map_err(|source| {
-            PrepareError::Failed(LogError::io("close segment", &segment.path, source))
-        })
+    let unwanted = shared.state.borrow_mut().provide_segment(segment);
+    if let Some(unwanted) = unwanted {
+        return unwanted
+            .file
+            .close()
+            .await
+            .map_err(|source| PrepareError::Failed(LogError::io("close segment", &unwanted.path, source)));
     }
-}
-
-impl Shared {
-    fn wake_all_writers(&self) {
-        for work in &self.writer_work {
-            work.notify();
-        }
-    }
+    Ok(())
 }

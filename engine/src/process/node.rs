@@ -73,14 +73,7 @@ impl NodeOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The data directory can't be made.
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Another process has the data directory.
+    /// The data directory can't be made or another process has it.
     Lock(LockError),
     /// The executors can't run here.
     Runtime(runtime::StartError),
@@ -93,9 +86,6 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::DataDir { path, source } => {
-                write!(f, "can't make the data directory {}: {source}", path.display())
-            }
             StartError::Lock(error) => error.fmt(f),
             StartError::Runtime(error) => error.fmt(f),
             StartError::Refused(sentence) => f.write_str(sentence),
@@ -141,12 +131,14 @@ pub struct NodeHandle {
 pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
     let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
-    let cores = options.cores.unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    let cores = options
+        .cores
+        .unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
     if cores == 0 || cores > CORES_MAX {
-        return Err(StartError::Refused(format!("{cores} cores: the number must be from 1 to {CORES_MAX}")));
+        return Err(StartError::Refused(format!(
+            "{cores} cores: the number must be from 1 to {CORES_MAX}"
+        )));
     }
-    std::fs::create_dir_all(&options.data_dir)
-        .map_err(|source| StartError::DataDir { path: options.data_dir.clone(), source })?;
     let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
     let (event_sender, events) = mpsc::channel();
     let config = NodeConfig {
@@ -169,12 +161,18 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let (address, identity, entries) = match events.recv() {
         Ok(Started::Serving(address, identity, entries)) => (address, identity, entries),
         Ok(Started::Failed(sentence)) => {
-            return Err(running.join().err().map_or(StartError::Refused(sentence), StartError::Panicked));
+            return Err(running
+                .join()
+                .err()
+                .map_or(StartError::Refused(sentence), StartError::Panicked));
         }
         // Every core has dropped its configuration without a word: one of them panicked.
         Err(mpsc::RecvError) => {
             let sentence = "the node ended while it started".to_owned();
-            return Err(running.join().err().map_or(StartError::Refused(sentence), StartError::Panicked));
+            return Err(running
+                .join()
+                .err()
+                .map_or(StartError::Refused(sentence), StartError::Panicked));
         }
     };
     let summary = NodeSummary {
@@ -186,7 +184,13 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         recovered_entries: entries,
         recovery_ms: started.elapsed().as_millis() as u64,
     };
-    Ok(NodeHandle { address, summary, commands, cores: running, _lock: lock })
+    Ok(NodeHandle {
+        address,
+        summary,
+        commands,
+        cores: running,
+        _lock: lock,
+    })
 }
 
 impl NodeHandle {
@@ -232,7 +236,11 @@ enum Started {
 fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
     // Nobody listens once the node has started; what comes then goes to the log only.
     match event {
-        NodeEvent::Serving { address, identity, entries } => {
+        NodeEvent::Serving {
+            address,
+            identity,
+            entries,
+        } => {
             let _ = started.send(Started::Serving(address, identity, entries));
         }
         NodeEvent::StartFailed(sentence) => {
@@ -240,7 +248,10 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
         }
         NodeEvent::TailCut(sentence) => tracing::warn!("{sentence}"),
         NodeEvent::LogFailed(core, sentence) => {
-            tracing::error!("core {} stops serving: {sentence}; check the disk and restart the node", core.0);
+            tracing::error!(
+                "core {} stops serving: {sentence}; check the disk and restart the node",
+                core.0
+            );
         }
         NodeEvent::DrainTimedOut(core) => {
             tracing::warn!("core {} gave up waiting for requests under way", core.0);
@@ -255,7 +266,11 @@ fn command_receiver(
     receiver: &Mutex<Option<ForeignReceiver<ShutdownCommand>>>,
     core: CoreId,
 ) -> Option<ForeignReceiver<ShutdownCommand>> {
-    if core == CoreId(0) { receiver.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None }
+    if core == CoreId(0) {
+        receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    } else {
+        None
+    }
 }
 
 fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
@@ -267,7 +282,9 @@ fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
         data: options.data_dir.clone(),
         wanted: Wanted {
             shards: options.shards,
-            shards_default: (u32::from(cores) * SHARDS_PER_CORE).next_power_of_two().max(SHARDS_MIN),
+            shards_default: (u32::from(cores) * SHARDS_PER_CORE)
+                .next_power_of_two()
+                .max(SHARDS_MIN),
             segment_bytes: options.segment_bytes,
             segment_bytes_default: SEGMENT_BYTES_DEFAULT,
         },

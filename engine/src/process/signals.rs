@@ -104,6 +104,7 @@ mod tests {
     use super::*;
     use rustix::process::{Signal as RawSignal, getpid, kill_process};
     use std::cell::RefCell;
+    use std::time::Duration;
 
     #[test]
     fn only_the_first_signal_drains() {
@@ -125,7 +126,10 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel();
         let watch = watch(move |signal| sender.send(signal).unwrap()).unwrap();
         kill_process(getpid(), RawSignal::TERM).unwrap();
-        assert_eq!(receiver.recv().unwrap(), Signal::Terminate);
+        assert_eq!(
+            receiver.recv_timeout(Duration::from_secs(30)),
+            Ok(Signal::Terminate)
+        );
         drop(watch);
         assert!(
             receiver.recv().is_err(),

@@ -3,7 +3,8 @@
 /// The release, as in `Cargo.toml`.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// The git commit, abbreviated; `+changes` behind it marks a working tree that differed; `unknown` without git.
+/// The git commit, abbreviated; `+changes` behind it marks a working tree that differed; `unknown` without
+/// git.
 pub const COMMIT: &str = env!("OSTRAKON_COMMIT");
 
 /// The cargo features, separated by spaces, or `none`. Benchmarks refuse a binary that names `verify` here.

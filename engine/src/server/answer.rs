@@ -37,7 +37,8 @@ impl Answers<'_> {
     ) {
         if ticket.gateway == self.core {
             if is_write {
-                self.counters.write_answered(self.turn_ns.saturating_sub(ticket.received_ns));
+                self.counters
+                    .write_answered(self.turn_ns.saturating_sub(ticket.received_ns));
             }
             // The client may be gone; then there is nobody to tell.
             if let Some(out) = self.connections.answer(ticket.connection) {
@@ -46,6 +47,7 @@ impl Answers<'_> {
         } else {
             let response = ForwardedResponse {
                 connection: ticket.connection,
+                request_id: ticket.request_id,
                 received_ns: ticket.received_ns,
                 is_write,
                 frame: 0..0,
@@ -106,13 +108,24 @@ impl Core {
     /// Answers that a request was refused.
     pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal, is_write: bool) {
         let (code, message, retry_after_ms) = describe(refusal);
-        self.answers().error(ticket, is_write, code, message, retry_after_ms);
+        self.answers()
+            .error(ticket, is_write, code, message, retry_after_ms);
     }
 
-    /// Passes another core's response to its connection.
+    /// Passes another core's response to its connection. A read's answer for which the client leaves no room
+    /// is dropped in favour of `Busy`: nothing is lost by it.
     pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &[u8]) {
         if response.is_write {
-            self.counters.write_answered(self.turn_ns.saturating_sub(response.received_ns));
+            self.counters
+                .write_answered(self.turn_ns.saturating_sub(response.received_ns));
+        } else if self.connections.is_full(response.connection) {
+            let ticket = Ticket {
+                gateway: self.id(),
+                connection: response.connection,
+                request_id: response.request_id,
+                received_ns: response.received_ns,
+            };
+            return self.refuse(ticket, Refusal::Busy, false);
         }
         if let Some(out) = self.connections.answer(response.connection) {
             out.extend_from_slice(&bytes[response.frame.clone()]);

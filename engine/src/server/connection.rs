@@ -49,8 +49,11 @@ pub struct ClientConnection {
 impl ClientConnection {
     /// True when another request may be served.
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight < CONNECTION_IN_FLIGHT_MAX
-            && self.out.len() + self.sending_bytes < CONNECTION_OUT_BYTES_MAX
+        self.in_flight < CONNECTION_IN_FLIGHT_MAX && self.unsent_bytes() < CONNECTION_OUT_BYTES_MAX
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.out.len() + self.sending_bytes
     }
 
     /// True once the hello was answered.
@@ -96,13 +99,34 @@ impl Connections {
 
     /// Requests of all connections that are not answered.
     pub fn requests_in_flight(&self) -> u64 {
-        self.slots.iter().flatten().map(|connection| u64::from(connection.in_flight)).sum()
+        self.slots
+            .iter()
+            .flatten()
+            .map(|connection| u64::from(connection.in_flight))
+            .sum()
+    }
+
+    /// True when every answer has been sent.
+    pub(super) fn all_sent(&self) -> bool {
+        self.slots
+            .iter()
+            .flatten()
+            .all(|connection| connection.out.is_empty() && connection.sending_bytes == 0)
     }
 
     /// The connection of an id, if it is still there.
     pub(super) fn get(&mut self, id: u64) -> Option<&mut ClientConnection> {
         let slot = (id & ((1 << SLOT_BITS) - 1)) as usize;
-        self.slots.get_mut(slot)?.as_deref_mut().filter(|connection| connection.id == id)
+        self.slots
+            .get_mut(slot)?
+            .as_deref_mut()
+            .filter(|connection| connection.id == id)
+    }
+
+    /// True when a connection has more unsent bytes than it should.
+    pub(super) fn is_full(&mut self, id: u64) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.unsent_bytes() >= CONNECTION_OUT_BYTES_MAX)
     }
 
     /// One request of a connection is answered: its send buffer, if the client is still there.
@@ -159,7 +183,9 @@ impl Connections {
     pub(super) fn end_silent(&mut self, now_ns: u64) {
         let timeout_ns = HELLO_TIMEOUT_MS * 1_000_000;
         let late = self.slots.iter().flatten().filter(|connection| {
-            connection.hello_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > timeout_ns)
+            connection
+                .hello_since_ns
+                .is_some_and(|since| now_ns.saturating_sub(since) > timeout_ns)
         });
         for id in late.map(|connection| connection.id).collect::<Vec<_>>() {
             self.remove(id);
@@ -168,25 +194,40 @@ impl Connections {
 
     /// Ends all connections, after a drain.
     pub(super) fn end_all(&mut self) {
-        for id in self.slots.iter().flatten().map(|connection| connection.id).collect::<Vec<_>>() {
+        for id in self
+            .slots
+            .iter()
+            .flatten()
+            .map(|connection| connection.id)
+            .collect::<Vec<_>>()
+        {
             self.remove(id);
         }
     }
 }
 
 /// Takes a new connection in and starts its tasks; refuses it in words when there are too many.
-pub(super) fn admit(core: &SharedCore, env: &Env<super::message::CoreBatch>, stream: Rc<dyn Connection>) -> Option<u64> {
+pub(super) fn admit(
+    core: &SharedCore,
+    env: &Env<super::message::CoreBatch>,
+    stream: Rc<dyn Connection>,
+) -> Option<u64> {
     let now_ns = env.clock.monotonic().0;
     let added = core.borrow_mut().connections.add(Rc::clone(&stream), now_ns);
     let Some(id) = added else {
         let mut out = Vec::new();
         let message = "this core has as many connections as it may; close some, or connect to another core";
         Encoder::new().error(&mut out, 0, 0, ErrorCode::TooManyConnections, message, 1000);
-        env.tasks.spawn(Priority::Foreground, Box::pin(refuse(stream, out)));
+        env.tasks
+            .spawn(Priority::Foreground, Box::pin(refuse(stream, out)));
         return None;
     };
-    env.tasks.spawn(Priority::Foreground, Box::pin(write_answers(Rc::clone(core), id)));
-    env.tasks.spawn(Priority::Foreground, Box::pin(read_requests(Rc::clone(core), env.clone(), id)));
+    env.tasks
+        .spawn(Priority::Foreground, Box::pin(write_answers(Rc::clone(core), id)));
+    env.tasks.spawn(
+        Priority::Foreground,
+        Box::pin(read_requests(Rc::clone(core), env.clone(), id)),
+    );
     Some(id)
 }
 
@@ -197,10 +238,18 @@ async fn refuse(stream: Rc<dyn Connection>, out: Vec<u8>) {
 }
 
 /// Takes a connection in that another core handed over: answers its hello and serves what it sent since.
-pub(super) fn admit_handed_over(core: &SharedCore, env: &Env<super::message::CoreBatch>, hand_over: HandOver) {
+pub(super) fn admit_handed_over(
+    core: &SharedCore,
+    env: &Env<super::message::CoreBatch>,
+    hand_over: HandOver,
+) {
     // If the descriptor can't be registered here, the client sees the end of the stream and reconnects.
-    let Ok(stream) = env.network.adopt(hand_over.connection) else { return };
-    let Some(id) = admit(core, env, stream) else { return };
+    let Ok(stream) = env.network.adopt(hand_over.connection) else {
+        return;
+    };
+    let Some(id) = admit(core, env, stream) else {
+        return;
+    };
     let mut core = core.borrow_mut();
     core.answer_hello(id, hand_over.request_id);
     if let Some(connection) = core.connections.get(id) {
@@ -216,7 +265,12 @@ enum Next {
 }
 
 async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id: u64) {
-    let Some(stream) = core.borrow_mut().connections.get(id).map(|found| Rc::clone(&found.stream)) else {
+    let Some(stream) = core
+        .borrow_mut()
+        .connections
+        .get(id)
+        .map(|found| Rc::clone(&found.stream))
+    else {
         return;
     };
     // Bytes that a hand-over brought along come first.
@@ -225,7 +279,12 @@ async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id
         match next {
             Next::End => break,
             Next::WaitForRoom(room) => {
-                if core.borrow_mut().connections.get(id).is_some_and(|connection| !connection.has_room()) {
+                if core
+                    .borrow_mut()
+                    .connections
+                    .get(id)
+                    .is_some_and(|connection| !connection.has_room())
+                {
                     room.notified().await;
                 }
                 let served = core.borrow_mut().serve_received(id);
@@ -262,7 +321,9 @@ async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id
 
 fn after(core: &SharedCore, id: u64, served: Served) -> Next {
     let mut core = core.borrow_mut();
-    let Some(connection) = core.connections.get(id) else { return Next::End };
+    let Some(connection) = core.connections.get(id) else {
+        return Next::End;
+    };
     match served {
         Served::All => Next::Receive,
         Served::Blocked => Next::WaitForRoom(Rc::clone(&connection.reader_room)),
@@ -273,12 +334,22 @@ fn after(core: &SharedCore, id: u64, served: Served) -> Next {
 
 fn hand_over(core: &SharedCore, id: u64, to: CoreId, request_id: u64) {
     let mut core = core.borrow_mut();
-    let Core { connections, outboxes, .. } = &mut *core;
-    let Some(connection) = connections.get(id) else { return };
+    let Core {
+        connections,
+        outboxes,
+        ..
+    } = &mut *core;
+    let Some(connection) = connections.get(id) else {
+        return;
+    };
     // When the descriptor can't be duplicated the client sees the end of the stream and reconnects.
     if let Ok(detached) = connection.stream.detach() {
         let received = core::mem::take(&mut connection.received);
-        let hand_over = HandOver { connection: detached, request_id, received };
+        let hand_over = HandOver {
+            connection: detached,
+            request_id,
+            received,
+        };
         outboxes[to.index()].push(CoreMessage::HandOver(Box::new(hand_over)));
     }
     connections.remove(id);
@@ -297,7 +368,9 @@ async fn write_answers(core: SharedCore, id: u64) {
     loop {
         {
             let mut core = core.borrow_mut();
-            let Some(connection) = core.connections.get(id) else { return };
+            let Some(connection) = core.connections.get(id) else {
+                return;
+            };
             if connection.is_done() {
                 break;
             }
@@ -314,9 +387,12 @@ async fn write_answers(core: SharedCore, id: u64) {
         sending.clear();
         sending.shrink_to(OUT_KEPT_BYTES);
         let mut core = core.borrow_mut();
-        let Some(connection) = core.connections.get(id) else { return };
+        let Some(connection) = core.connections.get(id) else {
+            return;
+        };
         connection.sending_bytes = 0;
         connection.reader_room.notify();
+        core.finish_turn();
     }
     let mut core = core.borrow_mut();
     core.connections.remove(id);

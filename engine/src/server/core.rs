@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 
+use ostrakon_wire::frame::HEADER_BYTES;
 use ostrakon_wire::message::{ClusterId, Encoder, ErrorCode, HelloReply};
 
 use super::answer::Answers;
@@ -19,7 +20,7 @@ use super::status::CoreCounters;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
-use crate::limits::CONNECTION_IN_FLIGHT_MAX;
+use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX};
 use crate::log::{DurableBatch, DurableSink, LogError};
 use crate::shard::host::ShardHost;
 use crate::shard::{Refusal, ScanId};
@@ -102,7 +103,7 @@ impl Core {
 
     /// What a hello is answered with.
     pub(super) fn hello_reply(&self) -> HelloReply<'static> {
-        use ostrakon_wire::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+        use ostrakon_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
         HelloReply {
             version: ostrakon_wire::message::PROTOCOL_VERSION,
             cluster_id: self.cluster_id(),
@@ -113,14 +114,17 @@ impl Core {
             server: concat!("ostrakon ", env!("CARGO_PKG_VERSION")),
             key_bytes_max: KEY_BYTES_MAX as u32,
             value_bytes_max: VALUE_BYTES_MAX as u32,
-            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            frame_bytes_max: (HEADER_BYTES + REQUEST_BODY_BYTES_MAX) as u32,
             requests_in_flight_max: CONNECTION_IN_FLIGHT_MAX,
         }
     }
 
     /// The cluster's id in wire form.
     pub(super) fn cluster_id(&self) -> ClusterId {
-        ClusterId { high: self.identity.cluster.0, low: self.identity.cluster.1 }
+        ClusterId {
+            high: self.identity.cluster.0,
+            low: self.identity.cluster.1,
+        }
     }
 
     /// Takes in a batch of another core.
@@ -169,12 +173,14 @@ impl Core {
         }
     }
 
-    /// True when no request of a client is under way on this core, as gateway or owner.
+    /// True when no request of a client is under way on this core, as gateway or owner, and no answer unsent.
     pub(super) fn is_quiet(&self) -> bool {
-        self.host.statistics().in_flight == 0
+        // After a failed log nothing in flight will ever end.
+        (self.host.log().has_failed() || self.host.statistics().in_flight == 0)
             && self.pending_scans.is_empty()
             && self.gathers.is_empty()
             && self.connections.requests_in_flight() == 0
+            && self.connections.all_sent()
     }
 
     fn batch_durable(&mut self, batch: &DurableBatch<'_>) {
@@ -231,7 +237,11 @@ impl DurableSink for CoreSink {
 pub async fn receive_batches(core: SharedCore, env: Env<CoreBatch>) {
     let mut batches = Vec::new();
     loop {
-        poll_fn(|cx| env.mesh.poll_drain(cx, &mut |from, batch| batches.push((from, batch)))).await;
+        poll_fn(|cx| {
+            env.mesh
+                .poll_drain(cx, &mut |from, batch| batches.push((from, batch)))
+        })
+        .await;
         let mut core = core.borrow_mut();
         for (from, batch) in batches.drain(..) {
             core.receive(from, batch);
@@ -242,9 +252,11 @@ pub async fn receive_batches(core: SharedCore, env: Env<CoreBatch>) {
 /// Code, sentence and hint for a refusal.
 pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
     match refusal {
-        Refusal::Busy => {
-            (ErrorCode::Busy, "the node's queues are full; try again", crate::limits::BUSY_RETRY_AFTER_MS)
-        }
+        Refusal::Busy => (
+            ErrorCode::Busy,
+            "the node's queues are full; try again",
+            crate::limits::BUSY_RETRY_AFTER_MS,
+        ),
         Refusal::MemoryFull => (
             ErrorCode::MemoryFull,
             "the memory budget for data is used up; restart the node with a larger --memory",

@@ -2,7 +2,7 @@
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::frame::{self, FrameHeader};
-use ostrakon_wire::limits::{BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
+use ostrakon_wire::limits::HELLO_BODY_BYTES_MAX;
 use ostrakon_wire::message::{
     ClusterId, Condition, ErrorCode, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
 };
@@ -11,6 +11,7 @@ use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
 use super::core::Core;
 use super::message::ForwardedRequest;
 use crate::env::CoreId;
+use crate::limits::REQUEST_BODY_BYTES_MAX;
 use crate::shard::host::hash_in_memtable;
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Refusal, Ticket};
@@ -37,13 +38,18 @@ enum After {
 /// A request for one key.
 enum KeyRequest<'a> {
     Get,
-    Write { value: Option<&'a [u8]>, condition: Condition },
+    Write {
+        value: Option<&'a [u8]>,
+        condition: Condition,
+    },
 }
 
 impl Core {
     /// Serves bytes as they came from the network; what can't be served yet is kept with the connection.
     pub(super) fn serve(&mut self, id: u64, bytes: &[u8]) -> Served {
-        let Some(connection) = self.connections.get(id) else { return Served::End };
+        let Some(connection) = self.connections.get(id) else {
+            return Served::End;
+        };
         if !connection.received.is_empty() {
             connection.received.extend_from_slice(bytes);
             return self.serve_received(id);
@@ -57,7 +63,9 @@ impl Core {
 
     /// Serves bytes that were kept.
     pub(super) fn serve_received(&mut self, id: u64) -> Served {
-        let Some(connection) = self.connections.get(id) else { return Served::End };
+        let Some(connection) = self.connections.get(id) else {
+            return Served::End;
+        };
         let mut received = core::mem::take(&mut connection.received);
         let (served, used_bytes) = self.serve_frames(id, &received);
         if let Some(connection) = self.connections.get(id) {
@@ -74,11 +82,17 @@ impl Core {
         self.begin_turn();
         let mut used_bytes = 0;
         let served = loop {
-            let Some(connection) = self.connections.get(id) else { break Served::End };
+            let Some(connection) = self.connections.get(id) else {
+                break Served::End;
+            };
             if !connection.has_room() {
                 break Served::Blocked;
             }
-            let body_bytes_max = if connection.is_open() { BODY_BYTES_MAX } else { HELLO_BODY_BYTES_MAX };
+            let body_bytes_max = if connection.is_open() {
+                REQUEST_BODY_BYTES_MAX
+            } else {
+                HELLO_BODY_BYTES_MAX
+            };
             match frame::decode(&bytes[used_bytes..], body_bytes_max) {
                 Ok(None) => break Served::All,
                 Ok(Some((header, body))) => {
@@ -99,17 +113,28 @@ impl Core {
     }
 
     fn handle(&mut self, id: u64, header: &FrameHeader, body: &[u8]) -> After {
-        let is_open = self.connections.get(id).is_some_and(|connection| connection.is_open());
+        let is_open = self
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.is_open());
         let request = match Request::decode(header.kind, body) {
             Ok(request) => request,
             Err(error) => {
-                self.connection_error(id, header.request_id, ErrorCode::BadRequest, &error.to_string());
-                return if is_open { After::Continue } else { After::Stop(Served::End) };
+                self.connection_error(id, header.request_id, error.error_code(), &error.to_string());
+                return if is_open {
+                    After::Continue
+                } else {
+                    After::Stop(Served::End)
+                };
             }
         };
         if let Err(message) = self.observe(header.timestamp) {
             self.connection_error(id, header.request_id, ErrorCode::TimestampAhead, &message);
-            return if is_open { After::Continue } else { After::Stop(Served::End) };
+            return if is_open {
+                After::Continue
+            } else {
+                After::Stop(Served::End)
+            };
         }
         match request {
             Request::Hello(hello) if !is_open => self.hello(id, header.request_id, &hello),
@@ -137,9 +162,9 @@ impl Core {
         if timestamp == 0 {
             return Ok(());
         }
-        self.host
-            .observe_client(Timestamp(timestamp))
-            .map_err(|error| format!("{error}; check the clock of the machine that the client learned it from"))
+        self.host.observe_client(Timestamp(timestamp)).map_err(|error| {
+            format!("{error}; check the clock of the machine that the client learned it from")
+        })
     }
 
     fn execute(&mut self, id: u64, header: &FrameHeader, body: &[u8], request: &Request<'_>) {
@@ -152,17 +177,28 @@ impl Core {
         if self.is_draining {
             let is_write = matches!(request, Request::Put { .. } | Request::Delete { .. });
             let message = "the node is shutting down";
-            self.answers().error(ticket, is_write, ErrorCode::ShuttingDown, message, 0);
+            self.answers()
+                .error(ticket, is_write, ErrorCode::ShuttingDown, message, 0);
             return;
         }
         match *request {
             Request::Get { key } => self.route(ticket, header.kind, body, key, &KeyRequest::Get),
-            Request::Put { key, value, condition } => {
-                let write = KeyRequest::Write { value: Some(value), condition };
+            Request::Put {
+                key,
+                value,
+                condition,
+            } => {
+                let write = KeyRequest::Write {
+                    value: Some(value),
+                    condition,
+                };
                 self.route(ticket, header.kind, body, key, &write);
             }
             Request::Delete { key, condition } => {
-                let write = KeyRequest::Write { value: None, condition };
+                let write = KeyRequest::Write {
+                    value: None,
+                    condition,
+                };
                 self.route(ticket, header.kind, body, key, &write);
             }
             Request::Scan(ref scan) => self.ask_scan(ticket, scan),
@@ -215,12 +251,30 @@ impl Core {
         };
         let (key, key_request) = match Request::decode_trusted(request.kind, &bytes[request.body.clone()]) {
             Request::Get { key } => (key, KeyRequest::Get),
-            Request::Put { key, value, condition } => {
-                (key, KeyRequest::Write { value: Some(value), condition })
-            }
-            Request::Delete { key, condition } => (key, KeyRequest::Write { value: None, condition }),
+            Request::Put {
+                key,
+                value,
+                condition,
+            } => (
+                key,
+                KeyRequest::Write {
+                    value: Some(value),
+                    condition,
+                },
+            ),
+            Request::Delete { key, condition } => (
+                key,
+                KeyRequest::Write {
+                    value: None,
+                    condition,
+                },
+            ),
             _ => unreachable!("only requests for one key are forwarded"),
         };
+        // Values may be large: the answers to one turn's gets are bounded too.
+        if matches!(key_request, KeyRequest::Get) && self.outboxes[from.index()].is_full() {
+            return self.refuse(ticket, Refusal::Busy, false);
+        }
         self.execute_on_shard(ticket, request.shard, request.hash, key, &key_request);
     }
 
@@ -313,9 +367,7 @@ impl Core {
                 self.connection_error(id, request_id, ErrorCode::BadRequest, &message);
                 After::Stop(Served::End)
             }
-            Some(core) if core != self.env.core.0 => {
-                After::Stop(Served::HandOver(CoreId(core), request_id))
-            }
+            Some(core) if core != self.env.core.0 => After::Stop(Served::HandOver(CoreId(core), request_id)),
             _ => {
                 self.answer_hello(id, request_id);
                 After::Continue
@@ -327,7 +379,9 @@ impl Core {
     pub(super) fn answer_hello(&mut self, id: u64, request_id: u64) {
         let reply = self.hello_reply();
         let timestamp = self.host.hlc().peek().0;
-        let Core { connections, encoder, .. } = self;
+        let Core {
+            connections, encoder, ..
+        } = self;
         if let Some(connection) = connections.get(id) {
             connection.open();
             encoder.hello_reply(connection.out(), request_id, timestamp, &reply);
@@ -338,7 +392,9 @@ impl Core {
     fn connection_error(&mut self, id: u64, request_id: u64, code: ErrorCode, message: &str) {
         self.counters.error(code);
         let timestamp = self.host.hlc().peek().0;
-        let Core { connections, encoder, .. } = self;
+        let Core {
+            connections, encoder, ..
+        } = self;
         if let Some(connection) = connections.get(id) {
             encoder.error(connection.out(), request_id, timestamp, code, message, 0);
         }
@@ -347,7 +403,11 @@ impl Core {
     /// A scan as the client asked for it, within the server's bounds.
     pub(super) fn scan_range(scan: &ScanRequest<'_>) -> crate::shard::scan::ScanRange {
         use ostrakon_wire::limits::{SCAN_LIMIT_MAX, SCAN_PAGE_BYTES_MAX};
-        let limit = if scan.limit == 0 { SCAN_LIMIT_MAX } else { scan.limit };
+        let limit = if scan.limit == 0 {
+            SCAN_LIMIT_MAX
+        } else {
+            scan.limit
+        };
         crate::shard::scan::ScanRange {
             start: scan.start.to_vec(),
             end: scan.end.map(<[u8]>::to_vec),

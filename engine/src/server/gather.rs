@@ -47,7 +47,12 @@ enum GatherKind {
     /// First round of a scan.
     Clock(ScanRange),
     /// Second round.
-    Scan { snapshot: Timestamp, range: ScanRange, pages: Vec<ScanPage>, refusal: Option<Refusal> },
+    Scan {
+        snapshot: Timestamp,
+        range: ScanRange,
+        pages: Vec<ScanPage>,
+        refusal: Option<Refusal>,
+    },
     Status(Vec<CoreStatus>),
 }
 
@@ -72,7 +77,9 @@ impl Core {
             let snapshot = Timestamp(scan.snapshot);
             if let Err(error) = self.host.observe_client(snapshot) {
                 let message = error.to_string();
-                return self.answers().error(ticket, false, ErrorCode::TimestampAhead, &message, 0);
+                return self
+                    .answers()
+                    .error(ticket, false, ErrorCode::TimestampAhead, &message, 0);
             }
             return self.read_at(ticket, snapshot, range);
         }
@@ -81,13 +88,19 @@ impl Core {
             return self.read_at(ticket, snapshot, range);
         }
         let outstanding = usize::from(self.env.cores) - 1;
-        let gather = self.gathers.add(Gather { ticket, outstanding, kind: GatherKind::Clock(range) });
+        let gather = self.gathers.add(Gather {
+            ticket,
+            outstanding,
+            kind: GatherKind::Clock(range),
+        });
         self.ask_others(|| CoreMessage::AskClock(gather));
     }
 
     /// A core's clock was heard; the batch that brought it has moved this core's clock.
     pub(super) fn clock_heard(&mut self, id: GatherId) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
+            return;
+        };
         gather.outstanding -= 1;
         if gather.outstanding > 0 {
             return;
@@ -100,10 +113,18 @@ impl Core {
     }
 
     fn read_at(&mut self, ticket: Ticket, snapshot: Timestamp, range: ScanRange) {
-        let kind =
-            GatherKind::Scan { snapshot, range: range.clone(), pages: Vec::new(), refusal: None };
+        let kind = GatherKind::Scan {
+            snapshot,
+            range: range.clone(),
+            pages: Vec::new(),
+            refusal: None,
+        };
         let outstanding = usize::from(self.env.cores);
-        let gather = self.gathers.add(Gather { ticket, outstanding, kind });
+        let gather = self.gathers.add(Gather {
+            ticket,
+            outstanding,
+            kind,
+        });
         self.ask_others(|| CoreMessage::AskScan(gather, snapshot, Box::new(range.clone())));
         self.begin_scan(self.id(), gather, snapshot, range);
     }
@@ -118,10 +139,22 @@ impl Core {
     ) {
         self.next_scan += 1;
         let scan = ScanId(self.next_scan);
-        let asker = Asker { core: from, gather, scan };
+        let asker = Asker {
+            core: from,
+            gather,
+            scan,
+        };
         match self.host.prepare_scan(snapshot, scan) {
             Ok(waiting) => {
-                self.pending_scans.insert(scan, PendingScan { asker, snapshot, range, waiting });
+                self.pending_scans.insert(
+                    scan,
+                    PendingScan {
+                        asker,
+                        snapshot,
+                        range,
+                        waiting,
+                    },
+                );
             }
             Err(refusal) => self.deliver_page(asker, Err(refusal)),
         }
@@ -129,8 +162,11 @@ impl Core {
 
     /// Reads every scan whose shards are all readable.
     pub(super) fn run_ready_scans(&mut self) {
-        while let Some(scan) =
-            self.pending_scans.iter().find(|(_, pending)| pending.waiting == 0).map(|(scan, _)| *scan)
+        while let Some(scan) = self
+            .pending_scans
+            .iter()
+            .find(|(_, pending)| pending.waiting == 0)
+            .map(|(scan, _)| *scan)
         {
             let pending = self.pending_scans.remove(&scan).expect("found above");
             let page = self.host.scan(pending.snapshot, &pending.range);
@@ -156,8 +192,12 @@ impl Core {
 
     /// A core's page was heard.
     pub(super) fn page_heard(&mut self, id: GatherId, page: Result<ScanPage, Refusal>) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
-        let GatherKind::Scan { pages, refusal, .. } = &mut gather.kind else { return };
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
+            return;
+        };
+        let GatherKind::Scan { pages, refusal, .. } = &mut gather.kind else {
+            return;
+        };
         match page {
             Ok(page) => pages.push(page),
             Err(reason) => *refusal = Some(reason),
@@ -167,8 +207,17 @@ impl Core {
             return;
         }
         let gather = self.gathers.under_way.remove(&id).expect("looked up above");
-        let GatherKind::Scan { snapshot, range, pages, refusal } = gather.kind else { return };
-        if let Some(refusal) = refusal {
+        let GatherKind::Scan {
+            snapshot,
+            range,
+            pages,
+            refusal,
+        } = gather.kind
+        else {
+            return;
+        };
+        let is_full = self.connections.is_full(gather.ticket.connection);
+        if let Some(refusal) = refusal.or(is_full.then_some(Refusal::Busy)) {
             return self.refuse(gather.ticket, refusal, false);
         }
         let merged = merge_pages(&pages, &range);
@@ -186,9 +235,16 @@ impl Core {
 
     /// Begins to answer a status request.
     pub(super) fn ask_status(&mut self, ticket: Ticket) {
+        if self.gathers.under_way.len() >= SCANS_MAX {
+            return self.refuse(ticket, Refusal::Busy, false);
+        }
         let outstanding = usize::from(self.env.cores);
         let kind = GatherKind::Status(Vec::new());
-        let gather = self.gathers.add(Gather { ticket, outstanding, kind });
+        let gather = self.gathers.add(Gather {
+            ticket,
+            outstanding,
+            kind,
+        });
         self.ask_others(|| CoreMessage::AskStatus(gather));
         let status = self.status();
         self.status_heard(gather, status);
@@ -196,15 +252,21 @@ impl Core {
 
     /// A core's status was heard.
     pub(super) fn status_heard(&mut self, id: GatherId, status: CoreStatus) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else { return };
-        let GatherKind::Status(heard) = &mut gather.kind else { return };
+        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
+            return;
+        };
+        let GatherKind::Status(heard) = &mut gather.kind else {
+            return;
+        };
         heard.push(status);
         gather.outstanding -= 1;
         if gather.outstanding > 0 {
             return;
         }
         let gather = self.gathers.under_way.remove(&id).expect("looked up above");
-        let GatherKind::Status(cores) = gather.kind else { return };
+        let GatherKind::Status(cores) = gather.kind else {
+            return;
+        };
         let json = NodeStatus::new(&self.identity, cores).to_json();
         let ticket = gather.ticket;
         let timestamp = self.host.hlc().peek().0;

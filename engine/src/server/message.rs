@@ -50,6 +50,8 @@ pub struct ForwardedRequest {
 pub struct ForwardedResponse {
     /// Connection on the receiving core.
     pub connection: u64,
+    /// The client's number of the request.
+    pub request_id: u64,
     /// When the gateway decoded the request.
     pub received_ns: u64,
     /// True for the answer to a put or delete.

@@ -12,10 +12,10 @@ use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
 use super::startup::{
-    Assignment, StartMesh, StartMessage, StartOptions, decide, free_logs, lead, recover, remove_void, scan_logs,
-    take_over,
+    Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
+    remove_void, scan_logs, take_over,
 };
-use crate::cluster::identity::Identity;
+use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env, Listener, Priority};
@@ -75,12 +75,18 @@ pub async fn run_core(
     commands: Option<ForeignReceiver<ShutdownCommand>>,
 ) {
     let mut mesh = StartMesh::new(env.clone());
-    match start(&env, &config, &mut mesh).await {
+    let mut log = None;
+    match start(&env, &config, &mut mesh, &mut log).await {
         Ok(running) => {
-            for (from, batch) in mesh.into_early() {
+            let Early { messages, batches } = mesh.into_early();
+            running.core.borrow_mut().start_messages.extend(messages);
+            for (from, batch) in batches {
                 running.core.borrow_mut().receive(from, batch);
             }
-            env.tasks.spawn(Priority::Foreground, Box::pin(receive_batches(Rc::clone(&running.core), env.clone())));
+            env.tasks.spawn(
+                Priority::Foreground,
+                Box::pin(receive_batches(Rc::clone(&running.core), env.clone())),
+            );
             if let Some(commands) = commands {
                 let control = forward_commands(Rc::clone(&running.core), commands);
                 env.tasks.spawn(Priority::Foreground, Box::pin(control));
@@ -93,7 +99,13 @@ pub async fn run_core(
                 (config.events)(NodeEvent::StartFailed(sentence.clone()));
             }
             for core in (0..env.cores).filter(|core| *core != env.core.0) {
-                mesh.send(CoreId(core), StartMessage::Failed(sentence.clone())).await;
+                mesh.send(CoreId(core), StartMessage::Failed(sentence.clone()))
+                    .await;
+            }
+            if let Some(log) = log
+                && let Err(error) = log.close().await
+            {
+                (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));
             }
         }
     }
@@ -107,13 +119,22 @@ struct Running {
     control_work: Rc<Notify>,
 }
 
-async fn start(env: &Env<CoreBatch>, config: &NodeConfig, mesh: &mut StartMesh) -> Result<Running, String> {
+/// `opened` gets the log once its tasks run, for the caller to close when the start fails.
+async fn start(
+    env: &Env<CoreBatch>,
+    config: &NodeConfig,
+    mesh: &mut StartMesh,
+    opened: &mut Option<Log>,
+) -> Result<Running, String> {
     let leads = env.core == CoreId(0);
     if leads {
+        env.network
+            .claim(config.listen)
+            .map_err(|error| cannot_listen(config.listen, &error))?;
         lead(mesh, &config.options).await?;
     }
     let assignment = agree(env, config, mesh).await?;
-    let (core, log, entries) = recover_core(env, config, Arc::clone(&assignment)).await?;
+    let (core, log, entries) = recover_core(env, config, Arc::clone(&assignment), opened).await?;
     mesh.send(CoreId(0), StartMessage::Ready(entries)).await;
     let mut all_entries = 0;
     let mut listener = None;
@@ -124,6 +145,13 @@ async fn start(env: &Env<CoreBatch>, config: &NodeConfig, mesh: &mut StartMesh) 
                 (from, other) => return Err(unexpected(from, &other)),
             }
         }
+        note_logs(
+            &*env.disk,
+            &config.options.data,
+            &assignment.identity,
+            u32::from(env.cores),
+        )
+        .await?;
         free_logs(env, &config.options.data, &assignment).await?;
         let first = listen(env, config.listen)?;
         let address = first.local_address();
@@ -131,7 +159,9 @@ async fn start(env: &Env<CoreBatch>, config: &NodeConfig, mesh: &mut StartMesh) 
         mesh.send_all(&StartMessage::Listen(address)).await;
     }
     let (from, message) = mesh.recv().await?;
-    let StartMessage::Listen(address) = message else { return Err(unexpected(from, &message)) };
+    let StartMessage::Listen(address) = message else {
+        return Err(unexpected(from, &message));
+    };
     let listener = match listener {
         Some(listener) => listener,
         None => listen(env, address)?,
@@ -145,10 +175,19 @@ async fn start(env: &Env<CoreBatch>, config: &NodeConfig, mesh: &mut StartMesh) 
             }
         }
         let identity = assignment.identity;
-        (config.events)(NodeEvent::Serving { address, identity, entries: all_entries });
+        (config.events)(NodeEvent::Serving {
+            address,
+            identity,
+            entries: all_entries,
+        });
     }
     let control_work = Rc::clone(&core.borrow().control_work);
-    let running = Running { core, log, listener, control_work };
+    let running = Running {
+        core,
+        log,
+        listener,
+        control_work,
+    };
     running.spawn_tasks(env);
     Ok(running)
 }
@@ -160,15 +199,19 @@ async fn agree(
     mesh: &mut StartMesh,
 ) -> Result<Arc<Assignment>, String> {
     let (from, message) = mesh.recv().await?;
-    let StartMessage::Open(identity, logs) = message else { return Err(unexpected(from, &message)) };
+    let StartMessage::Open(identity, logs) = message else {
+        return Err(unexpected(from, &message));
+    };
     let report = |cut: &crate::log::recovery::CutTail| {
-        let sentence = format!(
-            "{}: the log ends at offset {}, what follows is the unacknowledged tail of a crash ({})",
-            cut.path.display(),
-            cut.offset,
-            cut.finding
-        );
-        (config.events)(NodeEvent::TailCut(sentence));
+        let what = if cut.is_corruption {
+            "CORRUPT, and cut as asked for: acknowledged writes behind it are lost"
+        } else {
+            "what follows is the unacknowledged tail of a crash"
+        };
+        let (path, offset, finding) = (cut.path.display(), cut.offset, &cut.finding);
+        (config.events)(NodeEvent::TailCut(format!(
+            "{path}: the log ends at offset {offset}, {what} ({finding})"
+        )));
     };
     let chains = scan_logs(env, &config.options, identity, &logs, &report).await?;
     mesh.send(CoreId(0), StartMessage::Scanned(chains)).await;
@@ -180,6 +223,7 @@ async fn agree(
                 (from, other) => return Err(unexpected(from, &other)),
             }
         }
+        check_logs(&config.options, &identity, &all)?;
         let assignment = Arc::new(decide(identity, all, env.cores));
         mesh.send_all(&StartMessage::Assign(assignment)).await;
     }
@@ -194,6 +238,7 @@ async fn recover_core(
     env: &Env<CoreBatch>,
     config: &NodeConfig,
     assignment: Arc<Assignment>,
+    opened: &mut Option<Log>,
 ) -> Result<(SharedCore, Log, u64), String> {
     let identity = assignment.identity;
     let mut recovered = recover(env, &config.options, Arc::clone(&assignment)).await?;
@@ -214,8 +259,16 @@ async fn recover_core(
         head_durable: Rc::clone(&head_durable),
     };
     log.start(Rc::new(sink));
+    *opened = Some(log.clone());
     take_over(env, &config.options, &recovered).await?;
     log.drained().await;
+    if log.is_stuck() {
+        return Err(
+            "the file system has no room for the log of the shards that this core takes over: free some \
+                    space, or start with the number of cores as before"
+                .into(),
+        );
+    }
     if let Some(sentence) = failure.borrow().clone() {
         return Err(sentence);
     }
@@ -249,13 +302,20 @@ fn log_failed_handler(
 }
 
 fn listen(env: &Env<CoreBatch>, address: SocketAddr) -> Result<Rc<dyn Listener>, String> {
-    env.network.listen(address).map_err(|error| {
-        format!("can't listen on {address}: {error}; is another node running there? choose another with --listen")
-    })
+    env.network
+        .listen(address)
+        .map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    format!("can't listen on {address}: {error}; is another node running there? choose another with --listen")
 }
 
 fn unexpected(from: CoreId, message: &StartMessage) -> String {
-    format!("core {} sent an unexpected message during start: {message:?}", from.0)
+    format!(
+        "core {} sent an unexpected message during start: {message:?}",
+        from.0
+    )
 }
 
 async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<ShutdownCommand>) {
@@ -281,7 +341,10 @@ impl Running {
         }
         let accept = accept_connections(Rc::clone(&self.core), env.clone(), Rc::clone(&self.listener));
         env.tasks.spawn(Priority::Foreground, Box::pin(accept));
-        env.tasks.spawn(Priority::Background, Box::pin(sweep(Rc::clone(&self.core), env.clone())));
+        env.tasks.spawn(
+            Priority::Background,
+            Box::pin(sweep(Rc::clone(&self.core), env.clone())),
+        );
     }
 
     /// Handles control messages until [`StartMessage::Close`].
@@ -290,7 +353,10 @@ impl Running {
         loop {
             let (arrivals, messages) = {
                 let mut core = self.core.borrow_mut();
-                (core::mem::take(&mut core.arrivals), core::mem::take(&mut core.start_messages))
+                (
+                    core::mem::take(&mut core.arrivals),
+                    core::mem::take(&mut core.start_messages),
+                )
             };
             for hand_over in arrivals {
                 admit_handed_over(&self.core, env, hand_over);
@@ -304,8 +370,9 @@ impl Running {
                             self.tell(env, StartMessage::Close);
                         }
                     }
-                    StartMessage::Close => return self.close(env, config).await,
-                    _ => {}
+                    // Another core could not start: this one must not serve without it.
+                    StartMessage::Close | StartMessage::Failed(_) => return self.close(env, config).await,
+                    other => unreachable!("a step of the start comes to a core that runs: {other:?}"),
                 }
             }
             self.control_work.notified().await;
@@ -349,7 +416,11 @@ impl Running {
     }
 }
 
-async fn wait_until_quiet(core: SharedCore, timed_out: Rc<Cell<bool>>, events: Arc<dyn Fn(NodeEvent) + Send + Sync>) {
+async fn wait_until_quiet(
+    core: SharedCore,
+    timed_out: Rc<Cell<bool>>,
+    events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
+) {
     let quiet = Rc::clone(&core.borrow().quiet);
     while !core.borrow().is_quiet() && !timed_out.get() {
         quiet.notified().await;

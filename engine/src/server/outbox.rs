@@ -26,7 +26,12 @@ pub struct Outbox {
 impl Outbox {
     /// True when there is room for another request.
     pub fn takes_requests(&self) -> bool {
-        self.unanswered < OUTBOX_REQUESTS_MAX && self.batch.bytes.len() < OUTBOX_BYTES_MAX
+        self.unanswered < OUTBOX_REQUESTS_MAX && !self.is_full()
+    }
+
+    /// True when no more bytes should be added than what must be answered.
+    pub fn is_full(&self) -> bool {
+        self.batch.bytes.len() >= OUTBOX_BYTES_MAX
     }
 
     /// Adds a request; its `body` range is set here.

@@ -13,8 +13,8 @@
 //!
 //! Whatever fails on one core ends the start on all, with its sentence: [`StartMessage::Failed`].
 
-use std::collections::{BTreeMap, VecDeque};
 use core::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,9 +29,7 @@ use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
 use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState};
-use crate::log::recovery::{
-    CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan,
-};
+use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan};
 use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
 use crate::shard::replica::{Recovering, ShardReplica};
 
@@ -111,7 +109,11 @@ pub(super) struct StartMesh {
 
 impl StartMesh {
     pub(super) fn new(env: Env<CoreBatch>) -> StartMesh {
-        StartMesh { env, inbox: VecDeque::new(), early: Vec::new() }
+        StartMesh {
+            env,
+            inbox: VecDeque::new(),
+            early: Vec::new(),
+        }
     }
 
     /// Sends to one core; to this core itself it goes straight into the inbox.
@@ -121,7 +123,15 @@ impl StartMesh {
             return;
         }
         let messages = vec![CoreMessage::Start(Box::new(message))];
-        send(&self.env, to, CoreBatch { messages, ..CoreBatch::default() }).await;
+        send(
+            &self.env,
+            to,
+            CoreBatch {
+                messages,
+                ..CoreBatch::default()
+            },
+        )
+        .await;
     }
 
     /// Sends to all cores, this one included.
@@ -145,11 +155,15 @@ impl StartMesh {
             }
             let mut batches = Vec::new();
             std::future::poll_fn(|cx| {
-                self.env.mesh.poll_drain(cx, &mut |from, batch| batches.push((from, batch)))
+                self.env
+                    .mesh
+                    .poll_drain(cx, &mut |from, batch| batches.push((from, batch)))
             })
             .await;
             for (from, mut batch) in batches {
-                let starts = batch.messages.extract_if(.., |message| matches!(message, CoreMessage::Start(_)));
+                let starts = batch
+                    .messages
+                    .extract_if(.., |message| matches!(message, CoreMessage::Start(_)));
                 for start in starts {
                     if let CoreMessage::Start(message) = start {
                         self.inbox.push_back((from, *message));
@@ -162,10 +176,19 @@ impl StartMesh {
         }
     }
 
-    /// Batches that came before this core serves.
-    pub(super) fn into_early(self) -> Vec<(CoreId, CoreBatch)> {
-        self.early
+    /// What came before this core serves: messages of the start, and batches of cores that serve already.
+    pub(super) fn into_early(self) -> Early {
+        Early {
+            messages: self.inbox.into(),
+            batches: self.early,
+        }
     }
+}
+
+/// What came to a core before it serves.
+pub(super) struct Early {
+    pub(super) messages: Vec<(CoreId, StartMessage)>,
+    pub(super) batches: Vec<(CoreId, CoreBatch)>,
 }
 
 /// What a core starts to serve with.
@@ -186,6 +209,31 @@ pub(super) async fn lead(mesh: &mut StartMesh, options: &StartOptions) -> Result
     let logs = list_logs(&env, &options.data).await?;
     mesh.send_all(&StartMessage::Open(identity, logs)).await;
     Ok(())
+}
+
+/// Makes sure that every log that held shards when the node last served is there: a shard may have an older
+/// copy in another log, which must not be taken for the shard.
+///
+/// # Errors
+/// A sentence that names the missing log.
+pub(super) fn check_logs(
+    options: &StartOptions,
+    identity: &Identity,
+    chains: &[LogChain],
+) -> Result<(), String> {
+    let holds_batches = |log: u32| {
+        chains
+            .iter()
+            .any(|chain| chain.log.0 == log && !chain.segments.is_empty())
+    };
+    match (0..identity.logs).find(|log| !holds_batches(*log)) {
+        Some(log) if !options.cut_corrupt => Err(format!(
+            "{} is missing or has no log in it, although it had one when the node last served. Restore it; to start \
+             without what it held, add --cut-corrupt-log",
+            log_directory(&options.data, LogId(log)).display()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Step 3 for core 0, once every core has scanned.
@@ -218,7 +266,13 @@ pub(super) fn decide(identity: Identity, mut chains: Vec<LogChain>, cores: u16) 
                 Some(&(log, epoch, hard_state, base)) => {
                     let stays = log.0 == u32::from(owner.0);
                     let source = Some((log, epoch));
-                    ShardHome { source, hard_state, base, owner, epoch: if stays { epoch } else { above } }
+                    ShardHome {
+                        source,
+                        hard_state,
+                        base,
+                        owner,
+                        epoch: if stays { epoch } else { above },
+                    }
                 }
                 None => ShardHome {
                     source: None,
@@ -230,7 +284,11 @@ pub(super) fn decide(identity: Identity, mut chains: Vec<LogChain>, cores: u16) 
             }
         })
         .collect();
-    Assignment { identity, homes, chains }
+    Assignment {
+        identity,
+        homes,
+        chains,
+    }
 }
 
 /// Step 2: scans this core's part of the logs. `report` hears of every tail that was cut.
@@ -241,22 +299,29 @@ pub(super) async fn scan_logs(
     logs: &[LogId],
     report: &dyn Fn(&CutTail),
 ) -> Result<Vec<LogChain>, String> {
-    let scan_options =
-        ScanOptions { segment_bytes: identity.segment_bytes, cut_corrupt: options.cut_corrupt };
+    let scan_options = ScanOptions {
+        segment_bytes: identity.segment_bytes,
+        cut_corrupt: options.cut_corrupt,
+    };
     let mut chains = Vec::new();
-    for log in logs.iter().filter(|log| log.0 % u32::from(env.cores) == u32::from(env.core.0)) {
+    for log in logs
+        .iter()
+        .filter(|log| log.0 % u32::from(env.cores) == u32::from(env.core.0))
+    {
         let chain = scan(&*env.disk, &*env.tasks, &options.data, *log, scan_options)
             .await
             .map_err(|error| error.to_string())?;
         if let Some(head) = chain.head
-            && head.cluster != identity.cluster
+            && (head.cluster != identity.cluster || head.node != identity.node)
         {
             return Err(format!(
-                "{} belongs to cluster {:016x}{:016x}, this node to {:016x}{:016x}: the directory was mixed up; \
-                 restore it",
+                "{} belongs to node {:016x} of cluster {:016x}{:016x}, this is node {:016x} of {:016x}{:016x}: the \
+                 directory was mixed up; restore it",
                 log_directory(&options.data, *log).display(),
+                head.node,
                 head.cluster.0,
                 head.cluster.1,
+                identity.node,
                 identity.cluster.0,
                 identity.cluster.1
             ));
@@ -278,7 +343,45 @@ pub(super) async fn recover(
 ) -> Result<Recovered, String> {
     let own = LogId(u32::from(env.core.0));
     let identity = assignment.identity;
-    let chain = assignment.chains.iter().find(|chain| chain.log == own);
+    let shards = replay_shards(env, options, &assignment).await?;
+    let log = open_log(env, options, &assignment).await?;
+    let mut hlc = Hlc::default();
+    let mut replicas: Vec<Option<ShardReplica>> = (0..assignment.homes.len()).map(|_| None).collect();
+    let mut taken_over = Vec::new();
+    let mut entries = 0;
+    let replica_id = ReplicaId(identity.node);
+    for (shard, recovering) in shards {
+        let home = &assignment.homes[shard.0 as usize];
+        entries += recovering.last().index.0 - home.base.index.0;
+        let moves = home.source.is_some_and(|(log, _)| log != own);
+        let (replica, state) = recovering.finish(replica_id, home.epoch, home.hard_state, &mut hlc);
+        let in_head = ShardState {
+            complete: !moves,
+            ..state
+        };
+        log.set_shard_state(shard, home.epoch, in_head);
+        if moves {
+            taken_over.push((shard, home.epoch, state));
+        }
+        replicas[shard.0 as usize] = Some(replica);
+    }
+    Ok(Recovered {
+        assignment,
+        log,
+        replicas,
+        taken_over,
+        hlc,
+        entries,
+    })
+}
+
+async fn open_log(
+    env: &Env<CoreBatch>,
+    options: &StartOptions,
+    assignment: &Assignment,
+) -> Result<Log, String> {
+    let identity = assignment.identity;
+    let own = LogId(u32::from(env.core.0));
     let config = LogConfig {
         data: options.data.clone(),
         log: own,
@@ -289,32 +392,16 @@ pub(super) async fn recover(
         segment_bytes: identity.segment_bytes,
     };
     let seams = (Rc::clone(&env.disk), Rc::clone(&env.tasks), Rc::clone(&env.clock));
+    let chain = assignment.chains.iter().find(|chain| chain.log == own);
     let predecessor = chain
         .and_then(|chain| chain.segments.last())
         .map_or(SegmentSequence(0), |segment| segment.sequence);
     let last = chain.map(|chain| chain.last_batch).unwrap_or_default();
     let next = chain.map_or(SegmentSequence(1), |chain| chain.next_sequence);
-    let log = Log::open(config, seams, predecessor, last, next).await.map_err(|error| error.to_string())?;
-
-    let mut shards = replay_shards(env, options, &assignment).await?;
-    let mut hlc = Hlc::default();
-    let mut replicas: Vec<Option<ShardReplica>> = (0..assignment.homes.len()).map(|_| None).collect();
-    let mut taken_over = Vec::new();
-    let mut entries = 0;
-    let replica_id = ReplicaId(identity.node);
-    for (shard, recovering) in core::mem::take(&mut shards) {
-        let home = &assignment.homes[shard.0 as usize];
-        entries += recovering.last().index.0 - home.base.index.0;
-        let moves = home.source.is_some_and(|(log, _)| log != own);
-        let (replica, state) = recovering.finish(replica_id, home.epoch, home.hard_state, &mut hlc);
-        let in_head = ShardState { complete: !moves, ..state };
-        log.set_shard_state(shard, home.epoch, in_head);
-        if moves {
-            taken_over.push((shard, home.epoch, state));
-        }
-        replicas[shard.0 as usize] = Some(replica);
-    }
-    Ok(Recovered { assignment, log, replicas, taken_over, hlc, entries })
+    let blank = chain.and_then(|chain| chain.blank);
+    Log::open(config, seams, predecessor, last, next, blank)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Copies the entries of shards that came from other logs into this core's log, then marks them complete.
@@ -327,22 +414,45 @@ pub(super) async fn take_over(
         return Ok(());
     }
     let assignment = &recovered.assignment;
-    for chain in &assignment.chains {
+    let comes_from = |log: LogId| {
+        let homes = recovered
+            .taken_over
+            .iter()
+            .map(|(shard, _, _)| &assignment.homes[shard.0 as usize]);
+        homes
+            .filter_map(|home| home.source)
+            .any(|(source, _)| source == log)
+    };
+    for chain in assignment.chains.iter().filter(|chain| comes_from(chain.log)) {
         for segment in &chain.segments {
             let mut one = chain.clone();
             one.segments = vec![segment.clone()];
             let mut copy = |record: crate::log::format::Record<'_>| {
-                let home = &assignment.homes[record.shard.0 as usize];
-                let wanted = recovered.taken_over.iter().any(|(shard, _, _)| *shard == record.shard)
-                    && home.source == Some((chain.log, record.epoch));
-                if wanted && record.kind == RecordKind::Entry {
-                    recovered.log.append_entry(record.shard, home.epoch, record.entry, &[record.payload]);
+                let home = assignment.homes.get(record.shard.0 as usize);
+                if let Some(home) = home
+                    && home.owner == env.core
+                    && home.source == Some((chain.log, record.epoch))
+                    && record.kind == RecordKind::Entry
+                {
+                    recovered
+                        .log
+                        .append_entry(record.shard, home.epoch, record.entry, &[record.payload]);
                 }
                 Ok(())
             };
-            replay_chain(env, &options.data, &one, assignment.identity.segment_bytes, &mut copy).await?;
+            replay_chain(
+                env,
+                &options.data,
+                &one,
+                assignment.identity.segment_bytes,
+                &mut copy,
+            )
+            .await?;
             // A segment at a time, so that what waits for the log stays bounded.
             recovered.log.room().await;
+            if recovered.log.has_failed() || recovered.log.is_stuck() {
+                return Ok(());
+            }
         }
     }
     for (shard, epoch, state) in &recovered.taken_over {
@@ -368,7 +478,9 @@ async fn replay_shards(
         .collect();
     for chain in &assignment.chains {
         let is_source = |shard: &ShardId| {
-            assignment.homes[shard.0 as usize].source.is_some_and(|(log, _)| log == chain.log)
+            assignment.homes[shard.0 as usize]
+                .source
+                .is_some_and(|(log, _)| log == chain.log)
         };
         if !shards.keys().any(is_source) {
             continue;
@@ -381,14 +493,23 @@ async fn replay_shards(
                 && belongs
                 && let Some(recovering) = shards.get_mut(&record.shard)
             {
-                recovering.replay(record.entry, record.payload).map_err(|finding| {
-                    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, finding);
-                    LogError::io("replay", &dir, source)
-                })?;
+                recovering
+                    .replay(record.entry, record.payload)
+                    .map_err(|finding| {
+                        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, finding);
+                        LogError::io("replay", &dir, source)
+                    })?;
             }
             Ok(())
         };
-        replay_chain(env, &options.data, chain, assignment.identity.segment_bytes, &mut visit).await?;
+        replay_chain(
+            env,
+            &options.data,
+            chain,
+            assignment.identity.segment_bytes,
+            &mut visit,
+        )
+        .await?;
     }
     Ok(shards)
 }
@@ -414,19 +535,29 @@ pub(super) async fn free_logs(
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("can't free an old log in {}: {error}", data.display());
     let parent = data.join("log");
-    for chain in assignment.chains.iter().filter(|chain| chain.log.0 >= u32::from(env.cores)) {
+    // First what an interrupted start left: a directory of the same name would be in the way.
+    remove_freed(env, &parent).await.map_err(failed)?;
+    for chain in assignment
+        .chains
+        .iter()
+        .filter(|chain| chain.log.0 >= u32::from(env.cores))
+    {
         let directory = log_directory(data, chain.log);
         let freed = directory.with_extension(&FREED_SUFFIX[1..]);
         env.disk.rename(&directory, &freed).await.map_err(failed)?;
         env.disk.sync_dir(&parent).await.map_err(failed)?;
     }
-    for entry in env.disk.list(&parent).await.map_err(failed)? {
+    remove_freed(env, &parent).await.map_err(failed)
+}
+
+async fn remove_freed(env: &Env<CoreBatch>, parent: &Path) -> std::io::Result<()> {
+    for entry in env.disk.list(parent).await? {
         if entry.is_dir && entry.name.ends_with(FREED_SUFFIX) {
             let directory = parent.join(&entry.name);
-            for file in env.disk.list(&directory).await.map_err(failed)? {
-                env.disk.remove(&directory.join(&file.name)).await.map_err(failed)?;
+            for file in env.disk.list(&directory).await? {
+                env.disk.remove(&directory.join(&file.name)).await?;
             }
-            env.disk.remove_dir(&directory).await.map_err(failed)?;
+            env.disk.remove_dir(&directory).await?;
         }
     }
     Ok(())
@@ -440,7 +571,9 @@ pub(super) async fn remove_void(
 ) -> Result<(), String> {
     let own = LogId(u32::from(env.core.0));
     if let Some(chain) = assignment.chains.iter().find(|chain| chain.log == own) {
-        remove_void_segments(&*env.disk, data, chain).await.map_err(|error| error.to_string())?;
+        remove_void_segments(&*env.disk, data, chain)
+            .await
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }

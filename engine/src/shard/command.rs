@@ -61,7 +61,11 @@ impl<'a> Command<'a> {
         let timestamp = Timestamp(u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")));
         let (key, value) = rest.split_at_checked(key_bytes)?;
         match header[0] {
-            KIND_PUT => Some(Command::Put { timestamp, key, value }),
+            KIND_PUT => Some(Command::Put {
+                timestamp,
+                key,
+                value,
+            }),
             KIND_DELETE if value.is_empty() => Some(Command::Delete { timestamp, key }),
             KIND_CEILING if rest.is_empty() => Some(Command::Ceiling { timestamp }),
             _ => None,
@@ -84,15 +88,30 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let put = Command::Put { timestamp: Timestamp(0x0102_0304_0506_0708), key: b"k", value: b"vw" };
+        let put = Command::Put {
+            timestamp: Timestamp(0x0102_0304_0506_0708),
+            key: b"k",
+            value: b"vw",
+        };
         assert_eq!(
             encoded(&put),
             [1, 0, 0, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, b'k', b'v', b'w'],
         );
-        let delete = Command::Delete { timestamp: Timestamp(1), key: b"k" };
-        assert_eq!(encoded(&delete), [2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'k']);
-        let ceiling = Command::Ceiling { timestamp: Timestamp(2) };
-        assert_eq!(encoded(&ceiling), [3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        let delete = Command::Delete {
+            timestamp: Timestamp(1),
+            key: b"k",
+        };
+        assert_eq!(
+            encoded(&delete),
+            [2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'k']
+        );
+        let ceiling = Command::Ceiling {
+            timestamp: Timestamp(2),
+        };
+        assert_eq!(
+            encoded(&ceiling),
+            [3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
+        );
         for command in [put, delete, ceiling] {
             assert_eq!(Command::decode(&encoded(&command)), Some(command));
         }
@@ -100,10 +119,21 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_refused() {
-        let delete = encoded(&Command::Delete { timestamp: Timestamp(1), key: b"key" });
-        assert_eq!(Command::decode(&delete[..COMMAND_HEADER_BYTES - 1]), None, "short header");
+        let delete = encoded(&Command::Delete {
+            timestamp: Timestamp(1),
+            key: b"key",
+        });
+        assert_eq!(
+            Command::decode(&delete[..COMMAND_HEADER_BYTES - 1]),
+            None,
+            "short header"
+        );
         assert_eq!(Command::decode(&delete[..delete.len() - 1]), None, "key cut");
-        assert_eq!(Command::decode(&[&delete[..], b"x"].concat()), None, "a delete with a value");
+        assert_eq!(
+            Command::decode(&[&delete[..], b"x"].concat()),
+            None,
+            "a delete with a value"
+        );
         assert_eq!(Command::decode(&[&[9; 16][..]].concat()), None, "unknown kind");
     }
 }

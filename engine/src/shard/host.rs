@@ -19,7 +19,11 @@ pub fn memtable_hash(key: &[u8]) -> u64 {
 
 /// As [`memtable_hash`], for a key whose routing hash is known: the same for a key without a tag.
 pub fn hash_in_memtable(key: &[u8], routing_hash: u64) -> u64 {
-    if routing_key(key).len() == key.len() { routing_hash } else { xxhash_rust::xxh3::xxh3_64(key) }
+    if routing_key(key).len() == key.len() {
+        routing_hash
+    } else {
+        xxhash_rust::xxh3::xxh3_64(key)
+    }
 }
 
 /// What a core's shards hold together.
@@ -50,15 +54,24 @@ pub struct ShardHost {
 
 impl ShardHost {
     /// A core with these replicas, by shard. `hlc` is above every timestamp in them.
-    pub fn new(
-        replicas: Vec<Option<ShardReplica>>,
-        log: Log,
-        hlc: Hlc,
-        budget_bytes: usize,
-    ) -> ShardHost {
-        let used_bytes = replicas.iter().flatten().map(|replica| replica.memtable().memory_bytes()).sum();
-        let memory = MemoryBudget { budget_bytes, used_bytes, reserved_bytes: 0 };
-        ShardHost { replicas, log, hlc, wall_us: 0, memory }
+    pub fn new(replicas: Vec<Option<ShardReplica>>, log: Log, hlc: Hlc, budget_bytes: usize) -> ShardHost {
+        let used_bytes = replicas
+            .iter()
+            .flatten()
+            .map(|replica| replica.memtable().memory_bytes())
+            .sum();
+        let memory = MemoryBudget {
+            budget_bytes,
+            used_bytes,
+            reserved_bytes: 0,
+        };
+        ShardHost {
+            replicas,
+            log,
+            hlc,
+            wall_us: 0,
+            memory,
+        }
     }
 
     /// The core's log.
@@ -91,10 +104,21 @@ impl ShardHost {
 
     /// Every vote is on stable storage: the replicas lead.
     pub fn hard_states_durable(&mut self) {
-        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let ShardHost {
+            replicas,
+            log,
+            hlc,
+            memory,
+            wall_us,
+        } = self;
         let wall_us = *wall_us;
         for replica in replicas.iter_mut().flatten() {
-            replica.hard_state_durable(&mut CoreContext { log, hlc, wall_us, memory });
+            replica.hard_state_durable(&mut CoreContext {
+                log,
+                hlc,
+                wall_us,
+                memory,
+            });
         }
     }
 
@@ -134,11 +158,33 @@ impl ShardHost {
         condition: Condition,
         ticket: Ticket,
     ) -> Result<WriteOutcome, Refusal> {
-        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let ShardHost {
+            replicas,
+            log,
+            hlc,
+            memory,
+            wall_us,
+        } = self;
         let wall_us = *wall_us;
-        let replica = replicas[shard.0 as usize].as_mut().expect("routed to the shard's owner");
-        let mut core = CoreContext { log, hlc, wall_us, memory };
-        replica.write(&mut core, &Write { hash, key, value, condition, ticket })
+        let replica = replicas[shard.0 as usize]
+            .as_mut()
+            .expect("routed to the shard's owner");
+        let mut core = CoreContext {
+            log,
+            hlc,
+            wall_us,
+            memory,
+        };
+        replica.write(
+            &mut core,
+            &Write {
+                hash,
+                key,
+                value,
+                condition,
+                ticket,
+            },
+        )
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
@@ -146,14 +192,25 @@ impl ShardHost {
     /// # Errors
     /// Why it was refused. Shards that it already waits for will still call [`Completions::scan_ready`].
     pub fn prepare_scan(&mut self, snapshot: Timestamp, scan: ScanId) -> Result<usize, Refusal> {
-        let ShardHost { replicas, log, hlc, memory, wall_us } = self;
+        let ShardHost {
+            replicas,
+            log,
+            hlc,
+            memory,
+            wall_us,
+        } = self;
         let wall_us = *wall_us;
         if log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let mut waiting = 0;
         for replica in replicas.iter_mut().flatten() {
-            let mut core = CoreContext { log, hlc, wall_us, memory };
+            let mut core = CoreContext {
+                log,
+                hlc,
+                wall_us,
+                memory,
+            };
             waiting += usize::from(!replica.prepare_read(&mut core, snapshot, scan)?);
         }
         Ok(waiting)
@@ -161,20 +218,30 @@ impl ShardHost {
 
     /// A page of the core's shards, once [`ShardHost::prepare_scan`] has nothing left to wait for.
     pub fn scan(&self, snapshot: Timestamp, range: &ScanRange) -> ScanPage {
-        scan_page(self.replicas.iter().flatten().map(ShardReplica::memtable), snapshot, range)
+        scan_page(
+            self.replicas.iter().flatten().map(ShardReplica::memtable),
+            snapshot,
+            range,
+        )
     }
 
     /// A batch of the log is on stable storage: applies what became raft-committed.
     pub fn batch_durable(&mut self, batch: &DurableBatch<'_>, completions: &mut dyn Completions) {
         for entry in batch.directory.iter().filter(|entry| entry.last.0 > 0) {
-            let replica = self.replicas[entry.shard.0 as usize].as_mut().expect("a shard of this core");
+            let replica = self.replicas[entry.shard.0 as usize]
+                .as_mut()
+                .expect("a shard of this core");
             replica.log_durable(batch, entry.last, &mut self.memory, completions);
         }
     }
 
     /// Takes every ticket that waits, after the log failed.
     pub fn take_tickets(&mut self) -> Vec<Ticket> {
-        self.replicas.iter_mut().flatten().flat_map(ShardReplica::take_tickets).collect()
+        self.replicas
+            .iter_mut()
+            .flatten()
+            .flat_map(ShardReplica::take_tickets)
+            .collect()
     }
 
     /// Sums over the shards.
@@ -194,6 +261,8 @@ impl ShardHost {
     }
 
     fn replica(&self, shard: ShardId) -> &ShardReplica {
-        self.replicas[shard.0 as usize].as_ref().expect("routed to the shard's owner")
+        self.replicas[shard.0 as usize]
+            .as_ref()
+            .expect("routed to the shard's owner")
     }
 }

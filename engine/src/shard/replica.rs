@@ -125,7 +125,13 @@ pub struct ShardReplica {
 impl Recovering {
     /// A shard whose log starts after `base`.
     pub fn new(shard: ShardId, base: EntryId) -> Recovering {
-        Recovering { shard, base, last: base, ceiling: Timestamp::ZERO, memtable: Memtable::new() }
+        Recovering {
+            shard,
+            base,
+            last: base,
+            ceiling: Timestamp::ZERO,
+            memtable: Memtable::new(),
+        }
     }
 
     /// The newest entry so far.
@@ -170,7 +176,8 @@ impl Recovering {
         hlc.observe(self.ceiling);
         let mut raft = Raft::recovered(replica, hard_state, self.last, self.last.index);
         let mut outputs = Outputs::default();
-        raft.step(Input::Campaign, &mut outputs).expect("a campaign is always accepted");
+        raft.step(Input::Campaign, &mut outputs)
+            .expect("a campaign is always accepted");
         let hard_state = outputs.hard_state.expect("a campaign has a hard state");
         outputs.clear();
         let replica = ShardReplica {
@@ -185,18 +192,36 @@ impl Recovering {
             reserved_bytes: 0,
             proposed_ceiling: self.ceiling,
         };
-        let state = ShardState { hard_state, base: self.base, complete: true };
+        let state = ShardState {
+            hard_state,
+            base: self.base,
+            complete: true,
+        };
         (replica, state)
     }
 }
 
 fn apply(memtable: &mut Memtable, command: Command<'_>) {
     match command {
-        Command::Put { timestamp, key, value } => {
-            memtable.insert(super::host::memtable_hash(key), key, timestamp, Mutation::Put(value));
+        Command::Put {
+            timestamp,
+            key,
+            value,
+        } => {
+            memtable.insert(
+                super::host::memtable_hash(key),
+                key,
+                timestamp,
+                Mutation::Put(value),
+            );
         }
         Command::Delete { timestamp, key } => {
-            memtable.insert(super::host::memtable_hash(key), key, timestamp, Mutation::Tombstone);
+            memtable.insert(
+                super::host::memtable_hash(key),
+                key,
+                timestamp,
+                Mutation::Tombstone,
+            );
         }
         Command::Ceiling { .. } => {}
     }
@@ -229,7 +254,7 @@ impl ShardReplica {
         if write.condition != Condition::None {
             let newest = self.newest(core.log, write.hash, write.key);
             if !holds(write.condition, newest.version) {
-                return self.condition_failed(write.ticket, &newest);
+                return Ok(self.condition_failed(write.ticket, &newest));
             }
         }
         let timestamp = core.hlc.now(core.wall_us);
@@ -237,8 +262,21 @@ impl ShardReplica {
             self.propose_ceiling(core, timestamp);
         }
         let (command, kind) = match write.value {
-            Some(value) => (Command::Put { timestamp, key: write.key, value }, InFlightKind::Put),
-            None => (Command::Delete { timestamp, key: write.key }, InFlightKind::Delete),
+            Some(value) => (
+                Command::Put {
+                    timestamp,
+                    key: write.key,
+                    value,
+                },
+                InFlightKind::Put,
+            ),
+            None => (
+                Command::Delete {
+                    timestamp,
+                    key: write.key,
+                },
+                InFlightKind::Delete,
+            ),
         };
         let payload: [&[u8]; 3] = [&command.header(), write.key, write.value.unwrap_or(&[])];
         core.memory.reserved_bytes += reserved_bytes;
@@ -291,7 +329,9 @@ impl ShardReplica {
         if snapshot > self.proposed_ceiling {
             self.propose_ceiling(core, snapshot);
         }
-        let Some(last) = self.in_flight.back() else { return Ok(true) };
+        let Some(last) = self.in_flight.back() else {
+            return Ok(true);
+        };
         let index = last.index;
         self.wait(index, Waiter::Scan(scan));
         Ok(false)
@@ -373,20 +413,28 @@ impl ShardReplica {
         });
         if let Some(entry) = in_flight {
             let version = (entry.kind == InFlightKind::Put).then_some(entry.timestamp);
-            return Newest { version, in_flight: Some(entry.index) };
+            return Newest {
+                version,
+                in_flight: Some(entry.index),
+            };
         }
         let applied = self.memtable.newest(hash, key);
-        let version = applied.filter(|version| version.value.is_some()).map(|version| version.timestamp);
-        Newest { version, in_flight: None }
+        let version = applied
+            .filter(|version| version.value.is_some())
+            .map(|version| version.timestamp);
+        Newest {
+            version,
+            in_flight: None,
+        }
     }
 
-    fn condition_failed(&mut self, ticket: Ticket, newest: &Newest) -> Result<WriteOutcome, Refusal> {
+    fn condition_failed(&mut self, ticket: Ticket, newest: &Newest) -> WriteOutcome {
         let version = newest.version.unwrap_or(Timestamp::ZERO);
         match newest.in_flight {
-            None => Ok(WriteOutcome::ConditionFailed(version)),
+            None => WriteOutcome::ConditionFailed(version),
             Some(index) => {
                 self.wait(index, Waiter::ConditionFailed { ticket, version });
-                Ok(WriteOutcome::Pending)
+                WriteOutcome::Pending
             }
         }
     }
@@ -428,8 +476,11 @@ impl ShardReplica {
         }
         let payload = batch.payload(entry.place);
         let (key, value) = payload[COMMAND_HEADER_BYTES..].split_at(entry.key_bytes as usize);
-        let mutation =
-            if entry.kind == InFlightKind::Put { Mutation::Put(value) } else { Mutation::Tombstone };
+        let mutation = if entry.kind == InFlightKind::Put {
+            Mutation::Put(value)
+        } else {
+            Mutation::Tombstone
+        };
         let before_bytes = self.memtable.memory_bytes();
         self.memtable.insert(entry.hash, key, entry.timestamp, mutation);
         memory.used_bytes += self.memtable.memory_bytes() - before_bytes;
@@ -445,7 +496,9 @@ impl ShardReplica {
             for waiter in first.remove() {
                 self.waiter_count -= 1;
                 match waiter {
-                    Waiter::ConditionFailed { ticket, version } => completions.written(ticket, false, version),
+                    Waiter::ConditionFailed { ticket, version } => {
+                        completions.written(ticket, false, version);
+                    }
                     Waiter::Scan(scan) => completions.scan_ready(scan),
                 }
             }
@@ -453,7 +506,9 @@ impl ShardReplica {
     }
 
     fn step(&mut self, input: Input) {
-        self.raft.step(input, &mut self.outputs).expect("the only voter leads once its vote is durable");
+        self.raft
+            .step(input, &mut self.outputs)
+            .expect("the only voter leads once its vote is durable");
     }
 }
 

@@ -68,7 +68,12 @@ impl ScanPage {
         self.bytes.extend_from_slice(key);
         let value_start = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.entries.push(PageEntry { key_start, value_start, value_end: self.bytes.len(), version });
+        self.entries.push(PageEntry {
+            key_start,
+            value_start,
+            value_end: self.bytes.len(),
+            version,
+        });
     }
 }
 
@@ -129,19 +134,29 @@ pub fn merge_pages<'a>(pages: &'a [ScanPage], range: &ScanRange) -> MergedPage<'
     let mut entries = Vec::new();
     let mut bytes = 0;
     loop {
-        let heads = pages.iter().enumerate().filter_map(|(slot, page)| {
-            page.entry(positions[slot]).map(|entry| (entry, slot))
-        });
+        let heads = pages
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, page)| page.entry(positions[slot]).map(|entry| (entry, slot)));
         let Some((entry, slot)) = heads.min_by_key(|(entry, _)| entry.key) else {
-            return MergedPage { entries, resume_key: frontier };
+            return MergedPage {
+                entries,
+                resume_key: frontier,
+            };
         };
         if frontier.is_some_and(|frontier| entry.key >= frontier) {
-            return MergedPage { entries, resume_key: frontier };
+            return MergedPage {
+                entries,
+                resume_key: frontier,
+            };
         }
         let entry_bytes = entry.key.len() + entry.value.len();
         let is_full = entries.len() >= range.limit || bytes + entry_bytes > range.page_bytes;
         if is_full && !entries.is_empty() {
-            return MergedPage { entries, resume_key: Some(entry.key) };
+            return MergedPage {
+                entries,
+                resume_key: Some(entry.key),
+            };
         }
         bytes += entry_bytes;
         positions[slot] += 1;

@@ -21,7 +21,10 @@ fn build(tables: usize, writes: &[(usize, Vec<u8>, Option<Vec<u8>>)]) -> (Vec<Me
         let timestamp = Timestamp(position as u64 + 1);
         let mutation = value.as_deref().map_or(Mutation::Tombstone, Mutation::Put);
         memtables[table].insert(memtable_hash(key), key, timestamp, mutation);
-        model.entry(key.clone()).or_default().push((timestamp.0, value.clone()));
+        model
+            .entry(key.clone())
+            .or_default()
+            .push((timestamp.0, value.clone()));
     }
     (memtables, model)
 }
@@ -31,27 +34,41 @@ fn expected(model: &Model, range: &ScanRange, snapshot: u64) -> Vec<(Vec<u8>, Ve
         .iter()
         .filter(|(key, _)| **key >= range.start && range.end.as_ref().is_none_or(|end| *key < end))
         .filter_map(|(key, versions)| {
-            let (timestamp, value) = versions.iter().rev().find(|(timestamp, _)| *timestamp <= snapshot)?;
+            let (timestamp, value) = versions
+                .iter()
+                .rev()
+                .find(|(timestamp, _)| *timestamp <= snapshot)?;
             Some((key.clone(), value.clone()?, *timestamp))
         })
         .collect()
 }
 
 /// Reads a whole range page by page, from pages of `cores` groups of tables merged each time.
-fn read_all(memtables: &[Memtable], cores: usize, range: &ScanRange, snapshot: u64) -> Vec<(Vec<u8>, Vec<u8>, u64)> {
+fn read_all(
+    memtables: &[Memtable],
+    cores: usize,
+    range: &ScanRange,
+    snapshot: u64,
+) -> Vec<(Vec<u8>, Vec<u8>, u64)> {
     let mut found = Vec::new();
     let mut range = range.clone();
     loop {
         let pages: Vec<ScanPage> = (0..cores)
             .map(|core| {
-                let own = memtables.iter().enumerate().filter(|(table, _)| table % cores == core);
+                let own = memtables
+                    .iter()
+                    .enumerate()
+                    .filter(|(table, _)| table % cores == core);
                 scan_page(own.map(|(_, memtable)| memtable), Timestamp(snapshot), &range)
             })
             .collect();
         let merged = merge_pages(&pages, &range);
         assert!(merged.entries.len() <= range.limit);
         found.extend(
-            merged.entries.iter().map(|entry| (entry.key.to_vec(), entry.value.to_vec(), entry.version)),
+            merged
+                .entries
+                .iter()
+                .map(|entry| (entry.key.to_vec(), entry.value.to_vec(), entry.version)),
         );
         match merged.resume_key {
             None => return found,
@@ -86,20 +103,45 @@ proptest! {
 
 #[test]
 fn a_merge_stops_at_the_smallest_key_that_a_page_did_not_reach() {
-    let (memtables, _) = build(1, &[(0, b"b".to_vec(), Some(b"1".to_vec())), (0, b"d".to_vec(), Some(b"2".to_vec()))]);
-    let range = ScanRange { start: Vec::new(), end: None, limit: 10, page_bytes: 100, keys_only: false };
+    let (memtables, _) = build(
+        1,
+        &[
+            (0, b"b".to_vec(), Some(b"1".to_vec())),
+            (0, b"d".to_vec(), Some(b"2".to_vec())),
+        ],
+    );
+    let range = ScanRange {
+        start: Vec::new(),
+        end: None,
+        limit: 10,
+        page_bytes: 100,
+        keys_only: false,
+    };
     let whole = scan_page(memtables.iter(), Timestamp::MAX, &range);
-    let stopped = ScanPage { resume_key: Some(b"c".to_vec()), ..ScanPage::default() };
+    let mut stopped = ScanPage::default();
+    stopped.resume_key = Some(b"c".to_vec());
     let pages = [whole, stopped];
     let merged = merge_pages(&pages, &range);
-    assert_eq!(merged.entries.iter().map(|entry| entry.key).collect::<Vec<_>>(), [b"b"]);
+    assert_eq!(
+        merged.entries.iter().map(|entry| entry.key).collect::<Vec<_>>(),
+        [b"b"]
+    );
     assert_eq!(merged.resume_key, Some(&b"c"[..]));
 }
 
 #[test]
 fn keys_only_leaves_the_values_out() {
     let (memtables, _) = build(1, &[(0, b"k".to_vec(), Some(vec![7; 1000]))]);
-    let range = ScanRange { start: Vec::new(), end: None, limit: 1, page_bytes: 10, keys_only: true };
+    let range = ScanRange {
+        start: Vec::new(),
+        end: None,
+        limit: 1,
+        page_bytes: 10,
+        keys_only: true,
+    };
     let page = scan_page(memtables.iter(), Timestamp::MAX, &range);
-    assert_eq!(page.entry(0).map(|entry| (entry.key, entry.value)), Some((&b"k"[..], &b""[..])));
+    assert_eq!(
+        page.entry(0).map(|entry| (entry.key, entry.value)),
+        Some((&b"k"[..], &b""[..]))
+    );
 }

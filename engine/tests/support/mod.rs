@@ -19,7 +19,7 @@ use ostrakon::env::{Connection, DiskBuf, Env, Listener};
 use tempfile::TempDir;
 
 /// No test runs for longer; a core that hangs fails its test.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
+pub(crate) const WATCHDOG: Duration = Duration::from_mins(1);
 
 /// The address to listen on in tests: the system chooses the port.
 pub(crate) const ANY_PORT: SocketAddr =
@@ -37,10 +37,13 @@ where
     F: Fn(Env<B>) -> Fut + Send + Clone + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let cores = start(config, main).unwrap_or_else(|error| panic!("{error}"));
     let (ended, end) = mpsc::channel();
-    thread::spawn(move || ended.send(cores.join()));
-    end.recv_timeout(WATCHDOG).expect("the cores hang")
+    thread::spawn(move || {
+        let cores = start(config, main).unwrap_or_else(|error| panic!("{error}"));
+        ended.send(cores.join())
+    });
+    end.recv_timeout(WATCHDOG)
+        .expect("the cores start and end in time")
 }
 
 /// Runs `main` on `cores` cores in a data directory of its own. A panic on a core fails the test.

@@ -1,5 +1,5 @@
-//! Opens connections before a phase starts, with plain blocking sockets: hello, its answer, and the checks that
-//! follow from it. The executors then take over sockets that are ready for requests.
+//! Opens connections before a phase starts, with plain blocking sockets: hello, its answer, and the checks
+//! that follow from it. The executors then take over sockets that are ready for requests.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -49,7 +49,8 @@ pub(crate) fn connect_all(
         let most = ready.server().requests_in_flight_max;
         if pipeline > most as usize {
             return Err(ConnectError::Refused(format!(
-                "the node takes at most {most} unanswered requests per connection; give --pipeline {most} or less"
+                "the node takes at most {most} unanswered requests per connection; \
+                 give --pipeline {most} or less"
             )));
         }
         connections.push(ready);

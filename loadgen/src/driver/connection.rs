@@ -1,8 +1,9 @@
 //! One connection of a closed loop, without IO: what is in flight, and what follows from each answer.
 //!
 //! 1. [`Connection::top_up`] hands over operations until `pipeline` of them are unanswered.
-//! 2. [`Connection::take_answers`] judges each answer, and hands over what follows: the write of a read-modify-write, or the
-//!    next operation. A `Busy` answer parks the operation until its hint has passed.
+//! 2. [`Connection::take_answers`] judges each answer, and hands over what follows: the write of a
+//!    read-modify-write, or the next operation. A `Busy` answer parks the operation until its hint has
+//!    passed.
 //! 3. [`Connection::abandon`] tells the ledger of everything unanswered when the connection is lost.
 //!
 //! Invariant: each request in flight has its operation in `operations`, at the slot of its id. Once warm, an

@@ -1,8 +1,9 @@
 //! One executor of the load: pinned to a CPU, with a reader and a writer task per connection.
 //!
-//! The reader takes answers and hands over what follows; the writer sends. They share the [`Connection`] and are never
-//! joined in a select: glommio panics on futures that are polled again and again. A third task per executor looks for
-//! connections on which no answer comes any more. A `Busy` hint is waited for by a task of its own.
+//! The reader takes answers and hands over what follows; the writer sends. They share the [`Connection`] and
+//! are never joined in a select: glommio panics on futures that are polled again and again. A third task per
+//! executor looks for connections on which no answer comes any more. A `Busy` hint is waited for by a task of
+//! its own.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -25,7 +26,8 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 type SharedConnection = Rc<RefCell<Connection>>;
 type SharedThread = Rc<RefCell<Thread>>;
 
-/// Runs all connections of one executor until the phase is over for them. Returns the moments of start and end.
+/// Runs all connections of one executor until the phase is over for them. Returns the moments of start and
+/// end.
 pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize) -> (Instant, Instant) {
     let started_at = Instant::now();
     let mut tasks = Vec::with_capacity(ready.len() * 2);

@@ -1,8 +1,9 @@
 //! Drives a node: the load phase and the run phase.
 //!
-//! Connections are opened with blocking sockets ([`connect`]) and dealt out to pinned glommio executors ([`executor`]), where
-//! each is a closed loop ([`connection`]) that takes its operations from its executor's [`source`] and tells the
-//! [`ledger`] of every write and answer. Executors share nothing but [`Shared`] and, if there is one, the register.
+//! Connections are opened with blocking sockets ([`connect`]) and dealt out to pinned glommio executors
+//! ([`executor`]), where each is a closed loop ([`connection`]) that takes its operations from its executor's
+//! [`source`] and tells the [`ledger`] of every write and answer. Executors share nothing but [`Shared`] and,
+//! if there is one, the register.
 
 mod connect;
 mod connection;
@@ -127,7 +128,8 @@ impl Shared {
     }
 }
 
-/// Runs one phase. `shared` must be the progress bar's, and `'static` because executors are threads of their own.
+/// Runs one phase. `shared` must be the progress bar's, and `'static` because executors are threads of their
+/// own.
 ///
 /// # Errors
 /// A sentence, when executors cannot be started; what goes wrong with the node is in the outcome.

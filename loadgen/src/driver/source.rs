@@ -73,7 +73,8 @@ impl End {
     }
 }
 
-/// The part of `total` that falls to `part` of `parts`: the parts are as equal as can be, follow one another and add up.
+/// The part of `total` that falls to `part` of `parts`: the parts are as equal as can be, follow one another
+/// and add up.
 pub(crate) fn share_of(total: u64, part: usize, parts: usize) -> Range<u64> {
     let bound = |part: usize| (u128::from(total) * part as u128 / parts as u128) as u64;
     bound(part)..bound(part + 1)

@@ -1,9 +1,9 @@
 //! The register on disk, so that a later run can be held to what an earlier one was promised.
 //!
-//! A register file is rewritten as a whole: into `FILE.new`, synced, renamed over `FILE`, directory synced. While a
-//! phase writes to the database the file is called `FILE.running`: if loadgen itself is killed then, the
-//! acknowledgements of that phase are lost, and the next run refuses the register instead of finding violations that
-//! are its own. Layout, version 1, numbers little-endian:
+//! A register file is rewritten as a whole: into `FILE.new`, synced, renamed over `FILE`, directory synced.
+//! While a phase writes to the database the file is called `FILE.running`: if loadgen itself is killed then,
+//! the acknowledgements of that phase are lost, and the next run refuses the register instead of finding
+//! violations that are its own. Layout, version 1, numbers little-endian:
 //!
 //! ```text
 //!  0  8 B  magic "OSTRKREG"
@@ -82,19 +82,20 @@ impl std::fmt::Display for RegisterFileError {
             }
             Self::Damaged { path, what } => write!(
                 formatter,
-                "{} is not a whole register file: {what}; restore it, or delete it and load the database afresh",
+                "{} is not a whole register file: {what}; restore it, or delete it \
+                 and load the database afresh",
                 path.display()
             ),
             Self::FormatVersion { path, found } => write!(
                 formatter,
-                "{} has format version {found}, this loadgen reads version {FORMAT_VERSION}; use the loadgen that \
-                 wrote it, or delete it and load the database afresh",
+                "{} has format version {found}, this loadgen reads version {FORMAT_VERSION}; \
+                 use the loadgen that wrote it, or delete it and load the database afresh",
                 path.display()
             ),
             Self::LeftRunning { running } => write!(
                 formatter,
-                "{} is there: loadgen was killed while it wrote to the database, so the register misses the last \
-                 acknowledgements; delete it and load the database afresh",
+                "{} is there: loadgen was killed while it wrote to the database, so the register \
+                 misses the last acknowledgements; delete it and load the database afresh",
                 running.display()
             ),
         }
@@ -127,7 +128,8 @@ impl RegisterFile {
         }
     }
 
-    /// Before a phase that writes to the database: moves the file aside, or leaves a mark where there is none.
+    /// Before a phase that writes to the database: moves the file aside, or leaves a mark where there is
+    /// none.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -143,7 +145,8 @@ impl RegisterFile {
     /// After a phase: the register as it is now. No write may be in flight.
     ///
     /// # Errors
-    /// When the file system refuses; then the file of [`Self::begin_phase`] stays, and the next run refuses it.
+    /// When the file system refuses; then the file of [`Self::begin_phase`] stays, and the next run refuses
+    /// it.
     pub fn save(&self, register: &Register) -> Result<(), RegisterFileError> {
         let doing = "save the register file";
         let new_path = self.beside("new");

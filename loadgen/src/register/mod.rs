@@ -2,21 +2,22 @@
 //!
 //! Per record it keeps
 //! - how many writes were sent (each has a sequence, from 1, inside its self-checking value);
-//! - the *known* write: the one with the highest version that is certainly applied, because it was acknowledged, or
-//!   because a read returned it;
+//! - the *known* write: the one with the highest version that is certainly applied, because it was
+//!   acknowledged, or because a read returned it;
 //! - the writes in flight, and those of *unknown* outcome: sent, and the connection lost before the answer.
 //!
-//! Before a request is sent, its *floor* is taken: the record's known version at that moment. The rules are those of
-//! linearizability for one register per key, as far as versions decide them:
+//! Before a request is sent, its *floor* is taken: the record's known version at that moment. The rules are
+//! those of linearizability for one register per key, as far as versions decide them:
 //! 1. A read returns a version ≥ its floor; a missing record is right only at floor 0.
-//! 2. A read at the known version returns the known write. Above it, it returns a write in flight or unknown, which
-//!    thereby becomes known. Between floor and known, it returns a write that was sent.
+//! 2. A read at the known version returns the known write. Above it, it returns a write in flight or unknown,
+//!    which thereby becomes known. Between floor and known, it returns a write that was sent.
 //! 3. An acknowledged version is above the write's floor, and no other write of the record has it.
 //! 4. One write never has two versions, so it is never applied twice.
-//! 5. At the end (see [`ScanCheck`]) each record holds the known write, or an unknown one with a higher version.
+//! 5. At the end (see [`ScanCheck`]) each record holds the known write, or an unknown one with a higher
+//!    version.
 //!
-//! Memory: 24 bytes per record and about 50 bytes per undecided write. The register never talks to the database and
-//! never changes its mind: what it learned from an answer that breaks a rule is not kept.
+//! Memory: 24 bytes per record and about 50 bytes per undecided write. The register never talks to the
+//! database and never changes its mind: what it learned from an answer that breaks a rule is not kept.
 
 mod file;
 mod scan;

@@ -39,7 +39,8 @@ impl<'a> ScanCheck<'a> {
     /// The next entry of the scan.
     ///
     /// # Errors
-    /// When the entry is not what the register demands (see the rules of [`super`]); the scan can go on after it.
+    /// When the entry is not what the register demands (see the rules of [`super`]); the scan can go on after
+    /// it.
     pub fn entry(&mut self, key: &[u8], version: Version, bytes: &[u8]) -> Result<(), Violation> {
         if !self.previous_key.is_empty() && key <= self.previous_key.as_slice() {
             let expected = format!("a key after {}", self.previous_key.escape_ascii());

@@ -1,4 +1,5 @@
-//! Histories that a correct database can and cannot produce. Each bad one must be refused, and for its own reason.
+//! Histories that a correct database can and cannot produce. Each bad one must be refused, and for its own
+//! reason.
 
 use super::*;
 use crate::keys::Key;

@@ -1,7 +1,8 @@
-//! A node in a thread or two, correct or wrong in a chosen way, so that loadgen can be held to what it promises.
+//! A node in a thread or two, correct or wrong in a chosen way, so that loadgen can be held to what it
+//! promises.
 //!
-//! It keeps a map under one mutex, answers over the real wire format, and can be killed: its sockets close at a chosen
-//! write, which is applied but not answered. Its data outlives the kill, as a durable node's would.
+//! It keeps a map under one mutex, answers over the real wire format, and can be killed: its sockets close at
+//! a chosen write, which is applied but not answered. Its data outlives the kill, as a durable node's would.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

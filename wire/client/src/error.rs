@@ -31,8 +31,8 @@ pub enum Error {
         /// When to try again, in milliseconds; 0: no hint.
         retry_after_ms: u32,
     },
-    /// A write was sent and it will never be known from this connection whether it was applied: read the key
-    /// to find out.
+    /// A write was sent and it will never be known from this connection whether it was applied. It may even
+    /// be applied after a later read: only a condition on the version settles it.
     UnknownOutcome {
         /// Why the answer never came.
         cause: Box<Error>,
@@ -93,7 +93,7 @@ impl fmt::Display for Error {
             }
             Error::UnknownOutcome { cause } => write!(
                 formatter,
-                "the write was sent but may or may not have been applied: {cause}; read the key to find out"
+                "the write was sent but may or may not have been applied: {cause}; a later read may still miss it; repeat it only under a condition on the version you know"
             ),
             Error::Lost { source } => write!(formatter, "the connection was lost: {source}; connect again"),
             Error::Timeout { after_ms } => write!(

@@ -120,6 +120,10 @@ enum Role {
 
 /// One replica's Raft state.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "`commit` never stands bare: it is a Raft commit or a transaction's"
+)]
 pub struct Raft {
     id: ReplicaId,
     hard_state: HardState,
@@ -186,14 +190,19 @@ impl Raft {
 
     fn campaign(&mut self, outputs: &mut Outputs) {
         self.role = Role::Candidate;
-        self.hard_state = HardState { term: Term(self.hard_state.term.0 + 1), vote: self.id };
+        self.hard_state = HardState {
+            term: Term(self.hard_state.term.0 + 1),
+            vote: self.id,
+        };
         outputs.hard_state = Some(self.hard_state);
     }
 
     fn hard_state_durable(&mut self, term: Term, outputs: &mut Outputs) {
         // A vote counts once it is durable; with one voter it is the majority.
         if self.role == Role::Candidate && term == self.hard_state.term {
-            self.role = Role::Leader { first: self.last.index.next() };
+            self.role = Role::Leader {
+                first: self.last.index.next(),
+            };
             outputs.became_leader = true;
         }
     }
@@ -202,7 +211,10 @@ impl Raft {
         if !matches!(self.role, Role::Leader { .. }) {
             return Err(StepError::NotLeader);
         }
-        self.last = EntryId { term: self.hard_state.term, index: self.last.index.next() };
+        self.last = EntryId {
+            term: self.hard_state.term,
+            index: self.last.index.next(),
+        };
         outputs.append = Some(self.last);
         Ok(())
     }
@@ -225,7 +237,10 @@ impl Raft {
     }
 
     fn applied_through(&mut self, through: LogIndex) {
-        assert!(through <= self.raft_committed, "applied an entry that is not raft-committed");
+        assert!(
+            through <= self.raft_committed,
+            "applied an entry that is not raft-committed"
+        );
         assert!(through >= self.applied, "applied goes back");
         self.applied = through;
     }

@@ -1,6 +1,7 @@
 //! The mesh on glommio's shared channels: one bounded channel for each ordered pair of cores.
 //!
-//! 1. `try_send` counts the batch in the lane it shares with the receiving core and pushes it into the channel.
+//! 1. `try_send` counts the batch in the lane it shares with the receiving core and pushes it into the
+//!    channel.
 //! 2. At the receiver, one forwarding task per sender pops the batch, discounts it, wakes a sender that
 //!    waits for room, and puts the batch into the core's inbox.
 //! 3. `poll_drain` empties the inbox.

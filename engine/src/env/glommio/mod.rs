@@ -23,6 +23,7 @@ mod disk;
 mod listener;
 mod mesh;
 mod network;
+mod pulse;
 mod socket;
 mod system;
 mod tasks;

@@ -62,6 +62,11 @@ impl TcpNetwork {
 }
 
 impl Network for TcpNetwork {
+    fn claim(&self, address: SocketAddr) -> io::Result<()> {
+        // Without SO_REUSEPORT, binding fails beside a listener of whatever kind.
+        std::net::TcpListener::bind(address).map(drop)
+    }
+
     fn listen(&self, address: SocketAddr) -> io::Result<Rc<dyn Listener>> {
         Ok(Rc::new(TcpListening::start(
             address,

@@ -1,4 +1,5 @@
-//! Starts the executors of a node: one thread for each core, pinned, with its [`Env`] and its end of the mesh.
+//! Starts the executors of a node: one thread for each core, pinned, with its [`Env`] and its end of the
+//! mesh.
 //!
 //! 1. In the calling thread: write the probe file, read the affinity mask, raise the limit of locked memory,
 //!    register memory barriers.
@@ -6,6 +7,8 @@
 //! 3. When all cores are ready, each connects its end of the mesh and runs `main` to its end.
 //! 4. A core whose `main` has ended goes on forwarding until all have ended: a running core never sees a
 //!    peer disappear.
+//!
+//! From its first task to its last, each core has a [`pulse`](super::pulse).
 //!
 //! A panic in any task of a core ends that core alone; [`Cores::join`] returns it at once, without waiting
 //! for the cores that go on. (Release builds abort on a panic.)
@@ -31,17 +34,20 @@ use super::clock::{SplitMix, SystemClock};
 use super::disk::DmaDisk;
 use super::mesh::{self, MeshEnds};
 use super::network::TcpNetwork;
-use super::tasks::GlommioTasks;
+use super::pulse::{Beating, Pulse};
+use super::tasks::{GlommioTasks, spawn_into};
 use super::{system, system_error};
 use crate::env::disk::BLOCK_BYTES;
+use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
 
 /// Name of the probe file in the data directory.
 const PROBE_FILE: &str = ".probe";
 
-/// How long a task may run before `should_yield` turns true. It also bounds how late a busy core sees its
-/// timers and messages.
-const SLICE: Duration = Duration::from_micros(500);
+/// The slice of an executor's own task queue, which starts and ends it. It is long because a core has no
+/// [`pulse`](super::pulse) before its first turn: a thread that lost the CPU for a slice there would never
+/// start. The queues that do the work have [a slice of their own](super::tasks).
+const STARTING_SLICE: Duration = Duration::from_secs(1);
 
 /// glommio refuses to start below this limit of locked memory.
 const LOCKED_MEMORY_NEEDED_BYTES: u64 = 512 * 1024;
@@ -128,13 +134,14 @@ impl fmt::Display for StartError {
             }
             StartError::LockedMemory { limit_bytes } => write!(
                 f,
-                "only {limit_bytes} bytes of memory may be locked, io_uring needs {LOCKED_MEMORY_NEEDED_BYTES}: \
-                 raise the hard limit with `ulimit -Hl 8192` or `LimitMEMLOCK=8M` in the service's unit"
+                "only {limit_bytes} bytes of memory may be locked, io_uring needs \
+                 {LOCKED_MEMORY_NEEDED_BYTES}: raise the hard limit with `ulimit -Hl 8192` or \
+                 `LimitMEMLOCK=8M` in the service's unit"
             ),
             StartError::System { purpose, source } => write!(f, "can't {purpose}: {source}"),
             StartError::Core { core, message } => write!(
                 f,
-                "core {} can't start: {message}; `ostrakon doctor` tells what blocks io_uring on this machine",
+                "core {} can't start: {message}; `ostrakon doctor` tells what blocks io_uring here",
                 core.0
             ),
         }
@@ -224,11 +231,19 @@ where
     }
     system::register_membarrier();
 
+    let beatings = Pulse::start(config.cores).map_err(|source| StartError::System {
+        purpose: "start the pulse thread",
+        source,
+    })?;
     let finish = Arc::new(Finish::new(config.cores));
     let (report, events) = mpsc::channel();
     let mut gates = Vec::new();
     let mut threads = Vec::new();
-    for (index, mesh) in mesh::build::<B>(config.cores).into_iter().enumerate() {
+    for (index, (mesh, beating)) in mesh::build::<B>(config.cores)
+        .into_iter()
+        .zip(beatings)
+        .enumerate()
+    {
         let (gate, opened) = mpsc::channel();
         let seat = Seat {
             core: CoreId(index as u16),
@@ -245,7 +260,7 @@ where
         let main = main.clone();
         let thread = thread::Builder::new()
             .name(format!("core-{index}"))
-            .spawn(move || seat.run(main));
+            .spawn(move || seat.run(main, &beating));
         threads.push(thread.map_err(|source| StartError::System {
             purpose: "start a core's thread",
             source,
@@ -382,7 +397,7 @@ impl<B: Send + 'static> Seat<B> {
     fn make_executor(&self) -> Result<LocalExecutor, String> {
         let mut builder = LocalExecutorBuilder::new(Placement::Fixed(self.cpu))
             .name("core")
-            .preempt_timer(SLICE)
+            .preempt_timer(STARTING_SLICE)
             .io_memory(self.io_memory_bytes)
             // The helper thread goes wherever the affinity mask lets it: on the core's own CPU it would wait
             // for a busy core.
@@ -396,10 +411,10 @@ impl<B: Send + 'static> Seat<B> {
     }
 
     /// The body of a core's thread.
-    fn run<F, Fut>(self, main: F)
+    fn run<F, Fut>(self, main: F, beating: &Beating)
     where
         F: Fn(Env<B>) -> Fut,
-        Fut: Future<Output = ()>,
+        Fut: Future<Output = ()> + 'static,
     {
         let core = self.core;
         let report = self.report.clone();
@@ -409,7 +424,7 @@ impl<B: Send + 'static> Seat<B> {
             Ok(Err(message)) => return tell(&report, Event::Failed(core, message)),
             Err(payload) => return tell(&report, Event::Failed(core, panic_message(&*payload))),
         };
-        match panic::catch_unwind(AssertUnwindSafe(|| executor.run(self.live(main)))) {
+        match panic::catch_unwind(AssertUnwindSafe(|| executor.run(self.live(main, beating.task())))) {
             Ok(()) => {
                 drop(executor);
                 tell(&report, Event::Ended);
@@ -423,11 +438,14 @@ impl<B: Send + 'static> Seat<B> {
     }
 
     /// The first task of the executor, which ends with it.
-    async fn live<F, Fut>(self, main: F)
+    async fn live<F, Fut>(self, main: F, pulse: impl Future<Output = ()> + 'static)
     where
         F: Fn(Env<B>) -> Fut,
-        Fut: Future<Output = ()>,
+        Fut: Future<Output = ()> + 'static,
     {
+        let tasks = GlommioTasks::on_this_executor();
+        let foreground = tasks.foreground();
+        spawn_into(foreground, pulse);
         let random = match open_probe(&self.probe)
             .await
             .and_then(|()| SplitMix::from_kernel())
@@ -436,12 +454,10 @@ impl<B: Send + 'static> Seat<B> {
             Err(error) => return tell(&self.report, Event::Failed(self.core, error.to_string())),
         };
         tell(&self.report, Event::Ready);
-        // Nothing else runs on this executor yet, so the thread may block.
+        // No task but the pulse runs on this executor yet, so the thread may block.
         if self.gate.recv().is_err() {
             return;
         }
-        let tasks = GlommioTasks::on_this_executor();
-        let foreground = tasks.foreground();
         let env = Env {
             core: self.core,
             cores: self.cores,
@@ -452,7 +468,14 @@ impl<B: Send + 'static> Seat<B> {
             tasks: Rc::new(tasks),
             random: Rc::new(random),
         };
-        main(env).await;
+        let ended = Rc::new(Notify::default());
+        let end = Rc::clone(&ended);
+        let main = main(env);
+        spawn_into(foreground, async move {
+            main.await;
+            end.notify();
+        });
+        ended.notified().await;
         self.finish.wait().await;
     }
 }

@@ -7,7 +7,15 @@ use ::glommio::{Latency, Shares, TaskQueueHandle};
 
 use crate::env::tasks::{Priority, TaskFuture, Tasks};
 
-/// CPU shares of background work against the foreground's 1000, the most that glommio knows.
+/// How long a task may run before `should_yield` turns true. It also bounds how late a busy core sees its
+/// timers and messages. A queue that names it as its latency makes it the executor's slice while it has work;
+/// beyond that, glommio only wakes such a queue from other threads without asking whether the core is awake.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// CPU shares of the foreground, the most that glommio knows.
+const FOREGROUND_SHARES: usize = 1000;
+
+/// CPU shares of background work.
 const BACKGROUND_SHARES: usize = 200;
 
 /// The task queues of one executor.
@@ -17,16 +25,14 @@ pub(super) struct GlommioTasks {
 }
 
 impl GlommioTasks {
-    /// Makes the background queue; the foreground is the queue that the caller runs in.
+    /// Makes the task queues of the executor that it is called on.
     pub(super) fn on_this_executor() -> GlommioTasks {
-        let executor = ::glommio::executor();
+        let queue = |shares, name| {
+            ::glommio::executor().create_task_queue(Shares::Static(shares), Latency::Matters(SLICE), name)
+        };
         GlommioTasks {
-            foreground: executor.current_task_queue(),
-            background: executor.create_task_queue(
-                Shares::Static(BACKGROUND_SHARES),
-                Latency::NotImportant,
-                "background",
-            ),
+            foreground: queue(FOREGROUND_SHARES, "foreground"),
+            background: queue(BACKGROUND_SHARES, "background"),
         }
     }
 

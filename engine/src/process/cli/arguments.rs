@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
-use ostrakon_wire::limits::{KEY_BYTES_MAX, SHARDS_MAX};
+use ostrakon_wire::limits::KEY_BYTES_MAX;
 
 use super::key::unescape;
+use crate::limits::SHARDS_MAX;
 use crate::process::cpu_list;
 use crate::process::logging::{DEFAULT_FILTER, parse_filter};
 use crate::process::version::VERSION;
@@ -20,7 +21,8 @@ const DEFAULT_DATA: &str = "./ostrakon-data";
 /// Where a node listens, and a client connects, unless told otherwise.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:5750";
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad command line, 3 key not found, 4 condition failed.\n\n\
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad command line, 3 key not found, \
+    4 condition failed.\n\n\
     First session:\n  ostrakon serve\n  ostrakon put greeting hello\n  ostrakon get greeting";
 
 /// A distributed, strictly serializable key-value database: shards that vote.
@@ -81,8 +83,12 @@ pub struct ServeArguments {
     /// Size of a new log segment, such as 64MiB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub segment_size: Option<u64>,
+    /// Cut a corrupt log at its first damage and lose all behind it, instead of refusing to start.
+    #[arg(long)]
+    pub cut_corrupt_log: bool,
     /// What to log on stderr, such as `debug` or `warn,ostrakon::log=trace`.
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_FILTER, value_parser = parse_log_filter)]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_FILTER)]
+    #[arg(value_parser = parse_log_filter)]
     pub log: String,
 }
 

@@ -149,7 +149,8 @@ fn read_value(input: impl Read) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot read the value from stdin: {error}")))?;
     if value.len() > VALUE_BYTES_MAX {
         return Err(Failure::Failed(format!(
-            "the value on stdin is longer than {VALUE_BYTES_MAX} bytes, the most a value can have; nothing was written"
+            "the value on stdin is longer than {VALUE_BYTES_MAX} bytes, the most a value can have; nothing \
+             was written"
         )));
     }
     Ok(value)

@@ -17,8 +17,8 @@ impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the backslash at byte {} starts neither \\xNN (two hexadecimal digits) nor \\\\ (a backslash); in a \
-             shell, put the key into single quotes",
+            "the backslash at byte {} starts neither \\xNN (two hexadecimal digits) nor \\\\ (a backslash); \
+             in a shell, put the key into single quotes",
             self.offset
         )
     }

@@ -42,7 +42,8 @@ fn refuse_open_address(listen: SocketAddr, insecure: bool) -> Result<(), Failure
     }
     Err(Failure::Usage(format!(
         "refusing to listen on {listen}: connections are neither encrypted nor authenticated; listen on \
-         {DEFAULT_ADDRESS}, or add --insecure if everybody who can reach that address may read and write all data"
+         {DEFAULT_ADDRESS}, or add --insecure if everybody who can reach that address may read and write all \
+         data"
     )))
 }
 
@@ -72,7 +73,8 @@ fn node_options(arguments: &ServeArguments) -> NodeOptions {
         cpus: arguments.cpus.as_ref().map(|cpus| cpus.0.clone()),
         spin: arguments.spin,
         segment_bytes: arguments.segment_size,
-        ..NodeOptions::new(arguments.data.clone())
+        cut_corrupt_log: arguments.cut_corrupt_log,
+        data_dir: arguments.data.clone(),
     }
 }
 

@@ -233,7 +233,8 @@ fn directory(facts: &DataDirectoryFacts) -> Check {
                 NAME,
                 format!("no file can be made in {probed} ({error})"),
                 format!(
-                    "run `{command} {directory}` with the user that runs ostrakon, or name another with --data"
+                    "run `{command} {directory}` with the user that runs ostrakon, or name another with \
+                     --data"
                 ),
             )
         }

@@ -227,7 +227,9 @@ fn not_permitted(facts: &IoUringFacts) -> (String, String) {
                 Some(group) if group >= 0 => {
                     format!("run ostrakon as a member of group {group} (kernel.io_uring_group)")
                 }
-                _ => "run `sysctl -w kernel.io_uring_group=GID` as root, with a group of ostrakon's user".to_owned(),
+                _ => "run `sysctl -w kernel.io_uring_group=GID` as root, with a group of \
+                      ostrakon's user"
+                    .to_owned(),
             };
             (
                 "only one group may use it (kernel.io_uring_disabled is 1)".to_owned(),
@@ -237,8 +239,8 @@ fn not_permitted(facts: &IoUringFacts) -> (String, String) {
         _ if facts.seccomp => ("a seccomp filter blocks it".to_owned(), SECCOMP_FIX.to_owned()),
         _ => (
             "a security module or a sandbox blocks it".to_owned(),
-            "allow io_uring for this user in the SELinux or AppArmor policy (see `dmesg`, `ausearch -m avc`), or \
-             run outside the sandbox"
+            "allow io_uring for this user in the SELinux or AppArmor policy (see `dmesg` and \
+             `ausearch -m avc`), or run outside the sandbox"
                 .to_owned(),
         ),
     }
@@ -300,7 +302,8 @@ pub fn clock_source(facts: &ClockSourceFacts) -> Check {
     let fix = match fast {
         Some(fast) => {
             format!(
-                "run `echo {fast} > {CLOCK_SOURCE_DIRECTORY}/current_clocksource` as root, and boot with clocksource={fast}"
+                "run `echo {fast} > {CLOCK_SOURCE_DIRECTORY}/current_clocksource` as root, and boot with \
+                 clocksource={fast}"
             )
         }
         None => {

@@ -89,8 +89,8 @@ pub fn locked_memory(facts: &LockedMemoryFacts) -> Check {
     }
     if limit < wanted {
         let finding = format!(
-            "the limit is {}; {} cores register IO buffers of {} if they can, and without them each disk access \
-             costs more CPU time",
+            "the limit is {}; {} cores register IO buffers of {} if they can, and without them each disk \
+             access costs more CPU time",
             bytes(limit),
             facts.cores,
             bytes(wanted)
@@ -119,7 +119,8 @@ pub fn open_files(limit: Option<u64>) -> Check {
         ),
         Some(limit) if limit < OPEN_FILES_GOOD => {
             let finding = format!(
-                "the limit is {limit}; connections and data files share it, and {OPEN_FILES_GOOD} is comfortable"
+                "the limit is {limit}; connections and data files share it, and {OPEN_FILES_GOOD} is \
+                 comfortable"
             );
             Check::warning(NAME, finding, FIX)
         }

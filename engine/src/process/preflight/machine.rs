@@ -101,8 +101,8 @@ pub fn cpus(facts: &CpuFacts) -> Check {
     };
     if let Some(quota) = facts.quota.filter(|&quota| quota < cores as f64) {
         let finding = format!(
-            "{finding}; the control group allows {quota:.1} CPUs' worth of time, so {cores} cores would be stopped \
-             for part of each period"
+            "{finding}; the control group allows {quota:.1} CPUs' worth of time, so {cores} cores would \
+             be stopped for part of each period"
         );
         let fit = (quota.floor() as usize).max(1);
         return Check::warning(
@@ -136,7 +136,11 @@ pub struct MemoryFacts {
 impl MemoryFacts {
     /// What this process can get without swapping and within its control groups; zero when nothing is known.
     pub fn usable_bytes(&self) -> u64 {
-        [self.available, self.cgroup_limit].into_iter().flatten().min().unwrap_or(0)
+        [self.available, self.cgroup_limit]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(0)
     }
 }
 

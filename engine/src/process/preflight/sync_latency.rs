@@ -105,9 +105,11 @@ pub fn sync_latency(measured: &Result<SyncLatency, String>) -> Check {
         return Check::warning(
             NAME,
             format!(
-                "{finding}: no medium is that fast, so the device may ignore flushes and lose data at power loss"
+                "{finding}: no medium is that fast, so the device may ignore flushes and lose data at \
+                 power loss"
             ),
-            "make the hypervisor or controller honour flushes (qemu: not cache=unsafe), or use another device",
+            "make the hypervisor or controller honour flushes (qemu: not cache=unsafe), or use another \
+             device",
         );
     }
     if latency.p99 > SLOW {

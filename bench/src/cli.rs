@@ -1,0 +1,203 @@
+//! The command line: one subcommand per benchmark, and what all of them share.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::Report;
+use crate::server::{Binary, Server, ServerOptions};
+use crate::workspace::Workspace;
+use crate::{instructions, machine, put_latency, syscalls, throughput};
+
+/// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Benchmarks of Ostrakon. Each starts the server itself, pinned to one CPU, on fresh data, and stops it
+/// again.
+#[derive(Debug, Parser)]
+#[command(name = "ostrakon-bench", version, max_term_width = 110)]
+pub struct Arguments {
+    /// Which benchmark.
+    #[command(subcommand)]
+    pub benchmark: Benchmark,
+}
+
+/// The benchmarks.
+#[derive(Debug, Subcommand)]
+pub enum Benchmark {
+    /// Durable puts of one client, against raw durable writes on the same device
+    PutLatency(put_latency::PutLatency),
+    /// System calls per put and per get, counted by strace
+    Syscalls(syscalls::Syscalls),
+    /// Instructions per put and per get, counted by valgrind's callgrind
+    Instructions(instructions::Instructions),
+    /// Puts and gets of 50 connections on one server core, and the same for Redis with --redis
+    Throughput(throughput::Throughput),
+}
+
+/// What every benchmark takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The server's binary [default: ostrakon beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+
+    /// Directory on the device to measure; data goes into a directory below it that is removed at the end
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub data: PathBuf,
+
+    /// CPU of the server, and of raw writes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub server_cpu: usize,
+
+    /// CPU of the clients
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub client_cpu: usize,
+
+    /// Bytes of a value
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub value_size: usize,
+
+    /// Print one JSON document instead of tables
+    #[arg(long)]
+    pub json: bool,
+
+    /// More arguments for `ostrakon serve`, after --
+    #[arg(last = true, value_name = "SERVER ARGUMENT")]
+    pub server_arguments: Vec<OsString>,
+}
+
+impl Arguments {
+    /// Runs the benchmark and returns what to print.
+    ///
+    /// # Errors
+    /// A sentence. Everything that was started is stopped, and everything that was made is removed.
+    pub fn run(&self) -> Result<String, String> {
+        let common = self.benchmark.common();
+        let load_before = machine::load_average();
+        let setup = common.prepare()?;
+        let mut report = match &self.benchmark {
+            Benchmark::PutLatency(benchmark) => benchmark.run(&setup),
+            Benchmark::Syscalls(benchmark) => benchmark.run(&setup),
+            Benchmark::Instructions(benchmark) => benchmark.run(&setup),
+            Benchmark::Throughput(benchmark) => benchmark.run(&setup),
+        }?;
+        if let Some(load) = load_before.filter(|load| *load >= 0.5) {
+            report.note(format!(
+                "Other work was going on: the load average was {load:.1} at the start. \
+                 Times are good for nothing then."
+            ));
+        }
+        Ok(if common.json {
+            report.to_json()
+        } else {
+            report.to_string()
+        })
+    }
+}
+
+impl Benchmark {
+    fn common(&self) -> &Common {
+        match self {
+            Benchmark::PutLatency(benchmark) => &benchmark.common,
+            Benchmark::Syscalls(benchmark) => &benchmark.common,
+            Benchmark::Instructions(benchmark) => &benchmark.common,
+            Benchmark::Throughput(benchmark) => &benchmark.common,
+        }
+    }
+}
+
+impl Common {
+    fn prepare(&self) -> Result<Setup, String> {
+        if self.server_cpu == self.client_cpu {
+            return Err(format!(
+                "server and clients would share CPU {}; choose another with --server-cpu or --client-cpu",
+                self.server_cpu
+            ));
+        }
+        let binary = Binary::find(self.binary.as_deref())?;
+        let workspace = Workspace::new(&self.data)?;
+        Ok(Setup {
+            common: self.clone(),
+            binary,
+            workspace,
+        })
+    }
+}
+
+/// What every benchmark works with.
+#[derive(Debug)]
+pub struct Setup {
+    /// As the user wants it.
+    pub common: Common,
+    /// The server's binary.
+    pub binary: Binary,
+    /// Where data goes.
+    pub workspace: Workspace,
+}
+
+impl Setup {
+    /// Starts a fresh server that runs by itself.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_server(&self) -> Result<Server, String> {
+        Server::start(&self.binary, &self.workspace, &self.server_options())
+    }
+
+    /// How servers are started, unless they run under something.
+    pub fn server_options(&self) -> ServerOptions {
+        ServerOptions {
+            cpu: self.common.server_cpu,
+            under: Vec::new(),
+            environment: Vec::new(),
+            arguments: self.common.server_arguments.clone(),
+            ready_within: READY_WITHIN,
+        }
+    }
+
+    /// A report that says what was measured, and where.
+    pub fn report(&self, title: &str) -> Report {
+        let common = &self.common;
+        let mut report = Report::new(title);
+        report.setting("server", self.binary.version());
+        let (server_cpu, client_cpu) = (common.server_cpu, common.client_cpu);
+        report.setting("CPUs", format!("server {server_cpu}, clients {client_cpu}"));
+        report.setting("values", format!("{} bytes", common.value_size));
+        report.setting("data", common.data.display().to_string());
+        report.setting("kernel", machine::kernel_release());
+        if !common.server_arguments.is_empty() {
+            let words: Vec<_> = common
+                .server_arguments
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            report.setting("arguments", words.join(" "));
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+        let arguments =
+            Arguments::parse_from(["ostrakon-bench", "syscalls", "--server-cpu", "3", "--", "--spin"]);
+        let common = arguments.benchmark.common();
+        assert_eq!((common.server_cpu, common.client_cpu), (3, 1));
+        assert_eq!(common.server_arguments, ["--spin"]);
+    }
+
+    #[test]
+    fn one_cpu_for_both_is_refused() {
+        let arguments = Arguments::parse_from(["ostrakon-bench", "syscalls", "--server-cpu", "1"]);
+        assert!(arguments.run().unwrap_err().contains("share CPU 1"));
+    }
+}

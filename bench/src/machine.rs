@@ -1,0 +1,165 @@
+//! What a benchmark asks of the kernel: CPUs, the use of them, file systems, signals.
+//!
+//! Signals end a benchmark in order: Ctrl-C and SIGTERM raise a flag which every loop looks at through
+//! [`check_signals`], so that the guards of processes and directories do their work on the way out.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(_signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Catches SIGINT and SIGTERM from here on; see [`check_signals`].
+pub fn catch_signals() {
+    let handler: extern "C" fn(libc::c_int) = on_signal;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the action is all zeros but for a handler, which only stores to an atomic: that is
+        // allowed in a signal.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as libc::sighandler_t;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Has somebody asked to stop?
+///
+/// # Errors
+/// If so.
+pub fn check_signals() -> Result<(), String> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        return Err("interrupted; nothing was measured to the end".to_owned());
+    }
+    Ok(())
+}
+
+/// Lets the calling thread run on one CPU only.
+///
+/// # Errors
+/// A sentence, if the kernel refuses: the CPU does not exist or is not allowed to this process.
+pub fn pin_thread(cpu: usize) -> Result<(), String> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(format!("there is no CPU {cpu}; CPUs are numbered from 0"));
+    }
+    // SAFETY: the set is plain bits, zero is a valid value of it, and `cpu` is below its size.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!(
+        "cannot run on CPU {cpu}: {error}; choose one of those in the line Cpus_allowed_list of \
+         /proc/self/status"
+    ))
+}
+
+/// CPU time that the calling thread has used, in user and kernel mode.
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one timespec. It cannot fail: the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// CPU time of a whole process, its kernel workers included, in user and kernel mode, in seconds. Its grain
+/// is a kernel tick, mostly 10 ms.
+///
+/// # Errors
+/// A sentence, if the process is gone.
+pub fn process_cpu_seconds(pid: u32) -> Result<f64, String> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let ticks = cpu_ticks(&text)
+        .ok_or_else(|| format!("{path} is not in the form that proc(5) describes: {text}"))?;
+    // SAFETY: a plain question.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(ticks as f64 / ticks_per_second as f64)
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat`. The name before them may hold blanks and brackets, so they are
+/// counted from the last bracket.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(") ")?;
+    let mut fields = behind_name.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let kernel: u64 = fields.next()?.parse().ok()?;
+    Some(user + kernel)
+}
+
+/// Runnable processes on average over the last minute.
+pub fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Release of the running kernel.
+pub fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// Does this existing path lie in memory, where nothing is durable and direct IO is not possible?
+///
+/// # Errors
+/// A sentence, when the path cannot be examined.
+pub fn is_in_memory(path: &Path) -> Result<bool, String> {
+    const RAMFS_MAGIC: u64 = 0x8584_58F6;
+    let name = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| format!("{} holds a zero byte; choose another name", path.display()))?;
+    let mut facts = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `name` is a C string that lives through the call, and `facts` has room for what is written.
+    if unsafe { libc::statfs(name.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(format!(
+            "cannot examine the file system of {}: {error}",
+            path.display()
+        ));
+    }
+    // SAFETY: the call succeeded, so it has filled `facts`.
+    let magic = unsafe { facts.assume_init() }.f_type as u64;
+    Ok(magic == libc::TMPFS_MAGIC as u64 || magic == RAMFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_found_behind_any_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 901 0 0 0 1200 34 0 0 20 0 5 0 100 1000 10";
+        assert_eq!(cpu_ticks(stat), Some(1234));
+        assert_eq!(cpu_ticks("42 (name) S 1 2"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_examined() {
+        assert!(process_cpu_seconds(std::process::id()).unwrap() >= 0.0);
+        assert!(process_cpu_seconds(u32::MAX).is_err());
+        assert_eq!(is_in_memory(Path::new("/dev/shm")), Ok(true));
+        assert!(pin_thread(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn thread_time_grows_with_work() {
+        let before = thread_cpu_time();
+        let mut sum = 0_u64;
+        while thread_cpu_time() == before {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(thread_cpu_time() > before);
+    }
+}

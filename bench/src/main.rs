@@ -1,0 +1,22 @@
+//! The `ostrakon-bench` binary: parses the command line, runs one benchmark, prints its report.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ostrakon_bench::cli::Arguments;
+use ostrakon_bench::machine;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    machine::catch_signals();
+    match arguments.run() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            eprintln!("ostrakon-bench: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests of the log on a disk in memory: its bytes, its writer, and what recovery makes of every way in which
+//! the bytes can be wrong.
+//!
+//! [`harness`] has the machine that crashes and the history that a restart is compared with;
+//! [`memory_disk`] and [`scheduler`] are the two seams below the log.
+
+mod crash;
+mod cut_corrupt;
+mod damage;
+mod flips;
+mod format_bytes;
+mod harness;
+mod memory_disk;
+mod scheduler;
+mod segments;
+mod torn_tail;
+mod writer;

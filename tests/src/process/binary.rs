@@ -1,0 +1,99 @@
+//! Finds the built `ostrakon` binary, and builds it once when it is not there.
+//!
+//! In order: the environment variable `OSTRAKON_BINARY`; `ostrakon` next to the running test or program
+//! (`target/PROFILE/`). A test builds it first, so that it never runs an older binary than the sources: cargo
+//! does nothing when it is fresh.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Names a binary to use instead of building one.
+pub const VARIABLE: &str = "OSTRAKON_BINARY";
+
+static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
+/// The binary for tests: as fresh as the sources, unless the environment names one.
+///
+/// # Panics
+/// With the sentence, when it can't be built.
+pub fn for_tests() -> &'static Path {
+    let built = BUILT.get_or_init(|| match std::env::var_os(VARIABLE) {
+        Some(path) => named(Path::new(&path)),
+        None => build(),
+    });
+    match built {
+        Ok(path) => path,
+        Err(sentence) => panic!("{sentence}"),
+    }
+}
+
+/// The binary `name` next to the running program, for programs of this crate.
+///
+/// # Errors
+/// A sentence that says how to come by one.
+pub fn next_to_this_program(name: &str) -> Result<PathBuf, String> {
+    let path = profile_directory()?.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let path = path.display();
+    Err(format!(
+        "there is no {path}; build it with `cargo build -p {name}`, or name another binary"
+    ))
+}
+
+fn named(path: &Path) -> Result<PathBuf, String> {
+    if path.is_file() {
+        return std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()));
+    }
+    Err(format!("{VARIABLE} names {}, which is no file", path.display()))
+}
+
+/// `target/PROFILE`, where the running program or the tests' `deps` directory lies.
+fn profile_directory() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
+    let directory = program.parent().ok_or("this program lies in no directory")?;
+    Ok(if directory.file_name().is_some_and(|name| name == "deps") {
+        directory.parent().unwrap_or(directory).to_owned()
+    } else {
+        directory.to_owned()
+    })
+}
+
+fn build() -> Result<PathBuf, String> {
+    let profile_directory = profile_directory()?;
+    // Cargo calls the directory of the profiles `dev` and `test` `debug`.
+    let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let target = profile_directory
+        .parent()
+        .ok_or("the build directory has no parent")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--package",
+            "ostrakon",
+            "--profile",
+            profile,
+        ])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .map_err(|error| format!("could not run cargo to build ostrakon: {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("ostrakon does not build ({}):\n{said}", output.status));
+    }
+    let path = profile_directory.join("ostrakon");
+    let is_there = path.is_file();
+    is_there
+        .then(|| path.clone())
+        .ok_or_else(|| format!("cargo built no {}", path.display()))
+}
