@@ -98,7 +98,7 @@ fn more_cores_than_cpus_exchange_everything_too() {
 }
 
 /// glommio parks an executor with runnable tasks when its thread lost the CPU at the wrong moment. Without
-/// the environment's pulse this test hangs in most runs.
+/// the environment's pulse this test hangs in two runs of five.
 #[test]
 fn cores_that_lose_their_cpu_do_not_sleep_over_their_tasks() {
     const SHORT: Duration = Duration::from_secs(2);

@@ -84,7 +84,7 @@ fn the_last_covered_batch_is_corruption_and_the_first_uncovered_one_a_torn_tail(
     );
     assert_eq!(flipped(3).expect("a torn tail"), BatchNumber(3));
     machine.disk.edit(&segment(1), |bytes| {
-        bytes[3 * BLOCK_BYTES..4 * BLOCK_BYTES].fill(0)
+        bytes[3 * BLOCK_BYTES..4 * BLOCK_BYTES].fill(0);
     });
     assert_eq!(
         flipped(1).expect("a torn tail"),

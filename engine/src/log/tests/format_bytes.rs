@@ -136,12 +136,7 @@ fn checksum(parts: &[&[u8]]) -> u32 {
 
 /// Compares a batch with its written form; the checksums, `@` and `#`, are computed here.
 fn assert_bytes(batch: &[u8], expected: &str, directory_at: usize, content_bytes: usize) {
-    let hex_of = |crc: u32| {
-        crc.to_le_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
+    let hex_of = |crc: u32| format!("{:08x}", crc.swap_bytes());
     let records_crc = checksum(&[&batch[80..directory_at]]);
     let header_crc = checksum(&[&batch[8..80], &batch[directory_at..content_bytes]]);
     let expected = expected

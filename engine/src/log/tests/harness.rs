@@ -367,7 +367,7 @@ impl Running {
             .log
             .append_entry(entry.shard, entry.epoch, entry.id, &[front, back]);
         self.log.with_payload(place, |bytes| {
-            assert_eq!(bytes, entry.payload, "readable at once")
+            assert_eq!(bytes, entry.payload, "readable at once");
         });
         self.history.push(entry, place);
     }

@@ -535,13 +535,11 @@ impl MemoryFile {
         poll_fn(|cx| {
             let inner = &mut *self.disk.0.borrow_mut();
             let flight = inner.flights.get_mut(&id).expect("in flight");
-            match flight.ended.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    flight.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(outcome) = flight.ended.take() {
+                return Poll::Ready(outcome);
             }
+            flight.waker = Some(cx.waker().clone());
+            Poll::Pending
         })
         .await
     }

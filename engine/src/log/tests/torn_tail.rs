@@ -189,20 +189,23 @@ fn a_rolled_over_head_is_void_without_the_batch_before_it() {
 
 #[test]
 fn what_was_served_after_a_crash_survives_the_next_one() {
-    // The write reached the device's cache and no further when the process died; recovery reads it there.
-    let mut machine = Machine::new(8);
-    let running = machine.start();
-    machine.disk.hold_writes(true);
-    running.write(0, 50);
-    running.kill();
-    machine.disk.power_loss(false, |_| Fate::Cached);
-    assert_eq!(
-        machine.recover().expect("recovers").entries.len(),
-        1,
-        "and may be answered to a client"
-    );
-    machine.disk.power_loss(false, |_| Fate::Lost);
-    assert_eq!(machine.recover().expect("recovers").entries.len(), 1);
+    // The writes reached the device's cache and no further when the process died; recovery reads them there.
+    // With two entries they are the last batch of a segment and the head of the next.
+    for (segment_blocks, entries) in [(8, 1), (4, 2)] {
+        let mut machine = Machine::new(segment_blocks);
+        let running = machine.start();
+        running.write(0, 50);
+        machine.disk.hold_writes(true);
+        (0..entries).for_each(|_| running.write(0, 50));
+        assert_eq!(machine.disk.in_flight().len(), entries);
+        running.kill();
+        machine.disk.power_loss(false, |_| Fate::Cached);
+        let served = machine.recover().expect("recovers");
+        assert_eq!(served.entries.len(), 2, "and may be answered to a client");
+        assert_eq!(served.chain.segments.len(), entries);
+        machine.disk.power_loss(false, |_| Fate::Lost);
+        assert_eq!(machine.recover().expect("recovers").entries.len(), 2);
+    }
 }
 
 #[test]
