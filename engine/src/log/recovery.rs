@@ -116,8 +116,6 @@ pub struct LogChain {
     pub last_batch: BatchNumber,
     /// Above every segment file that exists.
     pub next_sequence: SegmentSequence,
-    /// A segment behind the chain that is zero from end to end: it was made ready and never written to.
-    pub blank: Option<SegmentSequence>,
     /// True when it ends with the seal of a clean shutdown.
     pub sealed: bool,
     /// Per shard.
@@ -200,7 +198,6 @@ pub async fn scan(
         segments: Vec::new(),
         last_batch: BatchNumber(0),
         next_sequence: SegmentSequence(next),
-        blank: None,
         sealed: false,
         shards: BTreeMap::new(),
         cut: None,
@@ -219,7 +216,6 @@ pub async fn scan(
     };
     scan.read_heads().await?;
     scan.follow().await?;
-    scan.find_blank().await?;
     Ok(scan.chain)
 }
 
@@ -563,34 +559,6 @@ impl Scan<'_> {
             }
         }
         Ok(false)
-    }
-
-    /// Looks for a segment that was made ready and never written to, for the log to go on in. Only the blank
-    /// ones at the very end will do: until a void segment is removed, the next start would take it for the
-    /// continuation of a new one with a lower number.
-    async fn find_blank(&mut self) -> Result<(), LogError> {
-        let last = self
-            .chain
-            .segments
-            .last()
-            .map_or(SegmentSequence(0), |last| last.sequence);
-        for found in self
-            .files
-            .iter()
-            .rev()
-            .take_while(|found| found.sequence > last && found.head.is_none())
-        {
-            let segment = read_whole(self.disk, &found.path, self.options.segment_bytes).await?;
-            if segment
-                .bytes()
-                .chunks(BLOCK_BYTES)
-                .any(|block| *block != [0; BLOCK_BYTES])
-            {
-                break;
-            }
-            self.chain.blank = Some(found.sequence);
-        }
-        Ok(())
     }
 
     /// Every intact header of a file from an offset on, whatever lies between them.

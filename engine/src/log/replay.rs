@@ -57,8 +57,9 @@ pub async fn replay(
     Ok(())
 }
 
-/// Removes the segment files of a log that its chain does not hold. Call it once the log goes on in a newer
-/// segment that is durable.
+/// Removes the segment files of a log that its chain does not hold. Nothing in them was acknowledged, so it
+/// may be cut off anywhere. One that was made ready and is still blank goes too: a write that a killed process
+/// left in flight may yet reach it.
 ///
 /// # Errors
 /// IO errors of the removal.
@@ -71,7 +72,7 @@ pub async fn remove_void_segments(disk: &dyn Disk, data: &Path, chain: &LogChain
             continue;
         };
         let in_chain = chain.segments.iter().any(|segment| segment.sequence == sequence);
-        if sequence < chain.next_sequence && !in_chain && chain.blank != Some(sequence) {
+        if sequence < chain.next_sequence && !in_chain {
             disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
             removed = true;
         }

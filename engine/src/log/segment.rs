@@ -86,25 +86,6 @@ impl PrepareError {
     }
 }
 
-/// Opens a segment that an earlier start made ready and never wrote to.
-pub(super) async fn reuse_segment(
-    disk: &dyn Disk,
-    directory: &Path,
-    sequence: SegmentSequence,
-) -> Result<Segment, PrepareError> {
-    let path = segment_path(directory, sequence);
-    let failed = |source| PrepareError::of("open segment", &path, source);
-    // The start that made it may have ended between the rename and the sync of the directory.
-    disk.sync_dir(directory).await.map_err(failed)?;
-    let file = disk.open(&path, OpenMode::WriteDurable).await.map_err(failed)?;
-    Ok(Segment {
-        sequence,
-        path,
-        file,
-        used_bytes: 0,
-    })
-}
-
 /// Makes a segment and opens it for durable writes, if `reserve_bytes` stay free beside it.
 pub(super) async fn prepare_segment(
     disk: &dyn Disk,

@@ -13,7 +13,7 @@ use super::batch::{BatchId, EntryPlace, payload_at};
 use super::format::{
     BatchNumber, BootNumber, DirectoryEntry, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
 };
-use super::segment::{PrepareError, create_log_directory, prepare_segment, reuse_segment};
+use super::segment::{PrepareError, create_log_directory, prepare_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
@@ -105,9 +105,8 @@ struct Shared {
 
 impl Log {
     /// Opens a log that continues after what recovery found: segment `predecessor` up to batch `last`
-    /// (both zero for a new log). `next_sequence` is above every segment file that exists; `blank` is one of
-    /// zeros to go on in. The first batch, the head, is written when [`Log::start`] is called, with the shard
-    /// states set until then.
+    /// (both zero for a new log). `next_sequence` is above every segment file that exists. The first batch, the
+    /// head, is written when [`Log::start`] is called, with the shard states set until then.
     ///
     /// # Errors
     /// When the directory or the first segment can't be made.
@@ -117,25 +116,19 @@ impl Log {
         predecessor: SegmentSequence,
         last: BatchNumber,
         next_sequence: SegmentSequence,
-        blank: Option<SegmentSequence>,
     ) -> Result<Log, LogError> {
         let (disk, tasks, clock) = env;
         let directory = create_log_directory(&*disk, &config.data, config.log).await?;
-        let made = match blank {
-            Some(blank) => reuse_segment(&*disk, &directory, blank).await,
-            // A node that fills its disk must be able to start again: the reserve is for this segment.
-            None => {
-                prepare_segment(
-                    &*disk,
-                    &*tasks,
-                    &directory,
-                    next_sequence,
-                    config.segment_bytes,
-                    0,
-                )
-                .await
-            }
-        };
+        // A node that fills its disk must be able to start again: the reserve is for this segment.
+        let made = prepare_segment(
+            &*disk,
+            &*tasks,
+            &directory,
+            next_sequence,
+            config.segment_bytes,
+            0,
+        )
+        .await;
         let current = match made {
             Ok(segment) => segment,
             Err(PrepareError::Failed(error)) => return Err(error),

@@ -264,7 +264,8 @@ pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
         ),
         Refusal::DiskFull => (
             ErrorCode::DiskFull,
-            "the file system has no room for the log; free some space, writes resume by themselves",
+            "no further log segment can be made, for lack of disk space as a rule; free some, writes resume by \
+             themselves",
             1000,
         ),
         Refusal::CoreFailed => (

@@ -13,7 +13,7 @@ use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
 use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
-    remove_void, scan_logs, take_over,
+    scan_logs, take_over,
 };
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
@@ -272,7 +272,6 @@ async fn recover_core(
     if let Some(sentence) = failure.borrow().clone() {
         return Err(sentence);
     }
-    remove_void(env, &config.options.data, &assignment).await?;
     {
         let mut core = core.borrow_mut();
         core.begin_turn();

@@ -344,6 +344,7 @@ pub(super) async fn recover(
     let own = LogId(u32::from(env.core.0));
     let identity = assignment.identity;
     let shards = replay_shards(env, options, &assignment).await?;
+    remove_void(env, &options.data, &assignment).await?;
     let log = open_log(env, options, &assignment).await?;
     let mut hlc = Hlc::default();
     let mut replicas: Vec<Option<ShardReplica>> = (0..assignment.homes.len()).map(|_| None).collect();
@@ -398,8 +399,7 @@ async fn open_log(
         .map_or(SegmentSequence(0), |segment| segment.sequence);
     let last = chain.map(|chain| chain.last_batch).unwrap_or_default();
     let next = chain.map_or(SegmentSequence(1), |chain| chain.next_sequence);
-    let blank = chain.and_then(|chain| chain.blank);
-    Log::open(config, seams, predecessor, last, next, blank)
+    Log::open(config, seams, predecessor, last, next)
         .await
         .map_err(|error| error.to_string())
 }
@@ -564,11 +564,7 @@ async fn remove_freed(env: &Env<CoreBatch>, parent: &Path) -> std::io::Result<()
 }
 
 /// Removes segments of this core's log that its chain does not hold.
-pub(super) async fn remove_void(
-    env: &Env<CoreBatch>,
-    data: &Path,
-    assignment: &Assignment,
-) -> Result<(), String> {
+async fn remove_void(env: &Env<CoreBatch>, data: &Path, assignment: &Assignment) -> Result<(), String> {
     let own = LogId(u32::from(env.core.0));
     if let Some(chain) = assignment.chains.iter().find(|chain| chain.log == own) {
         remove_void_segments(&*env.disk, data, chain)

@@ -93,7 +93,8 @@ impl fmt::Display for Error {
             }
             Error::UnknownOutcome { cause } => write!(
                 formatter,
-                "the write was sent but may or may not have been applied: {cause}; a later read may still miss it; repeat it only under a condition on the version you know"
+                "the write was sent but may or may not have been applied: {cause}; a later read may still miss it; \
+                 repeat it only under a condition on the version you know"
             ),
             Error::Lost { source } => write!(formatter, "the connection was lost: {source}; connect again"),
             Error::Timeout { after_ms } => write!(

@@ -77,7 +77,7 @@ fn cuts_everything_when_the_first_head_is_damaged() {
 }
 
 #[test]
-fn a_segment_of_zeros_before_void_ones_is_not_gone_on_in() {
+fn a_segment_of_zeros_before_void_ones_is_void_too() {
     // The void ones keep their intact heads until they are removed. A start between the two must not take them
     // for the continuation of a new segment with a lower number.
     let mut machine = sealed();

@@ -253,7 +253,6 @@ impl Machine {
             predecessor,
             found.chain.last_batch,
             found.chain.next_sequence,
-            found.chain.blank,
         ))?;
         let log = log.expect("opens");
         for shard in 0..SHARDS {

@@ -308,7 +308,6 @@ fn a_log_opens_within_the_reserve_but_not_on_a_full_disk() {
             SegmentSequence(0),
             BatchNumber(0),
             SegmentSequence(1),
-            None,
         ));
         opened.expect("not frozen").map(drop)
     };

@@ -16,7 +16,8 @@ use super::machine::bytes;
 /// The unit in which a node writes; a device or file system with a coarser unit can't be used.
 pub const WRITE_UNIT_BYTES: usize = 4096;
 
-/// One log segment for each of some cores: with less than this no node can start.
+/// With less than this a new node has no room for the first log segments of some cores. No reason to refuse: a
+/// node that filled its disk must be able to start again, and says itself when it can't.
 const SPACE_MIN_BYTES: u64 = 256 << 20;
 
 /// Below this a node under load fills the disk soon.
@@ -332,9 +333,12 @@ fn space(facts: &DataDirectoryFacts) -> Check {
         facts.probed.display()
     );
     if free < SPACE_MIN_BYTES {
-        return Check::error(
+        return Check::warning(
             NAME,
-            format!("{finding}; at least {} is needed", bytes(SPACE_MIN_BYTES)),
+            format!(
+                "{finding}; writes are refused with less than {}",
+                bytes(SPACE_MIN_BYTES)
+            ),
             fix,
         );
     }

@@ -142,7 +142,12 @@ fn space_runs_out_in_two_steps() {
         ..facts()
     };
     assert_one(&left(3 * GIB), "disk space", Status::Warning, &["3.0 GiB free"]);
-    assert_one(&left(GIB / 8), "disk space", Status::Error, &["128.0 MiB free"]);
+    assert_one(
+        &left(GIB / 8),
+        "disk space",
+        Status::Warning,
+        &["128.0 MiB free", "writes are refused"],
+    );
     assert_one(
         &DataDirectoryFacts {
             space_bytes: None,

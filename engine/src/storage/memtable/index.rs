@@ -13,8 +13,8 @@
 //! 3. A segment that is 15/16 full although it is not its turn (hashes are not that even) doubles by itself.
 //!
 //! Splitting and doubling move slots without looking at keys, since a slot holds all the hash that is used, and
-//! one insert moves at most one segment: less than a tenth of a millisecond, whatever the size of the table. A plain table of
-//! a million keys would stand still for milliseconds; an incremental copy between two tables would make each
+//! one insert moves at most one segment: less than a tenth of a millisecond, whatever the size of the table. A
+//! plain table of a million keys would stand still for milliseconds; an incremental copy would make each
 //! lookup look at both, and hold both. With linear hashing the size is a function of the number of keys alone,
 //! which makes [`charged_bytes`](Index::charged_bytes) exact enough for admission.
 //!
