@@ -95,7 +95,8 @@ pub trait Disk {
     fn list<'a>(&'a self, directory: &'a Path) -> IoFuture<'a, Vec<DirEntry>>;
     /// Creates a directory; no error if it exists. The parent must exist.
     fn create_dir<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()>;
-    /// Renames a file within the data directory, replacing `to`.
+    /// Renames a file or directory within the data directory. A file replaces `to`; a directory needs `to` to be
+    /// absent or an empty directory.
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()>;
     /// Removes a file.
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()>;

@@ -122,8 +122,6 @@ pub struct LogChain {
     pub shards: BTreeMap<ShardId, ShardFound>,
     /// What was cut off.
     pub cut: Option<CutTail>,
-    /// Bytes of valid batches.
-    pub valid_bytes: u64,
     /// Cluster and shard count as the newest head has them.
     pub head: Option<SegmentHead>,
 }
@@ -201,7 +199,6 @@ pub async fn scan(
         sealed: false,
         shards: BTreeMap::new(),
         cut: None,
-        valid_bytes: 0,
         head: None,
     };
     let mut scan = Scan {
@@ -429,7 +426,6 @@ impl Scan<'_> {
                 sequence,
                 end_offset: offset,
             });
-            self.chain.valid_bytes += offset;
             self.chain.head = Some(head);
         }
         Ok(stop)

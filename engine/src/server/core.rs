@@ -216,20 +216,20 @@ impl Core {
 pub(super) struct CoreSink {
     pub(super) core: SharedCore,
     pub(super) failed: LogFailedHandler,
-    /// Raised once when the first batch, the head with all hard states, is durable.
-    pub(super) head_durable: Rc<Notify>,
+    /// Raised with every durable batch, and when the log fails: the start waits for the first ones.
+    pub(super) progress: Rc<Notify>,
 }
 
 impl DurableSink for CoreSink {
     fn batch_durable(&self, batch: &DurableBatch<'_>) {
         self.core.borrow_mut().batch_durable(batch);
-        self.head_durable.notify();
+        self.progress.notify();
     }
 
     fn log_failed(&self, error: &LogError) {
         (self.failed)(error);
         self.core.borrow_mut().log_failed();
-        self.head_durable.notify();
+        self.progress.notify();
     }
 }
 

@@ -139,11 +139,7 @@ impl Core {
     ) {
         self.next_scan += 1;
         let scan = ScanId(self.next_scan);
-        let asker = Asker {
-            core: from,
-            gather,
-            scan,
-        };
+        let asker = Asker { core: from, gather };
         match self.host.prepare_scan(snapshot, scan) {
             Ok(waiting) => {
                 self.pending_scans.insert(

@@ -12,8 +12,8 @@ use ostrakon_wire::routing::ShardId;
 use super::startup::StartMessage;
 use super::status::CoreStatus;
 use crate::env::DetachedConnection;
+use crate::shard::Refusal;
 use crate::shard::scan::{ScanPage, ScanRange};
-use crate::shard::{Refusal, ScanId};
 
 /// All messages from one core to another since the last batch.
 #[derive(Default)]
@@ -105,6 +105,4 @@ pub struct Asker {
     pub core: crate::env::CoreId,
     /// Its number there.
     pub gather: GatherId,
-    /// The scan's number here.
-    pub scan: ScanId,
 }

@@ -252,11 +252,11 @@ async fn recover_core(
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
     let core: SharedCore = Rc::new(RefCell::new(Core::new(env.clone(), identity, owners, host)));
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
-    let head_durable = Rc::new(Notify::default());
+    let progress = Rc::new(Notify::default());
     let sink = CoreSink {
         core: Rc::clone(&core),
         failed: log_failed_handler(env, config, &failure),
-        head_durable: Rc::clone(&head_durable),
+        progress: Rc::clone(&progress),
     };
     log.start(Rc::new(sink));
     *opened = Some(log.clone());
@@ -281,7 +281,7 @@ async fn recover_core(
         if let Some(sentence) = failure.borrow().clone() {
             return Err(sentence);
         }
-        head_durable.notified().await;
+        progress.notified().await;
     }
     Ok((core, log, recovered.entries))
 }

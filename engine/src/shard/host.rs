@@ -127,13 +127,6 @@ impl ShardHost {
         self.replicas.iter().flatten().all(ShardReplica::may_serve)
     }
 
-    /// Hints that a key of this hash will be looked up.
-    pub fn prefetch(&self, shard: ShardId, hash: u64) {
-        if let Some(replica) = &self.replicas[shard.0 as usize] {
-            replica.prefetch(hash);
-        }
-    }
-
     /// The newest version of a key of one of this core's shards.
     ///
     /// # Errors

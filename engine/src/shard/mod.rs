@@ -38,7 +38,8 @@ pub struct Ticket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScanId(pub u64);
 
-/// Why a request is not carried out. Nothing of it was done.
+/// Why a request is not carried out. Nothing of it was done, unless [`Refusal::CoreFailed`] ends a write that was
+/// under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A queue is full: try again soon.

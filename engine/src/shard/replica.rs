@@ -300,11 +300,6 @@ impl ShardReplica {
         self.memtable.newest(hash, key)
     }
 
-    /// Hints that `hash` will be looked up.
-    pub fn prefetch(&self, hash: u64) {
-        self.memtable.prefetch(hash);
-    }
-
     /// The memtable, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.
     pub fn memtable(&self) -> &Memtable {
         &self.memtable
