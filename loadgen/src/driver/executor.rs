@@ -95,7 +95,9 @@ async fn read_until_over(
         if count == 0 {
             return Err(ConnectionEnd::Lost("the node closed a connection".to_owned()));
         }
-        if let Some(wake_at) = take_in(&mut connection.borrow_mut(), &mut thread.borrow_mut(), count)? {
+        let wake_at = take_in(&mut connection.borrow_mut(), &mut thread.borrow_mut(), count)?;
+        // A spawned task runs at once, so nothing may be borrowed here.
+        if let Some(wake_at) = wake_at {
             glommio::spawn_local(unpark_at(wake_at, Rc::clone(connection), Rc::clone(thread))).detach();
         }
         glommio::yield_if_needed().await;
