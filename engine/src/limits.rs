@@ -7,16 +7,24 @@ use ostrakon_wire::limits::{
 
 /// Default size in bytes of a log segment.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
-/// Smallest segment: a head, the largest batch, and room for some more.
-pub const SEGMENT_BYTES_MIN: u64 = 24 << 20;
+/// Smallest segment: the largest head, and what may be queued with segments of this size.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Largest segment; recovery holds one in memory per core.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A batch that has reached this size in bytes takes no more records (a single larger record travels alone).
+/// See [`batch_target_bytes`] for small segments.
 pub const BATCH_TARGET_BYTES: usize = 1 << 20;
 /// Smallest allocation in bytes of a batch buffer.
 pub const BATCH_START_BYTES: usize = 8 << 10;
-/// Bytes of records that may wait for the log of one core, beyond which writes get `Busy`.
+/// Bytes of records that may wait for the log of one core; writes get `Busy` from half of it on. See
+/// [`log_queue_bytes_max`] for small segments.
 pub const LOG_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Payload of the largest entry in bytes. See [`payload_bytes_max`] for small segments.
+pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 64;
+/// Bytes of the last segment that a full disk leaves to entries which no client asks for (timestamp ceilings).
+pub const SEGMENT_RESERVE_BYTES: u64 = 64 << 10;
+/// A core's memory budget is kept free to one part of this many for deletes.
+pub const DELETE_RESERVE_PARTS: usize = 32;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;
 /// Bytes that must stay free on the file system after a new segment was allocated.
@@ -59,12 +67,47 @@ pub const CEILING_AHEAD_US: u64 = 3_000_000;
 /// Milliseconds that a shutdown waits for requests under way.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 
+/// [`BATCH_TARGET_BYTES`] for segments of this many bytes.
+pub const fn batch_target_bytes(segment_bytes: u64) -> usize {
+    at_most(segment_bytes / 8, BATCH_TARGET_BYTES)
+}
+
+/// [`LOG_QUEUE_BYTES_MAX`] for segments of this many bytes.
+pub const fn log_queue_bytes_max(segment_bytes: u64) -> usize {
+    at_most(segment_bytes / 2, LOG_QUEUE_BYTES_MAX)
+}
+
+/// [`PAYLOAD_BYTES_MAX`] for segments of this many bytes: an entry fits into the queue when that is half full.
+pub const fn payload_bytes_max(segment_bytes: u64) -> usize {
+    at_most(segment_bytes / 4 - 256, PAYLOAD_BYTES_MAX)
+}
+
+const fn at_most(bytes: u64, bound_bytes: usize) -> usize {
+    if bytes < bound_bytes as u64 {
+        bytes as usize
+    } else {
+        bound_bytes
+    }
+}
+
+/// Bytes of a segment's head with the states of this many shards, generously.
+const fn head_bytes(shards: u32) -> u64 {
+    8192 + 96 * shards as u64
+}
+
 const _: () =
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
 const _: () = assert!(REQUEST_BODY_BYTES_MAX <= BODY_BYTES_MAX);
-const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + (1 << 20) <= LOG_QUEUE_BYTES_MAX);
+const _: () = assert!(REQUEST_BODY_BYTES_MAX >= PAYLOAD_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX * 3 / 2 <= LOG_QUEUE_BYTES_MAX);
 // When the file system fills up, what is queued still fits into the segment that was begun last.
-const _: () = assert!(LOG_QUEUE_BYTES_MAX as u64 + (4 << 20) <= SEGMENT_BYTES_MIN);
+const _: () = assert!(
+    head_bytes(SHARDS_MAX) + log_queue_bytes_max(SEGMENT_BYTES_MIN) as u64 + SEGMENT_RESERVE_BYTES
+        <= SEGMENT_BYTES_MIN
+);
+// The largest value goes through the log with segments of the default size.
+const _: () = assert!(payload_bytes_max(SEGMENT_BYTES_DEFAULT) == PAYLOAD_BYTES_MAX);
+const _: () = assert!(batch_target_bytes(SEGMENT_BYTES_MIN) >= BATCH_START_BYTES);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + VALUE_BYTES_MAX + KEY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(BATCH_START_BYTES <= BATCH_TARGET_BYTES && BATCH_TARGET_BYTES < LOG_QUEUE_BYTES_MAX);
 const _: () = assert!(CONNECTION_IN_FLIGHT_MAX as usize <= OUTBOX_REQUESTS_MAX);

@@ -18,7 +18,8 @@ use std::thread;
 use ostrakon::env::Env;
 use ostrakon::env::tasks::yield_now;
 use support::{
-    ANY_PORT, accept, client, is_closed, on_a_thread, open_descriptors, poll_once, receive, run, until,
+    ANY_PORT, accept, client, is_closed, on_a_thread, open_descriptors, park_once, poll_once, receive, run,
+    until,
 };
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -69,8 +70,8 @@ fn a_closed_listener_refuses_and_stays_silent() {
         let address = listener.local_address();
         drop(client(address));
         accept(&*listener).await.unwrap();
-        // The accept waits in the ring now.
-        env.tasks.sleep(std::time::Duration::from_millis(5)).await;
+        // The accept waits in the ring then.
+        park_once(&env).await;
         listener.close();
         listener.close();
         assert!(TcpStream::connect(address).is_err(), "nobody listens");
@@ -104,7 +105,10 @@ fn closing_ends_the_connections_that_nobody_took() {
             open_descriptors() >= before + 1 + 300 + 128
         })
         .await;
-        env.tasks.sleep(std::time::Duration::from_millis(20)).await;
+        // A listener that went on accepting would do so whenever the core parks.
+        for _ in 0..10 {
+            park_once(&env).await;
+        }
         assert_eq!(open_descriptors(), before + 1 + 300 + 128);
         let taken = accept(&*listener).await.unwrap();
         listener.close();

@@ -13,18 +13,28 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
 
 use ostrakon::env::local::Notify;
 use ostrakon::env::network::DetachedConnection;
 use ostrakon::env::tasks::yield_now;
 use ostrakon::env::{Connection, Env, Priority};
 use support::{
-    ANY_PORT, accept, client, echo, is_closed, on_a_thread, poll_once, receive, round_trip, run, send, until,
+    ANY_PORT, accept, client, counting_waits, echo, is_closed, on_a_thread, park_once, poll_once, receive,
+    round_trip, run, send, until,
 };
+
+/// Remembers that it was woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 #[test]
 fn many_clients_are_echoed_on_one_core() {
@@ -89,6 +99,7 @@ fn shutdown_ends_a_pending_receive_and_a_pending_send() {
         let mut stream = client(listener.local_address());
         let connection = accept(&*listener).await.unwrap();
         let ends = Rc::new(RefCell::new(Vec::new()));
+        let [receive_waits, send_waits] = [(); 2].map(|()| Rc::new(Cell::new(0)));
         {
             let (connection, ends) = (Rc::clone(&connection), Rc::clone(&ends));
             let task = async move {
@@ -96,6 +107,7 @@ fn shutdown_ends_a_pending_receive_and_a_pending_send() {
                 assert!(received.is_empty());
                 ends.borrow_mut().push("receive");
             };
+            let task = counting_waits(Rc::clone(&receive_waits), task);
             env.tasks.spawn(Priority::Foreground, Box::pin(task));
         }
         {
@@ -105,10 +117,14 @@ fn shutdown_ends_a_pending_receive_and_a_pending_send() {
                 assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
                 ends.borrow_mut().push("send");
             };
+            let task = counting_waits(Rc::clone(&send_waits), task);
             env.tasks.spawn(Priority::Foreground, Box::pin(task));
         }
-        // Both tasks are waiting once the core has nothing else to do.
-        env.tasks.sleep(Duration::from_millis(20)).await;
+        until(&env, "both tasks wait", || {
+            receive_waits.get() > 0 && send_waits.get() > 0
+        })
+        .await;
+        park_once(&env).await;
         assert!(ends.borrow().is_empty());
         connection.shutdown();
         connection.shutdown();
@@ -143,15 +159,18 @@ fn a_receive_sees_the_peer_close_and_a_callback_may_shut_down() {
         let mut other = client(listener.local_address());
         let other_connection = accept(&*listener).await.unwrap();
         other.write_all(b"nested").unwrap();
-        assert!(
-            poll_once(|cx| other_connection.poll_recv(cx, &mut |_| {}))
-                .await
-                .is_none()
-        );
-        env.tasks.sleep(Duration::from_millis(5)).await;
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut inner = Context::from_waker(&waker);
+        let early = other_connection.poll_recv(&mut inner, &mut |_| {});
+        assert!(early.is_pending());
+        until(&env, "the nested receive can go on", || {
+            woken.0.load(Ordering::SeqCst)
+        })
+        .await;
         // While bytes are lent, the callback receives on another connection and ends its own.
         let received = poll_fn(|cx| {
-            let mut inner = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut inner = Context::from_waker(Waker::noop());
             first.poll_recv(cx, &mut |bytes| {
                 assert_eq!(bytes, b"bye");
                 let nested = other_connection.poll_recv(&mut inner, &mut |bytes| second.set(bytes.len()));
@@ -267,8 +286,11 @@ fn detach_wakes_a_pending_receive() {
             assert!(receive(&*waiting).await.unwrap().is_empty());
             end.set(true);
         };
+        let waits = Rc::new(Cell::new(0));
+        let task = counting_waits(Rc::clone(&waits), task);
         env.tasks.spawn(Priority::Foreground, Box::pin(task));
-        env.tasks.sleep(Duration::from_millis(5)).await;
+        until(&env, "the task waits", || waits.get() > 0).await;
+        park_once(&env).await;
         let detached = connection.detach().unwrap();
         until(&env, "the receive has ended", || ended.get()).await;
         drop(detached);

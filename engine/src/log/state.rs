@@ -23,11 +23,14 @@ use super::format::{
 use super::segment::Segment;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
-use crate::limits::{BATCH_TARGET_BYTES, LOG_QUEUE_BYTES_MAX, LOG_WRITES_IN_FLIGHT};
+use crate::limits::{LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max};
 
 /// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
 /// each segment keeps room for it.
 const SEAL_BYTES: u64 = BLOCK_BYTES as u64;
+
+/// More than a batch of two records takes beside their payloads.
+const BATCH_OVERHEAD_BYTES: usize = 512;
 
 /// One write for a writer task.
 pub(super) struct WriteJob {
@@ -131,7 +134,26 @@ impl LogState {
 
     /// True when a client's write must be refused with `Busy`.
     pub(super) fn is_backlogged(&self) -> bool {
-        self.backlog_bytes() >= LOG_QUEUE_BYTES_MAX / 2
+        self.backlog_bytes() >= log_queue_bytes_max(self.config.segment_bytes) / 2
+    }
+
+    /// True while records of this many payload bytes in all are sure to find room: always, unless the disk is
+    /// full; then in the segment in use, of which `kept_bytes` are to stay free.
+    pub(super) fn has_room(&self, payload_bytes: usize, kept_bytes: u64) -> bool {
+        if !self.disk_full || self.ready.is_some() {
+            return true;
+        }
+        let waiting = self.queued.iter().chain(self.filling.as_ref());
+        let waiting_bytes: usize = waiting.map(BatchBuilder::disk_bytes).sum();
+        // They may begin a batch of their own.
+        let new_bytes = (payload_bytes + BATCH_OVERHEAD_BYTES).next_multiple_of(BLOCK_BYTES);
+        self.current.used_bytes + (waiting_bytes + new_bytes) as u64 + SEAL_BYTES + kept_bytes
+            <= self.config.segment_bytes
+    }
+
+    /// As [`LogState::has_room`], leaving the reserve for what must go on when deletes no longer can.
+    pub(super) fn has_room_for_deletes(&self, payload_bytes: usize) -> bool {
+        self.has_room(payload_bytes, SEGMENT_RESERVE_BYTES)
     }
 
     /// Appends a record to the batch being filled.
@@ -145,8 +167,9 @@ impl LogState {
         payload: &[&[u8]],
     ) -> EntryPlace {
         let payload_bytes = payload.iter().map(|part| part.len()).sum::<usize>();
+        let target_bytes = batch_target_bytes(self.config.segment_bytes);
         if let Some(full) = self.filling.take_if(|filling| {
-            filling.records_bytes() > 0 && filling.records_bytes() + payload_bytes > BATCH_TARGET_BYTES
+            filling.records_bytes() > 0 && filling.records_bytes() + payload_bytes > target_bytes
         }) {
             self.queued_bytes += full.records_bytes();
             self.queued.push_back(full);

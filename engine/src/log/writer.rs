@@ -17,7 +17,7 @@ use super::segment::{PrepareError, create_log_directory, prepare_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
-use crate::limits::{DISK_RESERVE_BYTES, LOG_WRITES_IN_FLIGHT};
+use crate::limits::{DISK_RESERVE_BYTES, LOG_WRITES_IN_FLIGHT, payload_bytes_max};
 
 /// How often a full disk is looked at again.
 const DISK_FULL_RETRY: Duration = Duration::from_millis(250);
@@ -90,6 +90,7 @@ pub struct Log(Rc<Shared>);
 struct Shared {
     state: RefCell<LogState>,
     directory: PathBuf,
+    payload_bytes_max: usize,
     disk: Rc<dyn Disk>,
     tasks: Rc<dyn Tasks>,
     clock: Rc<dyn Clock>,
@@ -144,6 +145,7 @@ impl Log {
             }
         };
         let shared = Shared {
+            payload_bytes_max: payload_bytes_max(config.segment_bytes),
             state: RefCell::new(LogState::new(config, current, predecessor, last)),
             directory,
             disk,
@@ -218,7 +220,23 @@ impl Log {
         self.0.state.borrow().is_backlogged()
     }
 
-    /// True while no further segment can be made, for lack of room as a rule: client writes get `DiskFull`.
+    /// Payload of the largest entry in bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.0.payload_bytes_max
+    }
+
+    /// True when an entry of this payload that no client asks for is sure to find room. It is not when the
+    /// disk is full and the segment in use, too.
+    pub fn has_room(&self, payload_bytes: usize) -> bool {
+        self.0.state.borrow().has_room(payload_bytes, 0)
+    }
+
+    /// True when a delete of this payload is sure to find room; deletes stop before [`Log::has_room`] does.
+    pub fn has_room_for_delete(&self, payload_bytes: usize) -> bool {
+        self.0.state.borrow().has_room_for_deletes(payload_bytes)
+    }
+
+    /// True while no further segment can be made, for lack of room as a rule: puts get `DiskFull`.
     /// What is queued goes into the current segment as far as it fits, the rest waits for room.
     pub fn is_disk_full(&self) -> bool {
         self.0.state.borrow().disk_full

@@ -15,19 +15,38 @@ use super::status::CoreCounters;
 use crate::env::CoreId;
 use crate::shard::{Completions, Refusal, ScanId, Ticket};
 
-/// The parts of a core that answering needs, apart from its shards.
-pub(super) struct Answers<'a> {
-    pub(super) core: CoreId,
+/// Where a core's answers go, apart from its shards: shards complete requests into it.
+pub(super) struct Answers {
+    core: CoreId,
+    /// Monotonic time of the current turn, in nanoseconds.
     pub(super) turn_ns: u64,
+    /// The core's clock when the answers under way began; above every version in them.
     pub(super) timestamp: Timestamp,
-    pub(super) connections: &'a mut Connections,
-    pub(super) outboxes: &'a mut [Outbox],
-    pub(super) encoder: &'a mut Encoder,
-    pub(super) counters: &'a mut CoreCounters,
-    pub(super) pending_scans: &'a mut BTreeMap<ScanId, PendingScan>,
+    /// The core's connections.
+    pub(super) connections: Connections,
+    /// Messages to each core; the one towards itself stays empty.
+    pub(super) outboxes: Vec<Outbox>,
+    pub(super) encoder: Encoder,
+    pub(super) counters: CoreCounters,
+    /// Scans that wait for this core's shards.
+    pub(super) pending_scans: BTreeMap<ScanId, PendingScan>,
 }
 
-impl Answers<'_> {
+impl Answers {
+    /// For a core, one of `cores`, without connections.
+    pub(super) fn new(core: CoreId, cores: u16) -> Answers {
+        Answers {
+            core,
+            turn_ns: 0,
+            timestamp: Timestamp::ZERO,
+            connections: Connections::default(),
+            outboxes: (0..cores).map(|_| Outbox::default()).collect(),
+            encoder: Encoder::new(),
+            counters: CoreCounters::new(),
+            pending_scans: BTreeMap::new(),
+        }
+    }
+
     /// Sends the frame that `encode` appends to whoever holds the ticket.
     pub(super) fn answer(
         &mut self,
@@ -42,7 +61,7 @@ impl Answers<'_> {
             }
             // The client may be gone; then there is nobody to tell.
             if let Some(out) = self.connections.answer(ticket.connection) {
-                encode(self.encoder, out);
+                encode(&mut self.encoder, out);
             }
         } else {
             let response = ForwardedResponse {
@@ -52,7 +71,7 @@ impl Answers<'_> {
                 is_write,
                 frame: 0..0,
             };
-            let encoder = &mut *self.encoder;
+            let encoder = &mut self.encoder;
             self.outboxes[ticket.gateway.index()].response(response, |out| encode(encoder, out));
         }
     }
@@ -74,7 +93,7 @@ impl Answers<'_> {
     }
 }
 
-impl Completions for Answers<'_> {
+impl Completions for Answers {
     fn written(&mut self, ticket: Ticket, applied: bool, version: Timestamp) {
         let timestamp = self.timestamp.0;
         self.answer(ticket, true, |encoder, out| {
@@ -91,18 +110,10 @@ impl Completions for Answers<'_> {
 }
 
 impl Core {
-    /// The parts that answering needs.
-    pub(super) fn answers(&mut self) -> Answers<'_> {
-        Answers {
-            core: self.env.core,
-            turn_ns: self.turn_ns,
-            timestamp: self.host.hlc().peek(),
-            connections: &mut self.connections,
-            outboxes: &mut self.outboxes,
-            encoder: &mut self.encoder,
-            counters: &mut self.counters,
-            pending_scans: &mut self.pending_scans,
-        }
+    /// For answers that carry the core's clock as it is now.
+    pub(super) fn answers(&mut self) -> &mut Answers {
+        self.answers.timestamp = self.host.hlc().peek();
+        &mut self.answers
     }
 
     /// Answers that a request was refused.
@@ -116,9 +127,10 @@ impl Core {
     /// is dropped in favour of `Busy`: nothing is lost by it.
     pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &[u8]) {
         if response.is_write {
-            self.counters
-                .write_answered(self.turn_ns.saturating_sub(response.received_ns));
-        } else if self.connections.is_full(response.connection) {
+            self.answers
+                .counters
+                .write_answered(self.answers.turn_ns.saturating_sub(response.received_ns));
+        } else if self.answers.connections.is_full(response.connection) {
             let ticket = Ticket {
                 gateway: self.id(),
                 connection: response.connection,
@@ -127,7 +139,7 @@ impl Core {
             };
             return self.refuse(ticket, Refusal::Busy, false);
         }
-        if let Some(out) = self.connections.answer(response.connection) {
+        if let Some(out) = self.answers.connections.answer(response.connection) {
             out.extend_from_slice(&bytes[response.frame.clone()]);
         }
     }

@@ -11,8 +11,9 @@ use std::rc::Rc;
 
 use ostrakon_wire::message::{Encoder, ErrorCode};
 
-use super::core::{Core, SharedCore};
-use super::dispatch::Served;
+use super::answer::Answers;
+use super::core::SharedCore;
+use super::frames::Served;
 use super::message::{CoreMessage, HandOver};
 use crate::env::local::Notify;
 use crate::env::{Connection, CoreId, Env, Priority};
@@ -213,7 +214,11 @@ pub(super) fn admit(
     stream: Rc<dyn Connection>,
 ) -> Option<u64> {
     let now_ns = env.clock.monotonic().0;
-    let added = core.borrow_mut().connections.add(Rc::clone(&stream), now_ns);
+    let added = core
+        .borrow_mut()
+        .answers
+        .connections
+        .add(Rc::clone(&stream), now_ns);
     let Some(id) = added else {
         let mut out = Vec::new();
         let message = "this core has as many connections as it may; close some, or connect to another core";
@@ -252,7 +257,7 @@ pub(super) fn admit_handed_over(
     };
     let mut core = core.borrow_mut();
     core.answer_hello(id, hand_over.request_id);
-    if let Some(connection) = core.connections.get(id) {
+    if let Some(connection) = core.answers.connections.get(id) {
         connection.received = hand_over.received;
     }
 }
@@ -267,6 +272,7 @@ enum Next {
 async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id: u64) {
     let Some(stream) = core
         .borrow_mut()
+        .answers
         .connections
         .get(id)
         .map(|found| Rc::clone(&found.stream))
@@ -281,6 +287,7 @@ async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id
             Next::WaitForRoom(room) => {
                 if core
                     .borrow_mut()
+                    .answers
                     .connections
                     .get(id)
                     .is_some_and(|connection| !connection.has_room())
@@ -313,7 +320,7 @@ async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id
         }
     }
     let mut core = core.borrow_mut();
-    if let Some(connection) = core.connections.get(id) {
+    if let Some(connection) = core.answers.connections.get(id) {
         connection.is_ending = true;
         connection.writer_work.notify();
     }
@@ -321,7 +328,7 @@ async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id
 
 fn after(core: &SharedCore, id: u64, served: Served) -> Next {
     let mut core = core.borrow_mut();
-    let Some(connection) = core.connections.get(id) else {
+    let Some(connection) = core.answers.connections.get(id) else {
         return Next::End;
     };
     match served {
@@ -334,11 +341,11 @@ fn after(core: &SharedCore, id: u64, served: Served) -> Next {
 
 fn hand_over(core: &SharedCore, id: u64, to: CoreId, request_id: u64) {
     let mut core = core.borrow_mut();
-    let Core {
+    let Answers {
         connections,
         outboxes,
         ..
-    } = &mut *core;
+    } = &mut core.answers;
     let Some(connection) = connections.get(id) else {
         return;
     };
@@ -358,6 +365,7 @@ fn hand_over(core: &SharedCore, id: u64, to: CoreId, request_id: u64) {
 async fn write_answers(core: SharedCore, id: u64) {
     let Some((stream, work)) = core
         .borrow_mut()
+        .answers
         .connections
         .get(id)
         .map(|connection| (Rc::clone(&connection.stream), Rc::clone(&connection.writer_work)))
@@ -368,7 +376,7 @@ async fn write_answers(core: SharedCore, id: u64) {
     loop {
         {
             let mut core = core.borrow_mut();
-            let Some(connection) = core.connections.get(id) else {
+            let Some(connection) = core.answers.connections.get(id) else {
                 return;
             };
             if connection.is_done() {
@@ -387,7 +395,7 @@ async fn write_answers(core: SharedCore, id: u64) {
         sending.clear();
         sending.shrink_to(OUT_KEPT_BYTES);
         let mut core = core.borrow_mut();
-        let Some(connection) = core.connections.get(id) else {
+        let Some(connection) = core.answers.connections.get(id) else {
             return;
         };
         connection.sending_bytes = 0;
@@ -395,7 +403,7 @@ async fn write_answers(core: SharedCore, id: u64) {
         core.finish_turn();
     }
     let mut core = core.borrow_mut();
-    core.connections.remove(id);
+    core.answers.connections.remove(id);
     core.finish_turn();
 }
 

@@ -4,24 +4,21 @@
 //! batch from another core, a durable batch of the log. Nothing awaits while it is borrowed.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 
 use ostrakon_wire::frame::HEADER_BYTES;
-use ostrakon_wire::message::{ClusterId, Encoder, ErrorCode, HelloReply};
+use ostrakon_wire::message::{ClusterId, ErrorCode, HelloReply};
 
 use super::answer::Answers;
-use super::connection::Connections;
-use super::gather::{Gathers, PendingScan};
+use super::gather::Gathers;
 use super::message::{CoreBatch, CoreMessage, HandOver};
-use super::outbox::Outbox;
-use super::status::CoreCounters;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
-use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX};
+use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX, payload_bytes_max};
 use crate::log::{DurableBatch, DurableSink, LogError};
+use crate::shard::command::COMMAND_HEADER_BYTES;
 use crate::shard::host::ShardHost;
 use crate::shard::{Refusal, ScanId};
 
@@ -41,17 +38,11 @@ pub struct Core {
     pub owners: Rc<[CoreId]>,
     /// The core's shards.
     pub host: ShardHost,
-    /// The core's connections.
-    pub connections: Connections,
-    /// Messages to each core; the one towards itself stays empty.
-    pub outboxes: Vec<Outbox>,
+    /// The core's connections and outboxes, and what is counted of them.
+    pub(super) answers: Answers,
     /// Questions to all cores that this core asked.
     pub(super) gathers: Gathers,
-    /// Scans that wait for this core's shards.
-    pub(super) pending_scans: BTreeMap<ScanId, PendingScan>,
     pub(super) next_scan: u64,
-    pub(super) encoder: Encoder,
-    pub(super) counters: CoreCounters,
     /// Connections handed over to this core that wait for their tasks.
     pub(super) arrivals: Vec<HandOver>,
     /// Raised when `arrivals` or `start_messages` has something.
@@ -61,28 +52,20 @@ pub struct Core {
     pub(super) is_draining: bool,
     /// Raised when something that a drain waits for may have ended.
     pub(super) quiet: Rc<Notify>,
-    /// Monotonic time of the current turn.
-    pub(super) turn_ns: u64,
 }
 
 impl Core {
     /// A core that is about to serve.
     pub fn new(env: Env<CoreBatch>, identity: Identity, owners: Rc<[CoreId]>, host: ShardHost) -> Core {
-        let cores = usize::from(env.cores);
         Core {
-            connections: Connections::default(),
-            outboxes: (0..cores).map(|_| Outbox::default()).collect(),
+            answers: Answers::new(env.core, env.cores),
             gathers: Gathers::default(),
-            pending_scans: BTreeMap::new(),
             next_scan: 0,
-            encoder: Encoder::new(),
-            counters: CoreCounters::new(),
             arrivals: Vec::new(),
             control_work: Rc::default(),
             start_messages: Vec::new(),
             is_draining: false,
             quiet: Rc::default(),
-            turn_ns: 0,
             env,
             identity,
             owners,
@@ -97,13 +80,15 @@ impl Core {
 
     /// Starts a turn: reads the clocks once.
     pub fn begin_turn(&mut self) {
-        self.turn_ns = self.env.clock.monotonic().0;
+        self.answers.turn_ns = self.env.clock.monotonic().0;
         self.host.begin_turn(self.env.clock.wall());
     }
 
     /// What a hello is answered with.
     pub(super) fn hello_reply(&self) -> HelloReply<'static> {
         use ostrakon_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+        let payload_bytes = payload_bytes_max(self.identity.segment_bytes);
+        let value_bytes_max = VALUE_BYTES_MAX.min(payload_bytes - COMMAND_HEADER_BYTES - KEY_BYTES_MAX);
         HelloReply {
             version: ostrakon_wire::message::PROTOCOL_VERSION,
             cluster_id: self.cluster_id(),
@@ -113,7 +98,7 @@ impl Core {
             shards: self.identity.shards,
             server: concat!("ostrakon ", env!("CARGO_PKG_VERSION")),
             key_bytes_max: KEY_BYTES_MAX as u32,
-            value_bytes_max: VALUE_BYTES_MAX as u32,
+            value_bytes_max: value_bytes_max as u32,
             frame_bytes_max: (HEADER_BYTES + REQUEST_BODY_BYTES_MAX) as u32,
             requests_in_flight_max: CONNECTION_IN_FLIGHT_MAX,
         }
@@ -132,15 +117,22 @@ impl Core {
         self.begin_turn();
         self.host.hlc().observe(batch.timestamp);
         let CoreBatch { bytes, messages, .. } = batch;
+        let gets = || messages.iter().filter_map(CoreMessage::as_get);
+        for get in gets() {
+            self.host.prefetch_slot(get.shard, get.hash);
+        }
+        for get in gets() {
+            self.host.prefetch_record(get.shard, get.hash);
+        }
         for message in messages {
             match message {
                 CoreMessage::Request(request) => self.execute_forwarded(from, &request, &bytes),
                 CoreMessage::Response(response) => {
-                    self.outboxes[from.index()].answered();
+                    self.answers.outboxes[from.index()].answered();
                     self.pass_response(&response, &bytes);
                 }
                 CoreMessage::AskClock(gather) => {
-                    self.outboxes[from.index()].push(CoreMessage::Clock(gather));
+                    self.answers.outboxes[from.index()].push(CoreMessage::Clock(gather));
                 }
                 CoreMessage::Clock(gather) => self.clock_heard(gather),
                 CoreMessage::AskScan(gather, snapshot, range) => {
@@ -149,7 +141,7 @@ impl Core {
                 CoreMessage::Scan(gather, page) => self.page_heard(gather, page.map(|page| *page)),
                 CoreMessage::AskStatus(gather) => {
                     let status = Box::new(self.status());
-                    self.outboxes[from.index()].push(CoreMessage::Status(gather, status));
+                    self.answers.outboxes[from.index()].push(CoreMessage::Status(gather, status));
                 }
                 CoreMessage::Status(gather, status) => self.status_heard(gather, *status),
                 CoreMessage::HandOver(hand_over) => {
@@ -177,25 +169,16 @@ impl Core {
     pub(super) fn is_quiet(&self) -> bool {
         // After a failed log nothing in flight will ever end.
         (self.host.log().has_failed() || self.host.statistics().in_flight == 0)
-            && self.pending_scans.is_empty()
+            && self.answers.pending_scans.is_empty()
             && self.gathers.is_empty()
-            && self.connections.requests_in_flight() == 0
-            && self.connections.all_sent()
+            && self.answers.connections.requests_in_flight() == 0
+            && self.answers.connections.all_sent()
     }
 
     fn batch_durable(&mut self, batch: &DurableBatch<'_>) {
         self.begin_turn();
-        let mut answers = Answers {
-            core: self.env.core,
-            turn_ns: self.turn_ns,
-            timestamp: self.host.hlc().peek(),
-            connections: &mut self.connections,
-            outboxes: &mut self.outboxes,
-            encoder: &mut self.encoder,
-            counters: &mut self.counters,
-            pending_scans: &mut self.pending_scans,
-        };
-        self.host.batch_durable(batch, &mut answers);
+        self.answers.timestamp = self.host.hlc().peek();
+        self.host.batch_durable(batch, &mut self.answers);
         self.finish_turn();
     }
 
@@ -204,7 +187,7 @@ impl Core {
         for ticket in tickets {
             self.refuse(ticket, Refusal::CoreFailed, true);
         }
-        let scans: Vec<ScanId> = self.pending_scans.keys().copied().collect();
+        let scans: Vec<ScanId> = self.answers.pending_scans.keys().copied().collect();
         for scan in scans {
             self.fail_scan(scan, Refusal::CoreFailed);
         }
@@ -256,6 +239,12 @@ pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
             ErrorCode::Busy,
             "the node's queues are full; try again",
             crate::limits::BUSY_RETRY_AFTER_MS,
+        ),
+        Refusal::TooLarge => (
+            ErrorCode::TooLarge,
+            "key and value do not fit into a log segment of this cluster, which was made with a small segment \
+             size; the server's hello says how long a value may be: use several keys",
+            0,
         ),
         Refusal::MemoryFull => (
             ErrorCode::MemoryFull,

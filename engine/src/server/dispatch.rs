@@ -1,178 +1,25 @@
-//! From received bytes to executed requests.
+//! From decoded requests to what they do: on this core's shards, on another core's, on all.
 
-use ostrakon_core::hlc::Timestamp;
-use ostrakon_wire::frame::{self, FrameHeader};
-use ostrakon_wire::limits::HELLO_BODY_BYTES_MAX;
 use ostrakon_wire::message::{
-    ClusterId, Condition, ErrorCode, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
+    ClusterId, ErrorCode, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
 };
-use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
+use ostrakon_wire::routing::ShardId;
 
 use super::core::Core;
+use super::frames::{After, DecodedFrame, KeyOperation, KeyRequest, Served};
 use super::message::ForwardedRequest;
 use crate::env::CoreId;
-use crate::limits::REQUEST_BODY_BYTES_MAX;
-use crate::shard::host::hash_in_memtable;
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Refusal, Ticket};
 
-/// How far the serving of received bytes came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Served {
-    /// All whole frames are served; more bytes are needed.
-    All,
-    /// The connection has no room for another answer; the rest is kept.
-    Blocked,
-    /// The client wants this connection on another core; its hello's request id.
-    HandOver(CoreId, u64),
-    /// The connection is to be ended.
-    End,
-}
-
-/// What handling one frame means for the next.
-enum After {
-    Continue,
-    Stop(Served),
-}
-
-/// A request for one key.
-enum KeyRequest<'a> {
-    Get,
-    Write {
-        value: Option<&'a [u8]>,
-        condition: Condition,
-    },
-}
-
 impl Core {
-    /// Serves bytes as they came from the network; what can't be served yet is kept with the connection.
-    pub(super) fn serve(&mut self, id: u64, bytes: &[u8]) -> Served {
-        let Some(connection) = self.connections.get(id) else {
-            return Served::End;
-        };
-        if !connection.received.is_empty() {
-            connection.received.extend_from_slice(bytes);
-            return self.serve_received(id);
-        }
-        let (served, used_bytes) = self.serve_frames(id, bytes);
-        if let Some(connection) = self.connections.get(id) {
-            connection.received.extend_from_slice(&bytes[used_bytes..]);
-        }
-        served
-    }
-
-    /// Serves bytes that were kept.
-    pub(super) fn serve_received(&mut self, id: u64) -> Served {
-        let Some(connection) = self.connections.get(id) else {
-            return Served::End;
-        };
-        let mut received = core::mem::take(&mut connection.received);
-        let (served, used_bytes) = self.serve_frames(id, &received);
-        if let Some(connection) = self.connections.get(id) {
-            received.drain(..used_bytes);
-            if received.is_empty() {
-                received = Vec::new();
-            }
-            connection.received = received;
-        }
-        served
-    }
-
-    fn serve_frames(&mut self, id: u64, bytes: &[u8]) -> (Served, usize) {
-        self.begin_turn();
-        let mut used_bytes = 0;
-        let served = loop {
-            let Some(connection) = self.connections.get(id) else {
-                break Served::End;
-            };
-            if !connection.has_room() {
-                break Served::Blocked;
-            }
-            let body_bytes_max = if connection.is_open() {
-                REQUEST_BODY_BYTES_MAX
-            } else {
-                HELLO_BODY_BYTES_MAX
-            };
-            match frame::decode(&bytes[used_bytes..], body_bytes_max) {
-                Ok(None) => break Served::All,
-                Ok(Some((header, body))) => {
-                    used_bytes += header.frame_bytes();
-                    if let After::Stop(served) = self.handle(id, &header, body) {
-                        break served;
-                    }
-                }
-                Err(error) => {
-                    let message = format!("{error}; the connection is being closed");
-                    self.connection_error(id, 0, ErrorCode::BadFrame, &message);
-                    break Served::End;
-                }
-            }
-        };
-        self.finish_turn();
-        (served, used_bytes)
-    }
-
-    fn handle(&mut self, id: u64, header: &FrameHeader, body: &[u8]) -> After {
-        let is_open = self
-            .connections
-            .get(id)
-            .is_some_and(|connection| connection.is_open());
-        let request = match Request::decode(header.kind, body) {
-            Ok(request) => request,
-            Err(error) => {
-                self.connection_error(id, header.request_id, error.error_code(), &error.to_string());
-                return if is_open {
-                    After::Continue
-                } else {
-                    After::Stop(Served::End)
-                };
-            }
-        };
-        if let Err(message) = self.observe(header.timestamp) {
-            self.connection_error(id, header.request_id, ErrorCode::TimestampAhead, &message);
-            return if is_open {
-                After::Continue
-            } else {
-                After::Stop(Served::End)
-            };
-        }
-        match request {
-            Request::Hello(hello) if !is_open => self.hello(id, header.request_id, &hello),
-            Request::Hello(_) => {
-                let message = "a second hello; a connection says hello once";
-                self.connection_error(id, header.request_id, ErrorCode::BadRequest, message);
-                After::Continue
-            }
-            _ if !is_open => {
-                let message = "the first request of a connection must be a hello";
-                self.connection_error(id, header.request_id, ErrorCode::BadRequest, message);
-                After::Stop(Served::End)
-            }
-            request => {
-                if let Some(connection) = self.connections.get(id) {
-                    connection.begin_request();
-                }
-                self.execute(id, header, body, &request);
-                After::Continue
-            }
-        }
-    }
-
-    fn observe(&mut self, timestamp: u64) -> Result<(), String> {
-        if timestamp == 0 {
-            return Ok(());
-        }
-        self.host.observe_client(Timestamp(timestamp)).map_err(|error| {
-            format!("{error}; check the clock of the machine that the client learned it from")
-        })
-    }
-
-    fn execute(&mut self, id: u64, header: &FrameHeader, body: &[u8], request: &Request<'_>) {
+    /// Executes a request of an open connection, other than a hello.
+    pub(super) fn execute(&mut self, id: u64, frame: &DecodedFrame<'_>, request: &Request<'_>) {
         let ticket = Ticket {
             gateway: self.id(),
             connection: id,
-            request_id: header.request_id,
-            received_ns: self.turn_ns,
+            request_id: frame.header.request_id,
+            received_ns: self.answers.turn_ns,
         };
         if self.is_draining {
             let is_write = matches!(request, Request::Put { .. } | Request::Delete { .. });
@@ -182,30 +29,12 @@ impl Core {
             return;
         }
         match *request {
-            Request::Get { key } => self.route(ticket, header.kind, body, key, &KeyRequest::Get),
-            Request::Put {
-                key,
-                value,
-                condition,
-            } => {
-                let write = KeyRequest::Write {
-                    value: Some(value),
-                    condition,
-                };
-                self.route(ticket, header.kind, body, key, &write);
-            }
-            Request::Delete { key, condition } => {
-                let write = KeyRequest::Write {
-                    value: None,
-                    condition,
-                };
-                self.route(ticket, header.kind, body, key, &write);
-            }
+            Request::Get { .. } | Request::Put { .. } | Request::Delete { .. } => self.route(ticket, frame),
             Request::Scan(ref scan) => self.ask_scan(ticket, scan),
             Request::Topology => self.topology(ticket),
             Request::Status => self.ask_status(ticket),
             Request::Ping => {
-                self.counters.pings += 1;
+                self.answers.counters.pings += 1;
                 let timestamp = self.host.hlc().peek().0;
                 self.answers().answer(ticket, false, |encoder, out| {
                     encoder.pong(out, ticket.request_id, timestamp);
@@ -215,83 +44,56 @@ impl Core {
         }
     }
 
-    fn route(&mut self, ticket: Ticket, kind: u16, body: &[u8], key: &[u8], request: &KeyRequest<'_>) {
-        let hash = key_hash(key);
-        let shard = shard_of(hash, self.identity.shards);
-        let owner = self.owners[shard.0 as usize];
-        if owner == self.id() {
-            self.execute_on_shard(ticket, shard, hash, key, request);
+    fn route(&mut self, ticket: Ticket, frame: &DecodedFrame<'_>) {
+        let (request, place) = frame.key_request.expect("the frame names a key");
+        if place.owner == self.id() {
+            self.execute_on_shard(ticket, place.shard, place.hash, &request);
             return;
         }
-        let outbox = &mut self.outboxes[owner.index()];
+        let outbox = &mut self.answers.outboxes[place.owner.index()];
         if !outbox.takes_requests() {
-            self.refuse(ticket, Refusal::Busy, matches!(request, KeyRequest::Write { .. }));
+            self.refuse(ticket, Refusal::Busy, request.is_write());
             return;
         }
-        self.counters.forwarded += 1;
+        self.answers.counters.forwarded += 1;
         let forwarded = ForwardedRequest {
             connection: ticket.connection,
             request_id: ticket.request_id,
             received_ns: ticket.received_ns,
-            kind,
-            shard,
-            hash,
+            kind: frame.header.kind,
+            shard: place.shard,
+            hash: place.hash,
             body: 0..0,
         };
-        outbox.request(forwarded, body);
+        outbox.request(forwarded, frame.body);
     }
 
     /// Executes a request that another core's client sent.
-    pub(super) fn execute_forwarded(&mut self, from: CoreId, request: &ForwardedRequest, bytes: &[u8]) {
+    pub(super) fn execute_forwarded(&mut self, from: CoreId, forwarded: &ForwardedRequest, bytes: &[u8]) {
         let ticket = Ticket {
             gateway: from,
-            connection: request.connection,
-            request_id: request.request_id,
-            received_ns: request.received_ns,
+            connection: forwarded.connection,
+            request_id: forwarded.request_id,
+            received_ns: forwarded.received_ns,
         };
-        let (key, key_request) = match Request::decode_trusted(request.kind, &bytes[request.body.clone()]) {
-            Request::Get { key } => (key, KeyRequest::Get),
-            Request::Put {
-                key,
-                value,
-                condition,
-            } => (
-                key,
-                KeyRequest::Write {
-                    value: Some(value),
-                    condition,
-                },
-            ),
-            Request::Delete { key, condition } => (
-                key,
-                KeyRequest::Write {
-                    value: None,
-                    condition,
-                },
-            ),
-            _ => unreachable!("only requests for one key are forwarded"),
-        };
+        let request = Request::decode_trusted(forwarded.kind, &bytes[forwarded.body.clone()]);
+        let request = KeyRequest::of(&request).expect("only requests for one key are forwarded");
         // Values may be large: the answers to one turn's gets are bounded too.
-        if matches!(key_request, KeyRequest::Get) && self.outboxes[from.index()].is_full() {
+        if !request.is_write() && self.answers.outboxes[from.index()].is_full() {
             return self.refuse(ticket, Refusal::Busy, false);
         }
-        self.execute_on_shard(ticket, request.shard, request.hash, key, &key_request);
+        self.execute_on_shard(ticket, forwarded.shard, forwarded.hash, &request);
     }
 
-    fn execute_on_shard(
-        &mut self,
-        ticket: Ticket,
-        shard: ShardId,
-        routing_hash: u64,
-        key: &[u8],
-        request: &KeyRequest<'_>,
-    ) {
-        let hash = hash_in_memtable(key, routing_hash);
-        match *request {
-            KeyRequest::Get => self.get(ticket, shard, hash, key),
-            KeyRequest::Write { value, condition } => {
-                self.counters.writes += 1;
-                match self.host.write(shard, hash, key, value, condition, ticket) {
+    fn execute_on_shard(&mut self, ticket: Ticket, shard: ShardId, hash: u64, request: &KeyRequest<'_>) {
+        match request.operation {
+            KeyOperation::Get => self.get(ticket, shard, hash, request.key),
+            KeyOperation::Write { value, condition } => {
+                self.answers.counters.writes += 1;
+                match self
+                    .host
+                    .write(shard, hash, request.key, value, condition, ticket)
+                {
                     Ok(WriteOutcome::Pending) => {}
                     Ok(WriteOutcome::ConditionFailed(version)) => {
                         let timestamp = self.host.hlc().peek().0;
@@ -306,7 +108,7 @@ impl Core {
     }
 
     fn get(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
-        self.counters.gets += 1;
+        self.answers.counters.gets += 1;
         let timestamp = self.host.hlc().peek();
         let found = match self.host.get(shard, hash, key) {
             Ok(found) => found,
@@ -314,17 +116,8 @@ impl Core {
         };
         let found = found.and_then(|version| Some((version.timestamp.0, version.value?)));
         // Not through `Core::answers`: the value is still borrowed from the shard.
-        let mut answers = super::answer::Answers {
-            core: self.env.core,
-            turn_ns: self.turn_ns,
-            timestamp,
-            connections: &mut self.connections,
-            outboxes: &mut self.outboxes,
-            encoder: &mut self.encoder,
-            counters: &mut self.counters,
-            pending_scans: &mut self.pending_scans,
-        };
-        answers.answer(ticket, false, |encoder, out| {
+        self.answers.timestamp = timestamp;
+        self.answers.answer(ticket, false, |encoder, out| {
             encoder.get_reply(out, ticket.request_id, timestamp.0, found);
         });
     }
@@ -342,7 +135,7 @@ impl Core {
         });
     }
 
-    fn hello(&mut self, id: u64, request_id: u64, hello: &Hello<'_>) -> After {
+    pub(super) fn hello(&mut self, id: u64, request_id: u64, hello: &Hello<'_>) -> After {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
             let message = format!(
                 "this server speaks protocol version {PROTOCOL_VERSION}, the client versions {} to {}: use a \
@@ -379,24 +172,24 @@ impl Core {
     pub(super) fn answer_hello(&mut self, id: u64, request_id: u64) {
         let reply = self.hello_reply();
         let timestamp = self.host.hlc().peek().0;
-        let Core {
-            connections, encoder, ..
-        } = self;
-        if let Some(connection) = connections.get(id) {
+        let answers = &mut self.answers;
+        if let Some(connection) = answers.connections.get(id) {
             connection.open();
-            encoder.hello_reply(connection.out(), request_id, timestamp, &reply);
+            answers
+                .encoder
+                .hello_reply(connection.out(), request_id, timestamp, &reply);
         }
     }
 
     /// Sends an error that answers no counted request.
-    fn connection_error(&mut self, id: u64, request_id: u64, code: ErrorCode, message: &str) {
-        self.counters.error(code);
+    pub(super) fn connection_error(&mut self, id: u64, request_id: u64, code: ErrorCode, message: &str) {
+        self.answers.counters.error(code);
         let timestamp = self.host.hlc().peek().0;
-        let Core {
-            connections, encoder, ..
-        } = self;
-        if let Some(connection) = connections.get(id) {
-            encoder.error(connection.out(), request_id, timestamp, code, message, 0);
+        let answers = &mut self.answers;
+        if let Some(connection) = answers.connections.get(id) {
+            answers
+                .encoder
+                .error(connection.out(), request_id, timestamp, code, message, 0);
         }
     }
 

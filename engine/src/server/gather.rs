@@ -67,7 +67,7 @@ pub(super) struct PendingScan {
 impl Core {
     /// Begins a client's scan.
     pub(super) fn ask_scan(&mut self, ticket: Ticket, scan: &ScanRequest<'_>) {
-        self.counters.scans += 1;
+        self.answers.counters.scans += 1;
         if self.gathers.under_way.len() >= SCANS_MAX {
             return self.refuse(ticket, Refusal::Busy, false);
         }
@@ -84,7 +84,7 @@ impl Core {
             return self.read_at(ticket, snapshot, range);
         }
         if self.env.cores == 1 {
-            let snapshot = self.host.timestamp();
+            let snapshot = self.host.read_timestamp();
             return self.read_at(ticket, snapshot, range);
         }
         let outstanding = usize::from(self.env.cores) - 1;
@@ -107,7 +107,7 @@ impl Core {
         }
         let gather = self.gathers.under_way.remove(&id).expect("looked up above");
         if let GatherKind::Clock(range) = gather.kind {
-            let snapshot = self.host.timestamp();
+            let snapshot = self.host.read_timestamp();
             self.read_at(gather.ticket, snapshot, range);
         }
     }
@@ -142,7 +142,7 @@ impl Core {
         let asker = Asker { core: from, gather };
         match self.host.prepare_scan(snapshot, scan) {
             Ok(waiting) => {
-                self.pending_scans.insert(
+                self.answers.pending_scans.insert(
                     scan,
                     PendingScan {
                         asker,
@@ -159,12 +159,13 @@ impl Core {
     /// Reads every scan whose shards are all readable.
     pub(super) fn run_ready_scans(&mut self) {
         while let Some(scan) = self
+            .answers
             .pending_scans
             .iter()
             .find(|(_, pending)| pending.waiting == 0)
             .map(|(scan, _)| *scan)
         {
-            let pending = self.pending_scans.remove(&scan).expect("found above");
+            let pending = self.answers.pending_scans.remove(&scan).expect("found above");
             let page = self.host.scan(pending.snapshot, &pending.range);
             self.deliver_page(pending.asker, Ok(page));
         }
@@ -172,7 +173,7 @@ impl Core {
 
     /// Ends a scan of this core that can't be read any more.
     pub(super) fn fail_scan(&mut self, scan: ScanId, refusal: Refusal) {
-        if let Some(pending) = self.pending_scans.remove(&scan) {
+        if let Some(pending) = self.answers.pending_scans.remove(&scan) {
             self.deliver_page(pending.asker, Err(refusal));
         }
     }
@@ -182,7 +183,7 @@ impl Core {
             self.page_heard(asker.gather, page);
         } else {
             let message = CoreMessage::Scan(asker.gather, page.map(Box::new));
-            self.outboxes[asker.core.index()].push(message);
+            self.answers.outboxes[asker.core.index()].push(message);
         }
     }
 
@@ -212,7 +213,7 @@ impl Core {
         else {
             return;
         };
-        let is_full = self.connections.is_full(gather.ticket.connection);
+        let is_full = self.answers.connections.is_full(gather.ticket.connection);
         if let Some(refusal) = refusal.or(is_full.then_some(Refusal::Busy)) {
             return self.refuse(gather.ticket, refusal, false);
         }
@@ -273,7 +274,7 @@ impl Core {
 
     fn ask_others(&mut self, message: impl Fn() -> CoreMessage) {
         let own = self.id().index();
-        for (core, outbox) in self.outboxes.iter_mut().enumerate() {
+        for (core, outbox) in self.answers.outboxes.iter_mut().enumerate() {
             if core != own {
                 outbox.push(message());
             }

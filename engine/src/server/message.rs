@@ -7,6 +7,7 @@
 use core::ops::Range;
 
 use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::message::Kind;
 use ostrakon_wire::routing::ShardId;
 
 use super::startup::StartMessage;
@@ -39,7 +40,7 @@ pub struct ForwardedRequest {
     pub kind: u16,
     /// Its shard, owned by the receiving core.
     pub shard: ShardId,
-    /// Hash of its routing key.
+    /// Hash of its key in the shard's memtable.
     pub hash: u64,
     /// The body, verified by the gateway, in the batch's bytes.
     pub body: Range<usize>,
@@ -96,6 +97,16 @@ pub enum CoreMessage {
     HandOver(Box<HandOver>),
     /// Steps of start and stop.
     Start(Box<StartMessage>),
+}
+
+impl CoreMessage {
+    /// The message, if it asks for the value of a key.
+    pub fn as_get(&self) -> Option<&ForwardedRequest> {
+        match self {
+            CoreMessage::Request(request) if request.kind == Kind::Get as u16 => Some(request),
+            _ => None,
+        }
+    }
 }
 
 /// A local name for a gather of another core: who asked, and under which number.

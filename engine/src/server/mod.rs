@@ -6,7 +6,7 @@
 //! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection`],
-//! [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
+//! [`frames`], [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
@@ -15,6 +15,8 @@ pub mod core;
 pub mod connection;
 
 mod answer;
+mod frames;
+
 mod dispatch;
 mod gather;
 pub mod outbox;

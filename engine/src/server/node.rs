@@ -323,7 +323,7 @@ async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<Shutdo
             ShutdownCommand::Drain => {
                 let mut core = core.borrow_mut();
                 core.start_messages.push((CoreId(0), StartMessage::Drain));
-                for outbox in core.outboxes.iter_mut().skip(1) {
+                for outbox in core.answers.outboxes.iter_mut().skip(1) {
                     outbox.push(CoreMessage::Start(Box::new(StartMessage::Drain)));
                 }
                 core.control_work.notify();
@@ -401,7 +401,7 @@ impl Running {
     fn tell(&self, env: &Env<CoreBatch>, message: StartMessage) {
         let mut core = self.core.borrow_mut();
         for peer in (0..env.cores).filter(|peer| *peer != env.core.0) {
-            core.outboxes[usize::from(peer)].push(CoreMessage::Start(Box::new(message.clone())));
+            core.answers.outboxes[usize::from(peer)].push(CoreMessage::Start(Box::new(message.clone())));
         }
         core.start_messages.push((env.core, message));
         core.control_work.notify();
@@ -411,7 +411,7 @@ impl Running {
         if let Err(error) = self.log.close().await {
             (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));
         }
-        self.core.borrow_mut().connections.end_all();
+        self.core.borrow_mut().answers.connections.end_all();
     }
 }
 
@@ -432,7 +432,7 @@ async fn wait_until_quiet(
         core.start_messages.push((CoreId(0), StartMessage::Drained));
         core.control_work.notify();
     } else {
-        core.outboxes[0].push(CoreMessage::Start(Box::new(StartMessage::Drained)));
+        core.answers.outboxes[0].push(CoreMessage::Start(Box::new(StartMessage::Drained)));
     }
 }
 
@@ -449,6 +449,6 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
     loop {
         env.tasks.sleep(SWEEP_INTERVAL).await;
         let now_ns = env.clock.monotonic().0;
-        core.borrow_mut().connections.end_silent(now_ns);
+        core.borrow_mut().answers.connections.end_silent(now_ns);
     }
 }

@@ -75,14 +75,14 @@ impl Outbox {
 
 /// Sends what the outbox towards `to` collects, for ever. One such task per peer.
 pub async fn send_batches(core: SharedCore, env: Env<CoreBatch>, to: CoreId) {
-    let work = Rc::clone(&core.borrow().outboxes[to.index()].work);
+    let work = Rc::clone(&core.borrow().answers.outboxes[to.index()].work);
     loop {
         work.notified().await;
         loop {
             let taken = {
                 let mut core = core.borrow_mut();
                 let timestamp = core.host.hlc().peek();
-                core.outboxes[to.index()].take(timestamp)
+                core.answers.outboxes[to.index()].take(timestamp)
             };
             let Some(batch) = taken else { break };
             send(&env, to, batch).await;

@@ -157,19 +157,19 @@ impl Core {
     pub(super) fn status(&self) -> CoreStatus {
         let host = self.host.statistics();
         let log = self.host.log().statistics();
-        let latency = &self.counters.write_latency_ns;
+        let latency = &self.answers.counters.write_latency_ns;
         let at = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
         CoreStatus {
             core: self.id().0,
             shards: host.shards,
-            connections: self.connections.count(),
-            gets: self.counters.gets,
-            writes: self.counters.writes,
-            scans: self.counters.scans,
-            pings: self.counters.pings,
-            forwarded: self.counters.forwarded,
-            errors: self.counters.errors,
-            busy: self.counters.busy,
+            connections: self.answers.connections.count(),
+            gets: self.answers.counters.gets,
+            writes: self.answers.counters.writes,
+            scans: self.answers.counters.scans,
+            pings: self.answers.counters.pings,
+            forwarded: self.answers.counters.forwarded,
+            errors: self.answers.counters.errors,
+            busy: self.answers.counters.busy,
             write_latency: LatencySummary {
                 count: latency.len(),
                 p50_us: at(0.5),

@@ -46,10 +46,7 @@ pub struct HostStatistics {
 /// The shards of one core.
 pub struct ShardHost {
     replicas: Vec<Option<ShardReplica>>,
-    log: Log,
-    hlc: Hlc,
-    wall_us: u64,
-    memory: MemoryBudget,
+    core: CoreContext,
 }
 
 impl ShardHost {
@@ -65,33 +62,38 @@ impl ShardHost {
             used_bytes,
             reserved_bytes: 0,
         };
-        ShardHost {
-            replicas,
+        let core = CoreContext {
             log,
             hlc,
             wall_us: 0,
             memory,
-        }
+        };
+        ShardHost { replicas, core }
     }
 
     /// The core's log.
     pub fn log(&self) -> &Log {
-        &self.log
+        &self.core.log
     }
 
     /// The core's clock.
     pub fn hlc(&mut self) -> &mut Hlc {
-        &mut self.hlc
+        &mut self.core.hlc
     }
 
     /// A turn begins: its wall time, for all timestamps given out in it.
     pub fn begin_turn(&mut self, wall: WallUs) {
-        self.wall_us = wall.0;
+        self.core.wall_us = wall.0;
     }
 
-    /// A fresh timestamp.
-    pub fn timestamp(&mut self) -> Timestamp {
-        self.hlc.now(self.wall_us)
+    /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full: then it is the
+    /// newest timestamp there is, so that reads do not need ceilings in a log that has no room for them.
+    pub fn read_timestamp(&mut self) -> Timestamp {
+        if self.core.log.is_disk_full() {
+            self.core.hlc.peek()
+        } else {
+            self.core.hlc.now(self.core.wall_us)
+        }
     }
 
     /// Moves the clock to a client's timestamp.
@@ -99,26 +101,13 @@ impl ShardHost {
     /// # Errors
     /// When it is further ahead than any honest clock.
     pub fn observe_client(&mut self, timestamp: Timestamp) -> Result<(), TimestampAhead> {
-        self.hlc.observe_checked(timestamp, self.wall_us)
+        self.core.hlc.observe_checked(timestamp, self.core.wall_us)
     }
 
     /// Every vote is on stable storage: the replicas lead.
     pub fn hard_states_durable(&mut self) {
-        let ShardHost {
-            replicas,
-            log,
-            hlc,
-            memory,
-            wall_us,
-        } = self;
-        let wall_us = *wall_us;
-        for replica in replicas.iter_mut().flatten() {
-            replica.hard_state_durable(&mut CoreContext {
-                log,
-                hlc,
-                wall_us,
-                memory,
-            });
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.hard_state_durable(&mut self.core);
         }
     }
 
@@ -127,12 +116,22 @@ impl ShardHost {
         self.replicas.iter().flatten().all(ShardReplica::may_serve)
     }
 
+    /// First of two steps before a batch of lookups: asks for the memory of a key's index slot.
+    pub fn prefetch_slot(&self, shard: ShardId, hash: u64) {
+        self.replica(shard).memtable().prefetch(hash);
+    }
+
+    /// Second step, after [`ShardHost::prefetch_slot`] was called for the whole batch: asks for the key's record.
+    pub fn prefetch_record(&self, shard: ShardId, hash: u64) {
+        self.replica(shard).memtable().prefetch_node(hash);
+    }
+
     /// The newest version of a key of one of this core's shards.
     ///
     /// # Errors
     /// [`Refusal::CoreFailed`] after a failed log write.
     pub fn get(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
-        if self.log.has_failed() {
+        if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         Ok(self.replica(shard).get(hash, key))
@@ -151,33 +150,17 @@ impl ShardHost {
         condition: Condition,
         ticket: Ticket,
     ) -> Result<WriteOutcome, Refusal> {
-        let ShardHost {
-            replicas,
-            log,
-            hlc,
-            memory,
-            wall_us,
-        } = self;
-        let wall_us = *wall_us;
-        let replica = replicas[shard.0 as usize]
+        let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
-        let mut core = CoreContext {
-            log,
-            hlc,
-            wall_us,
-            memory,
+        let write = Write {
+            hash,
+            key,
+            value,
+            condition,
+            ticket,
         };
-        replica.write(
-            &mut core,
-            &Write {
-                hash,
-                key,
-                value,
-                condition,
-                ticket,
-            },
-        )
+        replica.write(&mut self.core, &write)
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
@@ -185,26 +168,12 @@ impl ShardHost {
     /// # Errors
     /// Why it was refused. Shards that it already waits for will still call [`Completions::scan_ready`].
     pub fn prepare_scan(&mut self, snapshot: Timestamp, scan: ScanId) -> Result<usize, Refusal> {
-        let ShardHost {
-            replicas,
-            log,
-            hlc,
-            memory,
-            wall_us,
-        } = self;
-        let wall_us = *wall_us;
-        if log.has_failed() {
+        if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let mut waiting = 0;
-        for replica in replicas.iter_mut().flatten() {
-            let mut core = CoreContext {
-                log,
-                hlc,
-                wall_us,
-                memory,
-            };
-            waiting += usize::from(!replica.prepare_read(&mut core, snapshot, scan)?);
+        for replica in self.replicas.iter_mut().flatten() {
+            waiting += usize::from(!replica.prepare_read(&mut self.core, snapshot, scan)?);
         }
         Ok(waiting)
     }
@@ -220,11 +189,18 @@ impl ShardHost {
 
     /// A batch of the log is on stable storage: applies what became raft-committed.
     pub fn batch_durable(&mut self, batch: &DurableBatch<'_>, completions: &mut dyn Completions) {
-        for entry in batch.directory.iter().filter(|entry| entry.last.0 > 0) {
+        let with_entries = || batch.directory.iter().filter(|entry| entry.last.0 > 0);
+        for entry in with_entries() {
+            self.replica(entry.shard).prefetch_slots(entry.last);
+        }
+        for entry in with_entries() {
+            self.replica(entry.shard).prefetch_records(entry.last);
+        }
+        for entry in with_entries() {
             let replica = self.replicas[entry.shard.0 as usize]
                 .as_mut()
                 .expect("a shard of this core");
-            replica.log_durable(batch, entry.last, &mut self.memory, completions);
+            replica.log_durable(batch, entry.last, &mut self.core.memory, completions);
         }
     }
 
@@ -240,8 +216,8 @@ impl ShardHost {
     /// Sums over the shards.
     pub fn statistics(&self) -> HostStatistics {
         let mut sum = HostStatistics {
-            memory_bytes: self.memory.used_bytes,
-            memory_budget_bytes: self.memory.budget_bytes,
+            memory_bytes: self.core.memory.used_bytes,
+            memory_budget_bytes: self.core.memory.budget_bytes,
             ..HostStatistics::default()
         };
         for replica in self.replicas.iter().flatten() {

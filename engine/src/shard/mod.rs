@@ -44,6 +44,8 @@ pub struct ScanId(pub u64);
 pub enum Refusal {
     /// A queue is full: try again soon.
     Busy,
+    /// Key and value do not fit into a log segment of this cluster's size.
+    TooLarge,
     /// The memtables have reached the memory budget.
     MemoryFull,
     /// The file system has no room for the log.

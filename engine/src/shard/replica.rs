@@ -16,21 +16,21 @@ use ostrakon_wire::routing::ShardId;
 
 use super::command::{COMMAND_HEADER_BYTES, Command};
 use super::{Completions, Refusal, ScanId, Ticket};
-use crate::limits::{CEILING_AHEAD_US, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX};
+use crate::limits::{CEILING_AHEAD_US, DELETE_RESERVE_PARTS, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX};
 use crate::log::format::{OwnershipEpoch, ShardState};
 use crate::log::{DurableBatch, EntryPlace, Log};
 use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable, Mutation, Version};
 
-/// What a replica uses of its core while it handles a request.
-pub struct CoreContext<'a> {
+/// What the replicas of a core share.
+pub struct CoreContext {
     /// The core's log.
-    pub log: &'a Log,
+    pub log: Log,
     /// The core's clock.
-    pub hlc: &'a mut Hlc,
+    pub hlc: Hlc,
     /// Wall time of this turn, in microseconds.
     pub wall_us: u64,
     /// The core's memory.
-    pub memory: &'a mut MemoryBudget,
+    pub memory: MemoryBudget,
 }
 
 /// Bytes that the memtables of a core take and may take.
@@ -42,6 +42,17 @@ pub struct MemoryBudget {
     pub used_bytes: usize,
     /// What the proposals in flight may come to need.
     pub reserved_bytes: usize,
+}
+
+impl MemoryBudget {
+    /// The bound for a write: deletes go on for a while when puts no longer can.
+    fn budget_bytes(&self, is_delete: bool) -> usize {
+        if is_delete {
+            self.budget_bytes
+        } else {
+            self.budget_bytes - self.budget_bytes / DELETE_RESERVE_PARTS
+        }
+    }
 }
 
 /// A write as it reaches its shard.
@@ -229,7 +240,7 @@ fn apply(memtable: &mut Memtable, command: Command<'_>) {
 
 impl ShardReplica {
     /// Its vote is on stable storage: it leads, and proposes the first entry of its term.
-    pub fn hard_state_durable(&mut self, core: &mut CoreContext<'_>) {
+    pub fn hard_state_durable(&mut self, core: &mut CoreContext) {
         let term = self.raft.hard_state().term;
         self.step(Input::HardStateDurable { term });
         let became_leader = self.outputs.became_leader;
@@ -249,10 +260,10 @@ impl ShardReplica {
     ///
     /// # Errors
     /// Why it was refused; then nothing was done.
-    pub fn write(&mut self, core: &mut CoreContext<'_>, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
+    pub fn write(&mut self, core: &mut CoreContext, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
         let reserved_bytes = self.admit(core, write)?;
         if write.condition != Condition::None {
-            let newest = self.newest(core.log, write.hash, write.key);
+            let newest = self.newest(&core.log, write.hash, write.key);
             if !holds(write.condition, newest.version) {
                 return Ok(self.condition_failed(write.ticket, &newest));
             }
@@ -281,7 +292,7 @@ impl ShardReplica {
         let payload: [&[u8]; 3] = [&command.header(), write.key, write.value.unwrap_or(&[])];
         core.memory.reserved_bytes += reserved_bytes;
         self.reserved_bytes += reserved_bytes;
-        self.propose(core.log, &payload, |index, place| InFlight {
+        self.propose(&core.log, &payload, |index, place| InFlight {
             index,
             place,
             hash: write.hash,
@@ -310,10 +321,11 @@ impl ShardReplica {
     /// [`Completions::scan_ready`].
     ///
     /// # Errors
-    /// [`Refusal::Busy`] when too many reads wait.
+    /// [`Refusal::Busy`] when too many reads wait, [`Refusal::DiskFull`] when what the read must wait for finds no
+    /// room in the log.
     pub fn prepare_read(
         &mut self,
-        core: &mut CoreContext<'_>,
+        core: &mut CoreContext,
         snapshot: Timestamp,
         scan: ScanId,
     ) -> Result<bool, Refusal> {
@@ -322,6 +334,9 @@ impl ShardReplica {
         }
         core.hlc.observe(snapshot);
         if snapshot > self.proposed_ceiling {
+            if !core.log.has_room(COMMAND_HEADER_BYTES) {
+                return Err(Refusal::DiskFull);
+            }
             self.propose_ceiling(core, snapshot);
         }
         let Some(last) = self.in_flight.back() else {
@@ -330,6 +345,20 @@ impl ShardReplica {
         let index = last.index;
         self.wait(index, Waiter::Scan(scan));
         Ok(false)
+    }
+
+    /// Before entries up to `last` are applied: asks for the memory of their index slots.
+    pub fn prefetch_slots(&self, last: LogIndex) {
+        for entry in self.in_flight.iter().take_while(|entry| entry.index <= last) {
+            self.memtable.prefetch(entry.hash);
+        }
+    }
+
+    /// The second step of [`ShardReplica::prefetch_slots`]: asks for the keys' records.
+    pub fn prefetch_records(&self, last: LogIndex) {
+        for entry in self.in_flight.iter().take_while(|entry| entry.index <= last) {
+            self.memtable.prefetch_node(entry.hash);
+        }
     }
 
     /// The log has this batch, with entries of this shard up to `last`, on stable storage.
@@ -372,7 +401,7 @@ impl ShardReplica {
         tickets
     }
 
-    fn admit(&self, core: &CoreContext<'_>, write: &Write<'_>) -> Result<usize, Refusal> {
+    fn admit(&self, core: &CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
         if core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
@@ -383,13 +412,20 @@ impl ShardReplica {
         {
             return Err(Refusal::Busy);
         }
-        if core.log.is_disk_full() {
+        let value_bytes = write.value.map_or(0, <[u8]>::len);
+        let payload_bytes = COMMAND_HEADER_BYTES + write.key.len() + value_bytes;
+        if payload_bytes > core.log.payload_bytes_max() {
+            return Err(Refusal::TooLarge);
+        }
+        let is_delete = write.value.is_none();
+        let ceiling_and_delete_bytes = COMMAND_HEADER_BYTES + payload_bytes;
+        if core.log.is_disk_full() && !(is_delete && core.log.has_room_for_delete(ceiling_and_delete_bytes)) {
             return Err(Refusal::DiskFull);
         }
-        let value_bytes = write.value.map_or(0, <[u8]>::len);
         let cost_bytes = Memtable::insert_cost_bytes(write.key.len(), value_bytes);
         let memory = &core.memory;
-        let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > memory.budget_bytes;
+        let budget_bytes = memory.budget_bytes(is_delete);
+        let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > budget_bytes;
         let table_bytes = self.memtable.memory_bytes() + self.reserved_bytes + cost_bytes;
         if core_is_full || table_bytes > MEMORY_BYTES_MAX {
             return Err(Refusal::MemoryFull);
@@ -434,11 +470,11 @@ impl ShardReplica {
         }
     }
 
-    fn propose_ceiling(&mut self, core: &mut CoreContext<'_>, above: Timestamp) {
+    fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
         let timestamp = above.plus_micros(CEILING_AHEAD_US);
         self.proposed_ceiling = timestamp;
         let header = Command::Ceiling { timestamp }.header();
-        self.propose(core.log, &[&header], |index, place| InFlight {
+        self.propose(&core.log, &[&header], |index, place| InFlight {
             index,
             place,
             hash: 0,

@@ -2,11 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::cell::Cell;
 use std::fs;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::Poll;
@@ -187,6 +189,24 @@ pub(crate) async fn on_a_thread<B, T: Send + 'static>(
         Ok(value) => value,
         Err(payload) => std::panic::resume_unwind(payload),
     }
+}
+
+/// Waits until the core has parked and been woken, so that all that was begun before is with the kernel.
+pub(crate) async fn park_once<B>(env: &Env<B>) {
+    on_a_thread(env, || ()).await;
+}
+
+/// Counts in `waits` how often a future's poll was not ready.
+pub(crate) async fn counting_waits<T>(waits: Rc<Cell<u32>>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = future.as_mut().poll(cx);
+        if poll.is_pending() {
+            waits.set(waits.get() + 1);
+        }
+        poll
+    })
+    .await
 }
 
 /// Polls once without waiting; true if it was ready.

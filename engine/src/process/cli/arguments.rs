@@ -80,7 +80,7 @@ pub struct ServeArguments {
     /// Allow an address other than loopback, although connections are neither encrypted nor authenticated.
     #[arg(long)]
     pub insecure: bool,
-    /// Size of a new log segment, such as 64MiB.
+    /// Size of a log segment in a new data directory, such as 64MiB. A value can have a quarter of it at most.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub segment_size: Option<u64>,
     /// Cut a corrupt log at its first damage and lose all behind it, instead of refusing to start.

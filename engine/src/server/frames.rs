@@ -1,0 +1,309 @@
+//! From received bytes to decoded requests, some frames at a time.
+//!
+//! A lookup in a large memtable waits for memory twice: for the index slot, then for the record. The frames of one
+//! chunk are therefore decoded ahead, up to [`LOOK_AHEAD_FRAMES`]; each asks for its slot at once, and all for their
+//! records before the first is executed. Execution is in order, one by one, and may stop at any frame: what was not
+//! executed counts as not received.
+
+use ostrakon_wire::frame::{self, FrameHeader};
+use ostrakon_wire::limits::HELLO_BODY_BYTES_MAX;
+use ostrakon_wire::message::{Condition, DecodeError, ErrorCode, Request};
+use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
+
+use ostrakon_core::hlc::Timestamp;
+
+use super::core::Core;
+use crate::env::CoreId;
+use crate::limits::REQUEST_BODY_BYTES_MAX;
+use crate::shard::host::hash_in_memtable;
+
+/// Frames that are decoded before the first of them is executed.
+const LOOK_AHEAD_FRAMES: usize = 16;
+
+/// How far the serving of received bytes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// All whole frames are served; more bytes are needed.
+    All,
+    /// The connection has no room for another answer; the rest is kept.
+    Blocked,
+    /// The client wants this connection on another core; its hello's request id.
+    HandOver(CoreId, u64),
+    /// The connection is to be ended.
+    End,
+}
+
+/// What handling one frame means for the next.
+pub(super) enum After {
+    Continue,
+    Stop(Served),
+}
+
+/// A request for one key.
+#[derive(Clone, Copy)]
+pub(super) struct KeyRequest<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) operation: KeyOperation<'a>,
+}
+
+/// What is to be done with the key.
+#[derive(Clone, Copy)]
+pub(super) enum KeyOperation<'a> {
+    Get,
+    Write {
+        value: Option<&'a [u8]>,
+        condition: Condition,
+    },
+}
+
+/// Where a key lies.
+#[derive(Clone, Copy)]
+pub(super) struct KeyPlace {
+    pub(super) owner: CoreId,
+    pub(super) shard: ShardId,
+    /// The key's hash in its shard's memtable.
+    pub(super) hash: u64,
+}
+
+/// A frame whose checksum is right.
+pub(super) struct DecodedFrame<'a> {
+    pub(super) header: FrameHeader,
+    pub(super) body: &'a [u8],
+    request: Result<Request<'a>, DecodeError>,
+    /// Set if the request names one key.
+    pub(super) key_request: Option<(KeyRequest<'a>, KeyPlace)>,
+}
+
+impl<'a> KeyRequest<'a> {
+    /// `None` for requests that name no key, or more than one.
+    pub(super) fn of(request: &Request<'a>) -> Option<KeyRequest<'a>> {
+        let (key, operation) = match *request {
+            Request::Get { key } => (key, KeyOperation::Get),
+            Request::Put {
+                key,
+                value,
+                condition,
+            } => {
+                let value = Some(value);
+                (key, KeyOperation::Write { value, condition })
+            }
+            Request::Delete { key, condition } => {
+                let value = None;
+                (key, KeyOperation::Write { value, condition })
+            }
+            _ => return None,
+        };
+        Some(KeyRequest { key, operation })
+    }
+
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self.operation, KeyOperation::Write { .. })
+    }
+
+    /// True if it is answered from what the memtable has now. A write without a condition does not look.
+    fn looks_up(&self) -> bool {
+        let KeyOperation::Write { condition, .. } = self.operation else {
+            return true;
+        };
+        condition != Condition::None
+    }
+}
+
+impl DecodedFrame<'_> {
+    /// Where the frame will look a key up, if that is on this core.
+    fn looks_up_at(&self, own: CoreId) -> Option<KeyPlace> {
+        let (request, place) = self.key_request.as_ref()?;
+        (place.owner == own && request.looks_up()).then_some(*place)
+    }
+}
+
+impl Core {
+    /// Serves bytes as they came from the network; what can't be served yet is kept with the connection.
+    pub(super) fn serve(&mut self, id: u64, bytes: &[u8]) -> Served {
+        let Some(connection) = self.answers.connections.get(id) else {
+            return Served::End;
+        };
+        if !connection.received.is_empty() {
+            connection.received.extend_from_slice(bytes);
+            return self.serve_received(id);
+        }
+        let (served, used_bytes) = self.serve_frames(id, bytes);
+        if let Some(connection) = self.answers.connections.get(id) {
+            connection.received.extend_from_slice(&bytes[used_bytes..]);
+        }
+        served
+    }
+
+    /// Serves bytes that were kept.
+    pub(super) fn serve_received(&mut self, id: u64) -> Served {
+        let Some(connection) = self.answers.connections.get(id) else {
+            return Served::End;
+        };
+        let mut received = core::mem::take(&mut connection.received);
+        let (served, used_bytes) = self.serve_frames(id, &received);
+        if let Some(connection) = self.answers.connections.get(id) {
+            received.drain(..used_bytes);
+            if received.is_empty() {
+                received = Vec::new();
+            }
+            connection.received = received;
+        }
+        served
+    }
+
+    fn serve_frames(&mut self, id: u64, bytes: &[u8]) -> (Served, usize) {
+        self.begin_turn();
+        let mut used_bytes = 0;
+        let served = loop {
+            match self.serve_ahead(id, &bytes[used_bytes..], &mut used_bytes) {
+                After::Continue => {}
+                After::Stop(served) => break served,
+            }
+        };
+        self.finish_turn();
+        (served, used_bytes)
+    }
+
+    /// Decodes some frames, asks for the memory that they will look at, and then executes them in order.
+    fn serve_ahead(&mut self, id: u64, bytes: &[u8], used_bytes: &mut usize) -> After {
+        let Some(connection) = self.answers.connections.get(id) else {
+            return After::Stop(Served::End);
+        };
+        if !connection.has_room() {
+            return After::Stop(Served::Blocked);
+        }
+        // What follows a hello may be meant for another core.
+        let is_open = connection.is_open();
+        let (frames_max, body_bytes_max) = if is_open {
+            (LOOK_AHEAD_FRAMES, REQUEST_BODY_BYTES_MAX)
+        } else {
+            (1, HELLO_BODY_BYTES_MAX)
+        };
+        let mut ahead = [const { None }; LOOK_AHEAD_FRAMES];
+        let mut decoded_bytes = 0;
+        let mut end = None;
+        for slot in ahead.iter_mut().take(frames_max) {
+            match frame::decode(&bytes[decoded_bytes..], body_bytes_max) {
+                Ok(Some((header, body))) => {
+                    decoded_bytes += header.frame_bytes();
+                    *slot = Some(self.decode(header, body));
+                }
+                Ok(None) => {
+                    end = Some(Ok(()));
+                    break;
+                }
+                Err(error) => {
+                    end = Some(Err(error));
+                    break;
+                }
+            }
+        }
+        let own = self.id();
+        let frames = ahead.iter().map_while(Option::as_ref);
+        for place in frames.filter_map(|frame| frame.looks_up_at(own)) {
+            self.host.prefetch_record(place.shard, place.hash);
+        }
+        for (position, frame) in ahead.into_iter().map_while(|frame| frame).enumerate() {
+            // The answers to the frames before have taken room.
+            if position > 0 && !self.has_room(id) {
+                return After::Stop(Served::Blocked);
+            }
+            *used_bytes += frame.header.frame_bytes();
+            if let After::Stop(served) = self.handle(id, is_open, &frame) {
+                return After::Stop(served);
+            }
+        }
+        match end {
+            None => After::Continue,
+            Some(Ok(())) => After::Stop(Served::All),
+            Some(Err(error)) => {
+                let message = format!("{error}; the connection is being closed");
+                self.connection_error(id, 0, ErrorCode::BadFrame, &message);
+                After::Stop(Served::End)
+            }
+        }
+    }
+
+    /// True if the connection is still there and takes another answer; one that is gone shows in `handle`.
+    fn has_room(&mut self, id: u64) -> bool {
+        let connection = self.answers.connections.get(id);
+        connection.is_none_or(|connection| connection.has_room())
+    }
+
+    /// Decodes one frame, and asks for the index slot of a key that it looks up here.
+    fn decode<'a>(&self, header: FrameHeader, body: &'a [u8]) -> DecodedFrame<'a> {
+        let request = Request::decode(header.kind, body);
+        let key_request = request.as_ref().ok().and_then(KeyRequest::of).map(|request| {
+            let routing_hash = key_hash(request.key);
+            let shard = shard_of(routing_hash, self.identity.shards);
+            let place = KeyPlace {
+                owner: self.owners[shard.0 as usize],
+                shard,
+                hash: hash_in_memtable(request.key, routing_hash),
+            };
+            (request, place)
+        });
+        let frame = DecodedFrame {
+            header,
+            body,
+            request,
+            key_request,
+        };
+        if let Some(place) = frame.looks_up_at(self.id()) {
+            self.host.prefetch_slot(place.shard, place.hash);
+        }
+        frame
+    }
+
+    fn handle(&mut self, id: u64, is_open: bool, frame: &DecodedFrame<'_>) -> After {
+        let header = &frame.header;
+        let request = match &frame.request {
+            Ok(request) => request,
+            Err(error) => {
+                self.connection_error(id, header.request_id, error.error_code(), &error.to_string());
+                return if is_open {
+                    After::Continue
+                } else {
+                    After::Stop(Served::End)
+                };
+            }
+        };
+        if let Err(message) = self.observe(header.timestamp) {
+            self.connection_error(id, header.request_id, ErrorCode::TimestampAhead, &message);
+            return if is_open {
+                After::Continue
+            } else {
+                After::Stop(Served::End)
+            };
+        }
+        match request {
+            Request::Hello(hello) if !is_open => self.hello(id, header.request_id, hello),
+            Request::Hello(_) => {
+                let message = "a second hello; a connection says hello once";
+                self.connection_error(id, header.request_id, ErrorCode::BadRequest, message);
+                After::Continue
+            }
+            _ if !is_open => {
+                let message = "the first request of a connection must be a hello";
+                self.connection_error(id, header.request_id, ErrorCode::BadRequest, message);
+                After::Stop(Served::End)
+            }
+            request => {
+                if let Some(connection) = self.answers.connections.get(id) {
+                    connection.begin_request();
+                }
+                self.execute(id, frame, request);
+                After::Continue
+            }
+        }
+    }
+
+    fn observe(&mut self, timestamp: u64) -> Result<(), String> {
+        if timestamp == 0 {
+            return Ok(());
+        }
+        self.host.observe_client(Timestamp(timestamp)).map_err(|error| {
+            format!("{error}; check the clock of the machine that the client learned it from")
+        })
+    }
+}
