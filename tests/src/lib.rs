@@ -9,6 +9,9 @@
     reason = "tests read the repository and the machine; none of this runs inside a node"
 )]
 
+pub mod check;
 pub mod crash;
 pub mod process;
+pub mod scenario;
+pub mod sim;
 pub mod tidy;

@@ -74,7 +74,8 @@ fn nothing_acknowledged_is_lost_with_the_power() {
     let directory = directory();
     let mode = Mode::Power {
         file_system: FileSystem::Ext4,
-        image_bytes: 1 << 30,
+        // Each start of a core takes a segment of 64 MiB for good.
+        image_bytes: 4 << 30,
     };
     run_without_violation(&settings(mode, 2, directory.path()));
     let left: Vec<_> = std::fs::read_dir(directory.path())

@@ -1,0 +1,121 @@
+//! The production node on a simulated host: start, what it says, drain.
+
+use core::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ostrakon::cluster::identity::Wanted;
+use ostrakon::env::CoreId;
+use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
+use ostrakon::server::message::CoreBatch;
+use ostrakon::server::node::{NodeConfig, NodeEvent, ShutdownCommand, run_core};
+use ostrakon::server::startup::StartOptions;
+
+use crate::sim::{HostId, ProcessId, ProcessStatus, World};
+
+/// Where nodes listen, on any host.
+pub const PORT: u16 = 5750;
+
+/// What a node is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSettings {
+    /// Cores.
+    pub cores: u16,
+    /// Shards of a new cluster.
+    pub shards: u32,
+    /// Length of log segments.
+    pub segment_bytes: u64,
+    /// Memtables of one core.
+    pub memory_budget_bytes: usize,
+}
+
+/// How far a node came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It starts.
+    Starting,
+    /// It serves here.
+    Serving(SocketAddr),
+    /// It refused to start; its sentence.
+    Refused(String),
+}
+
+/// A process that runs a node.
+pub struct SimNode {
+    world: World,
+    process: ProcessId,
+    events: Arc<Mutex<Vec<NodeEvent>>>,
+    commands: ForeignSender<ShutdownCommand>,
+}
+
+impl SimNode {
+    /// Starts a node on a host that runs none.
+    pub fn start(world: &World, host: HostId, settings: NodeSettings) -> SimNode {
+        let events: Arc<Mutex<Vec<NodeEvent>>> = Arc::default();
+        let heard = Arc::clone(&events);
+        let config = NodeConfig {
+            options: StartOptions {
+                data: world.data_directory(),
+                wanted: Wanted {
+                    shards: None,
+                    shards_default: settings.shards,
+                    segment_bytes: None,
+                    segment_bytes_default: settings.segment_bytes,
+                },
+                cut_corrupt: false,
+                memory_budget_bytes: settings.memory_budget_bytes,
+            },
+            listen: SocketAddr::new(world.address(host), PORT),
+            events: Arc::new(move |event| {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            }),
+        };
+        let (commands, receiver) = channel();
+        let receiver: Mutex<Option<ForeignReceiver<ShutdownCommand>>> = Mutex::new(Some(receiver));
+        let process = world.start_process::<CoreBatch>(host, settings.cores, |core, env| {
+            let mut receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            let commands = if core == CoreId(0) { receiver.take() } else { None };
+            Box::pin(run_core(env, config.clone(), commands))
+        });
+        SimNode {
+            world: world.clone(),
+            process,
+            events,
+            commands,
+        }
+    }
+
+    /// How far its start came.
+    pub fn progress(&self) -> Progress {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = events.iter().find_map(|event| match event {
+            NodeEvent::Serving { address, .. } => Some(Progress::Serving(*address)),
+            NodeEvent::StartFailed(sentence) => Some(Progress::Refused(sentence.clone())),
+            _ => None,
+        });
+        decided.unwrap_or(Progress::Starting)
+    }
+
+    /// Everything that it reported.
+    pub fn events(&self) -> Vec<NodeEvent> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True when a core's log has failed, which only a restart ends.
+    pub fn has_failed_core(&self) -> bool {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events
+            .iter()
+            .any(|event| matches!(event, NodeEvent::LogFailed(..)))
+    }
+
+    /// What became of its process.
+    pub fn status(&self) -> ProcessStatus {
+        self.world.process_status(self.process)
+    }
+
+    /// Asks it to end.
+    pub fn drain(&self) {
+        // A node that has ended already hears nothing; its status tells.
+        let _ended = self.commands.send(ShutdownCommand::Drain);
+    }
+}

@@ -1,0 +1,496 @@
+//! What a run does, as data: drawn from the seed before the run, so that the shrinker can leave parts out.
+//!
+//! A plan together with its seed decides everything. The seed alone decides the plan of an ordinary run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sim::disk::DiskOperations;
+use crate::sim::{
+    CrashPoint, CrashStyle, Fault, FaultAction, FaultAt, FaultAtKind, HostId, NetworkTrouble, SimRandom,
+};
+
+/// The host of the node.
+pub const SERVER: HostId = HostId(0);
+const MILLISECOND_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// One operation of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// How long the thread waits before it.
+    pub pause_ns: u64,
+    /// What it does.
+    pub kind: OperationKind,
+    /// To which key, or from which on, by number.
+    pub key: u32,
+    /// What is written stands for this number; unique in its run.
+    pub number: u64,
+    /// Length of what is written.
+    pub value_bytes: u32,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationKind {
+    /// Reads a key.
+    Get,
+    /// Writes a key.
+    Put,
+    /// Writes a key if it is absent.
+    PutIfAbsent,
+    /// Writes a key if it is present.
+    PutIfPresent,
+    /// Writes a key if it has the version that the thread saw last.
+    PutIfVersion,
+    /// Removes a key.
+    Delete,
+    /// Removes a key if it has the version that the thread saw last.
+    DeleteIfVersion,
+    /// Asks how the node is, and for a sign of life.
+    Status,
+    /// Reads a range of keys at one snapshot.
+    Scan {
+        /// Keys in the range, whether there or not.
+        keys: u32,
+    },
+}
+
+/// The threads of one client, which share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientPlan {
+    /// The core that it asks for first.
+    pub core: u16,
+    /// By thread, what it does.
+    pub threads: Vec<Vec<Operation>>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Of the world: schedules, latencies, what a crash keeps.
+    pub seed: u64,
+    /// Cores of the first start, the second, and so on; the last for all further ones.
+    pub cores: Vec<u16>,
+    /// Shards.
+    pub shards: u32,
+    /// Length of log segments.
+    pub segment_bytes: u64,
+    /// Memtables of one core, until the run heals.
+    pub memory_budget_bytes: usize,
+    /// Keys.
+    pub keys: u32,
+    /// Clients, each on a host of its own.
+    pub clients: Vec<ClientPlan>,
+    /// Faults at times, counted from the moment when the node serves for the first time.
+    pub faults: Vec<Fault>,
+    /// Faults at operations, counted from the beginning of the world.
+    pub faults_at: Vec<FaultAt>,
+    /// Crash of the server around its n-th operation that makes something durable.
+    pub crash_at_sync: Option<(u64, CrashPoint)>,
+    /// How long the server is down after a crash, in turn.
+    pub down_ns: Vec<u64>,
+}
+
+impl Plan {
+    /// Operations of all threads.
+    pub fn operations(&self) -> usize {
+        let threads = self.clients.iter().flat_map(|client| &client.threads);
+        threads.map(Vec::len).sum()
+    }
+
+    /// Faults of both forms.
+    pub fn fault_count(&self) -> usize {
+        self.faults.len() + self.faults_at.len() + usize::from(self.crash_at_sync.is_some())
+    }
+
+    /// The plan of an ordinary run.
+    pub fn of_seed(seed: u64) -> Plan {
+        let random = SimRandom::stream(seed, "plan", &[]);
+        let operations = random.between(1_000, 1_400) as usize;
+        let clients = random.between(2, 5) as usize;
+        let threads = random.between(2, 5) as usize;
+        let keys = random.between(6, 60) as u32;
+        let mut workload = Workload::draw(&random, keys);
+        let clients: Vec<ClientPlan> = (0..clients)
+            .map(|_| ClientPlan {
+                core: random.below(4) as u16,
+                threads: (0..threads)
+                    .map(|_| {
+                        let count = operations.div_ceil(clients * threads);
+                        (0..count).map(|_| workload.operation(&random)).collect()
+                    })
+                    .collect(),
+            })
+            .collect();
+        let horizon_ns = horizon_ns(&clients);
+        Plan {
+            seed,
+            cores: (0..6).map(|_| random.between(2, 4) as u16).collect(),
+            shards: 16 << random.below(3),
+            segment_bytes: 1 << 20,
+            memory_budget_bytes: if random.one_in(12) { 200 << 10 } else { 64 << 20 },
+            keys,
+            clients,
+            faults: draw_faults(&random, horizon_ns),
+            faults_at: draw_faults_at(&random),
+            crash_at_sync: random
+                .one_in(6)
+                .then(|| (random.between(5, 600), CRASH_POINTS[random.index(3)])),
+            down_ns: (0..6).map(|_| random.around(50 * MILLISECOND_NS)).collect(),
+        }
+    }
+
+    /// A short run without faults, for sweeps that put one fault at each of its operations.
+    pub fn short(seed: u64) -> Plan {
+        let random = SimRandom::stream(seed, "short plan", &[]);
+        let keys = 5;
+        let mut workload = Workload::draw(&random, keys);
+        workload.value_bytes_max = 4_000;
+        let clients = (0..2)
+            .map(|core| ClientPlan {
+                core,
+                threads: (0..2)
+                    .map(|_| (0..8).map(|_| workload.operation(&random)).collect())
+                    .collect(),
+            })
+            .collect();
+        Plan {
+            seed,
+            cores: vec![2, 2, 3, 1, 2],
+            shards: 4,
+            segment_bytes: 1 << 20,
+            memory_budget_bytes: 64 << 20,
+            keys,
+            clients,
+            faults: Vec::new(),
+            faults_at: Vec::new(),
+            crash_at_sync: None,
+            down_ns: vec![MILLISECOND_NS],
+        }
+    }
+}
+
+/// How long the slowest thread pauses in all.
+fn horizon_ns(clients: &[ClientPlan]) -> u64 {
+    let threads = clients.iter().flat_map(|client| &client.threads);
+    let pauses = threads.map(|thread| thread.iter().map(|operation| operation.pause_ns).sum());
+    pauses.max().unwrap_or(0)
+}
+
+/// The mix of a run.
+struct Workload {
+    keys: u32,
+    /// Chances out of a thousand, in the order of [`Workload::operation`].
+    weights: [u64; 9],
+    /// Of no pause at all.
+    burst_per_thousand: u32,
+    pause_ns: u64,
+    large_per_thousand: u32,
+    value_bytes_max: u64,
+    next_number: u64,
+}
+
+impl Workload {
+    fn draw(random: &SimRandom, keys: u32) -> Workload {
+        let mut weights = [300, 200, 60, 60, 160, 80, 60, 5, 40];
+        for weight in &mut weights {
+            *weight = 1 + random.below(2 * *weight);
+        }
+        Workload {
+            keys,
+            weights,
+            burst_per_thousand: random.between(200, 900) as u32,
+            pause_ns: random.between(5, 120) * MILLISECOND_NS,
+            large_per_thousand: if random.one_in(3) { 300 } else { 10 },
+            value_bytes_max: random.between(200, 30_000),
+            next_number: 0,
+        }
+    }
+
+    fn operation(&mut self, random: &SimRandom) -> Operation {
+        let mut draw = random.below(self.weights.iter().sum());
+        let mut place = 0;
+        while draw >= self.weights[place] {
+            draw -= self.weights[place];
+            place += 1;
+        }
+        let kind = match place {
+            0 => OperationKind::Get,
+            1 => OperationKind::Put,
+            2 => OperationKind::PutIfAbsent,
+            3 => OperationKind::PutIfPresent,
+            4 => OperationKind::PutIfVersion,
+            5 => OperationKind::Delete,
+            6 => OperationKind::DeleteIfVersion,
+            7 => OperationKind::Status,
+            _ => OperationKind::Scan {
+                keys: random.between(1, u64::from(self.keys)) as u32,
+            },
+        };
+        let is_burst = random.per_thousand(self.burst_per_thousand);
+        let pause_ns = random.below(self.pause_ns);
+        let large = random.per_thousand(self.large_per_thousand);
+        let value_bytes = random.between(8, if large { self.value_bytes_max } else { 120 });
+        // A few keys get most of the work, so that requests for one key meet.
+        let key = random
+            .below(u64::from(self.keys))
+            .min(random.below(u64::from(self.keys)));
+        self.next_number += 1;
+        Operation {
+            pause_ns: if is_burst { 0 } else { pause_ns },
+            kind,
+            key: key as u32,
+            number: self.next_number,
+            value_bytes: value_bytes as u32,
+        }
+    }
+}
+
+/// Places around an operation where a disk may stop for a crash.
+pub const CRASH_POINTS: [CrashPoint; 3] = [CrashPoint::Before, CrashPoint::During, CrashPoint::After];
+
+/// In some runs, a fault or two at operations, wherever those may be.
+fn draw_faults_at(random: &SimRandom) -> Vec<FaultAt> {
+    let count = if random.one_in(4) { random.between(1, 2) } else { 0 };
+    (0..count)
+        .map(|_| {
+            let kinds = [
+                FaultAtKind::DiskError,
+                FaultAtKind::DiskSlow(1_000),
+                FaultAtKind::DiskHang(SECOND_NS),
+                FaultAtKind::LatentReadError,
+                FaultAtKind::SegmentLoss(3),
+                FaultAtKind::SegmentDuplicate,
+                FaultAtKind::SegmentDelay(2 * SECOND_NS),
+                FaultAtKind::ConnectionReset,
+            ];
+            let place = random.index(kinds.len());
+            FaultAt {
+                host: SERVER,
+                operation: random.below(2_500),
+                kind: kinds[place].clone(),
+                is_network: place >= 4,
+            }
+        })
+        .collect()
+}
+
+/// Some kinds of fault, each a few times, and at least one crash.
+fn draw_faults(random: &SimRandom, horizon_ns: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let at = |kind| Fault {
+        at_ns: random.below(horizon_ns),
+        host: SERVER,
+        kind,
+    };
+    for _ in 0..random.between(1, 4) {
+        let style = if random.one_in(3) {
+            CrashStyle::ProcessKill
+        } else {
+            CrashStyle::PowerLoss
+        };
+        faults.push(at(FaultAction::Crash(style)));
+    }
+    let mut damage_left = 2;
+    for _ in 0..random.between(3, 9) {
+        let (count, action) = draw_action(random);
+        let is_damage = matches!(
+            action,
+            FaultAction::BitFlip
+                | FaultAction::LostWrite
+                | FaultAction::MisdirectedWrite
+                | FaultAction::LatentReadError
+        );
+        for _ in 0..count {
+            if is_damage && damage_left == 0 {
+                break;
+            }
+            damage_left -= u32::from(is_damage);
+            faults.push(at(action.clone()));
+        }
+    }
+    faults.sort_by_key(|fault| fault.at_ns);
+    faults
+}
+
+/// How often, and what.
+fn draw_action(random: &SimRandom) -> (u64, FaultAction) {
+    match random.below(5) {
+        0 => draw_standstill(random),
+        1 => draw_clock(random),
+        2 => draw_disk(random),
+        3 => draw_damage(random),
+        _ => draw_network(random),
+    }
+}
+
+/// A short time and a long one, as faults go.
+fn durations(random: &SimRandom) -> (u64, u64) {
+    (random.around(30 * MILLISECOND_NS), random.around(2 * SECOND_NS))
+}
+
+fn draw_standstill(random: &SimRandom) -> (u64, FaultAction) {
+    let (short_ns, long_ns) = durations(random);
+    let few = random.between(1, 3);
+    let core = random.below(4) as u16;
+    match random.below(4) {
+        0 => (
+            few,
+            FaultAction::Pause {
+                duration_ns: short_ns,
+            },
+        ),
+        1 => (1, FaultAction::Pause { duration_ns: long_ns }),
+        2 => (
+            1,
+            FaultAction::StallCore {
+                core,
+                duration_ns: long_ns,
+            },
+        ),
+        _ => (
+            few,
+            FaultAction::StallCore {
+                core,
+                duration_ns: short_ns * 3,
+            },
+        ),
+    }
+}
+
+fn draw_clock(random: &SimRandom) -> (u64, FaultAction) {
+    // Up to `most` in either direction.
+    let around_zero = |most: i64| random.below(2 * most as u64) as i64 - most;
+    match random.below(4) {
+        0 => (
+            1,
+            FaultAction::ClockOffset {
+                by_us: around_zero(10_000_000),
+            },
+        ),
+        1 => (
+            random.between(1, 3),
+            FaultAction::ClockJump {
+                by_us: around_zero(3_600_000_000),
+            },
+        ),
+        2 => (
+            1,
+            FaultAction::ClockDrift {
+                ppm: around_zero(100_000),
+            },
+        ),
+        _ => (
+            1,
+            FaultAction::MonotonicRate {
+                ppm: around_zero(1_000),
+            },
+        ),
+    }
+}
+
+fn draw_disk(random: &SimRandom) -> (u64, FaultAction) {
+    let (short_ns, long_ns) = durations(random);
+    match random.below(5) {
+        0 => {
+            let factor = random.between(5, 300);
+            (
+                random.between(1, 3),
+                FaultAction::DiskSlow {
+                    factor,
+                    duration_ns: short_ns * 4,
+                },
+            )
+        }
+        1 => (1, FaultAction::DiskHang { duration_ns: long_ns }),
+        2 => {
+            let kinds = [
+                DiskOperations::All,
+                DiskOperations::Write,
+                DiskOperations::Sync,
+                DiskOperations::SyncDir,
+                DiskOperations::Open,
+                DiskOperations::Read,
+                DiskOperations::Names,
+                DiskOperations::List,
+            ];
+            let operations = kinds[random.index(kinds.len())];
+            (
+                1,
+                FaultAction::DiskError {
+                    operations,
+                    count: random.between(1, 3) as u32,
+                },
+            )
+        }
+        _ => {
+            let free_bytes = random.below(3 << 20);
+            // Long enough, at times, for ceilings to run out.
+            let duration_ns = long_ns * random.between(1, 10);
+            (
+                1,
+                FaultAction::DiskFull {
+                    free_bytes,
+                    duration_ns,
+                },
+            )
+        }
+    }
+}
+
+fn draw_damage(random: &SimRandom) -> (u64, FaultAction) {
+    let kinds = [
+        FaultAction::BitFlip,
+        FaultAction::LatentReadError,
+        FaultAction::LostWrite,
+        FaultAction::MisdirectedWrite,
+    ];
+    (1, kinds[random.index(kinds.len())].clone())
+}
+
+fn draw_network(random: &SimRandom) -> (u64, FaultAction) {
+    let (_, long_ns) = durations(random);
+    let few = random.between(1, 3);
+    let weather = [
+        NetworkTrouble::Loss,
+        NetworkTrouble::Duplicate,
+        NetworkTrouble::Reorder,
+        NetworkTrouble::Delay,
+    ];
+    match random.below(8) {
+        0 => (few, partition(random, true, true, long_ns)),
+        1 => {
+            let sends = random.one_in(2);
+            (few, partition(random, sends, !sends, long_ns))
+        }
+        2 => (few, FaultAction::HalfClose),
+        3 => (
+            few * 2,
+            FaultAction::ConnectionReset {
+                after_bytes: random.below(20_000),
+            },
+        ),
+        _ => (
+            few,
+            network(random, weather[random.index(weather.len())], long_ns),
+        ),
+    }
+}
+
+fn partition(random: &SimRandom, sends: bool, receives: bool, duration_ns: u64) -> FaultAction {
+    FaultAction::Partition {
+        // From one client, or from all.
+        peer: random.one_in(2).then(|| HostId(1 + random.below(2) as u16)),
+        sends,
+        receives,
+        duration_ns,
+    }
+}
+
+fn network(random: &SimRandom, trouble: NetworkTrouble, duration_ns: u64) -> FaultAction {
+    FaultAction::Network {
+        trouble,
+        per_thousand: random.between(10, 300) as u32,
+        duration_ns,
+    }
+}

@@ -1,0 +1,532 @@
+//! One run: a node, its clients and their faults, from a plan to a verdict.
+//!
+//! 1. The node starts and the threads of the workload begin. Faults strike; whenever the node has ended or its
+//!    log has failed, the run starts it again, as an operator would.
+//! 2. When the threads are through, everything is healed. The node is killed and started once more, so that
+//!    damage that nobody has read must show. From here on nothing may fail: that is the check of liveness.
+//! 3. All keys are read, the node is drained and started again, and all keys are read again.
+//! 4. The checkers judge the history.
+//!
+//! A start may be refused for a reason only: damage on the disk (whose file the refusal must name), or a disk
+//! that failed, was full or could not be read meanwhile.
+
+use core::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ostrakon::server::node::NodeEvent;
+
+use super::judge::{Failure, judge};
+use super::node::{NodeSettings, Progress, SimNode};
+use super::plan::{Operation, OperationKind, Plan, SERVER};
+use super::record::Recorder;
+use super::values;
+use super::workload::{Client, Shared, Thread};
+use crate::check::history::History;
+use crate::sim::{Counters, CrashStyle, Fault, FaultKind, HostId, ProcessStatus, RunEnd, World};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Virtual time that the threads have for their operations, pauses and faults included.
+const SAFETY_PHASE_NS: u64 = 900 * SECOND_NS;
+/// Virtual time that a start may take, whatever befalls it.
+const START_NS: u64 = 120 * SECOND_NS;
+/// Virtual time within which everything goes on once all is healed (docs/testing.md).
+const LIVENESS_NS: u64 = 10 * SECOND_NS;
+/// Starts of one run; a node that never comes up is a failure.
+const STARTS_MAX: u32 = 60;
+/// Memtables of one core once all is healed.
+const HEALED_MEMORY_BYTES: usize = 256 << 20;
+/// Operations of each thread that must succeed once all is healed.
+const HEALED_OPERATIONS: u64 = 3;
+
+/// What came of a run.
+pub struct Report {
+    /// The seed of its world.
+    pub seed: u64,
+    /// Order-sensitive hash of everything that happened.
+    pub trace_hash: u64,
+    /// Events of the world.
+    pub events: u64,
+    /// Virtual time.
+    pub virtual_ns: u64,
+    /// Operations that were answered.
+    pub answered: u64,
+    /// Requests for one key, and those that came in on another core than the key's.
+    pub requests: u64,
+    /// See `requests`.
+    pub cross_core: u64,
+    /// Starts of the node, and those that were refused.
+    pub starts: u32,
+    /// See `starts`.
+    pub refused_starts: u32,
+    /// Faults that struck.
+    pub counters: Counters,
+    /// Refusals of requests by code.
+    pub refusals: BTreeMap<String, u64>,
+    /// Operations of the server's disk; of those, the ones that make something durable; and of its network.
+    pub disk_operations: u64,
+    /// See `disk_operations`.
+    pub sync_operations: u64,
+    /// See `disk_operations`.
+    pub network_operations: u64,
+    /// What was wrong.
+    pub failure: Option<Failure>,
+    /// What the clients saw.
+    pub history: History,
+    /// The last events by host.
+    pub last_events: Vec<(String, Vec<String>)>,
+}
+
+impl Report {
+    /// Crashes of any style.
+    pub fn crashes(&self) -> u64 {
+        self.counters.get(FaultKind::ProcessKill) + self.counters.get(FaultKind::PowerLoss)
+    }
+}
+
+/// Where the full trace of a run goes.
+pub type TraceWriter = Box<dyn std::io::Write>;
+
+/// Runs a plan.
+pub fn run(plan: &Plan, trace: Option<TraceWriter>) -> Report {
+    let world = World::new(plan.seed);
+    if let Some(writer) = trace {
+        world.write_trace(writer);
+    }
+    let mut runner = Runner::new(&world, plan);
+    let outcome = runner.run();
+    let failure = outcome.err().or_else(|| judge(&world, &runner.recorder).err());
+    let report = runner.report(failure);
+    runner.node = None;
+    world.end();
+    report
+}
+
+struct Runner<'a> {
+    world: World,
+    plan: &'a Plan,
+    recorder: Recorder,
+    shared: Rc<Shared>,
+    clients: Vec<Rc<Client>>,
+    node: Option<SimNode>,
+    starts: u32,
+    refused_starts: u32,
+    is_healed: bool,
+}
+
+impl<'a> Runner<'a> {
+    fn new(world: &World, plan: &'a Plan) -> Runner<'a> {
+        let server = world.add_host("server");
+        assert_eq!(server, SERVER);
+        let recorder = Recorder::new(world);
+        let mut keys: Vec<Vec<u8>> = (0..plan.keys).map(values::key).collect();
+        keys.sort();
+        let shared = Rc::new(Shared {
+            world: world.clone(),
+            address: Cell::new(None),
+            cores: Cell::new(1),
+            owners: RefCell::default(),
+            recorder: recorder.clone(),
+            shards: plan.shards,
+            keys,
+            answered: Cell::new(0),
+            requests: Cell::new(0),
+            cross_core: Cell::new(0),
+            refusals: RefCell::default(),
+            finished: Cell::new(0),
+        });
+        let hosts: Vec<HostId> = (0..plan.clients.len())
+            .map(|number| world.add_host(&format!("client{number}")))
+            .collect();
+        let clients = plan
+            .clients
+            .iter()
+            .zip(hosts)
+            .map(|(client, host)| Client::new(&shared, host, client.core))
+            .collect();
+        Runner {
+            world: world.clone(),
+            plan,
+            recorder,
+            shared,
+            clients,
+            node: None,
+            starts: 0,
+            refused_starts: 0,
+            is_healed: false,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        for fault in &self.plan.faults_at {
+            self.world.schedule_at(fault.clone());
+        }
+        if let Some((sync, point)) = self.plan.crash_at_sync {
+            self.world.disk(SERVER).crash_at_sync(sync, point);
+        }
+        self.start()?;
+        let served_ns = self.world.now_ns();
+        for fault in &self.plan.faults {
+            self.world.schedule(Fault {
+                at_ns: served_ns + fault.at_ns,
+                ..fault.clone()
+            });
+        }
+        self.safety_phase()?;
+        self.world.heal();
+        self.is_healed = true;
+        self.end_process(CrashStyle::ProcessKill);
+        self.clients.iter().for_each(|client| client.disconnect());
+        self.start()?;
+        self.liveness_phase()?;
+        self.read_everything()?;
+        self.drain()?;
+        self.start()?;
+        let events = self.node.as_ref().map(SimNode::events).unwrap_or_default();
+        if let Some(NodeEvent::TailCut(sentence)) =
+            events.iter().find(|event| matches!(event, NodeEvent::TailCut(_)))
+        {
+            return fail("a log that was closed has no torn tail", sentence.clone());
+        }
+        self.read_everything()
+    }
+
+    fn safety_phase(&mut self) -> Result<(), Failure> {
+        let mut threads = 0;
+        for (client, plan) in self.clients.iter().zip(&self.plan.clients) {
+            for operations in &plan.threads {
+                let thread = Thread::new(client);
+                threads += 1;
+                self.world.spawn(client.host(), thread.run(operations.clone()));
+            }
+        }
+        let deadline_ns = self.world.now_ns() + SAFETY_PHASE_NS;
+        loop {
+            let node = self.node.as_ref();
+            let shared = Rc::clone(&self.shared);
+            let end = self.world.run_until(deadline_ns, |world| {
+                shared.finished.get() == threads || needs_restart(world, node)
+            });
+            match end {
+                RunEnd::Met if self.shared.finished.get() == threads => return Ok(()),
+                RunEnd::Met => self.restart()?,
+                RunEnd::Panicked => return self.panicked(),
+                RunEnd::Deadline | RunEnd::Idle => {
+                    let finished = self.shared.finished.get();
+                    let detail = format!(
+                        "{finished} of {threads} threads are through after {} virtual seconds ({end:?})",
+                        SAFETY_PHASE_NS / SECOND_NS
+                    );
+                    return fail("the workload comes to its end", detail);
+                }
+            }
+        }
+    }
+
+    /// The node has ended, its log has failed, or its disk has stopped for a crash.
+    fn restart(&mut self) -> Result<(), Failure> {
+        if self.world.is_crash_wanted() {
+            self.end_process(CrashStyle::PowerLoss);
+        } else if self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.status() == ProcessStatus::Running)
+        {
+            // A core's log has failed; its operator notices after a while.
+            self.world
+                .note(SERVER, "the operator sees that a core has failed");
+            self.pass(300_000_000)?;
+            self.end_process(CrashStyle::ProcessKill);
+        }
+        let turn = (self.starts as usize).min(self.plan.down_ns.len()).max(1) - 1;
+        self.shared.address.set(None);
+        self.pass(self.plan.down_ns[turn])?;
+        self.start()
+    }
+
+    fn end_process(&mut self, style: CrashStyle) {
+        self.shared.address.set(None);
+        if let Some(node) = self.node.take()
+            && node.status() == ProcessStatus::Running
+        {
+            self.world.crash(SERVER, style);
+        }
+        // A host whose process has ended may still want its crash.
+        for host in self.world.take_crash_wanted() {
+            self.world.crash(host, style);
+        }
+    }
+
+    fn pass(&self, duration_ns: u64) -> Result<(), Failure> {
+        match self.world.run_for(duration_ns) {
+            RunEnd::Panicked => self.panicked(),
+            _ => Ok(()),
+        }
+    }
+
+    fn panicked<T>(&self) -> Result<T, Failure> {
+        let panics = self.world.panics();
+        let last = panics.last().expect("the world has said so");
+        fail("no task panics", last.message.clone())
+    }
+
+    /// Starts the node, over and over, until it serves.
+    fn start(&mut self) -> Result<(), Failure> {
+        loop {
+            if self.starts == STARTS_MAX {
+                return fail(
+                    "the node comes up",
+                    format!("{STARTS_MAX} starts were not enough"),
+                );
+            }
+            let turn = (self.starts as usize).min(self.plan.cores.len() - 1);
+            self.starts += 1;
+            let settings = NodeSettings {
+                cores: self.plan.cores[turn],
+                shards: self.plan.shards,
+                segment_bytes: self.plan.segment_bytes,
+                memory_budget_bytes: if self.is_healed {
+                    HEALED_MEMORY_BYTES
+                } else {
+                    self.plan.memory_budget_bytes
+                },
+            };
+            let before = self.world.counters();
+            let node = SimNode::start(&self.world, SERVER, settings);
+            let deadline_ns = self.world.now_ns() + START_NS;
+            let end = self.world.run_until(deadline_ns, |world| {
+                matches!(node.progress(), Progress::Serving(_)) || has_ended(world, &node)
+            });
+            match (end, node.progress()) {
+                (RunEnd::Panicked, _) => return self.panicked(),
+                (RunEnd::Met, Progress::Serving(address)) => {
+                    self.node = Some(node);
+                    self.shared.address.set(Some(address));
+                    self.shared.cores.set(settings.cores);
+                    self.shared.owners.borrow_mut().clear();
+                    return Ok(());
+                }
+                (RunEnd::Met, Progress::Refused(sentence)) if node.status() == ProcessStatus::Exited => {
+                    self.refused(&sentence, &before)?;
+                }
+                (RunEnd::Met, _) => {}
+                (end, progress) => {
+                    let detail = format!(
+                        "after {} virtual seconds ({end:?}): {progress:?}, {:?}",
+                        START_NS / SECOND_NS,
+                        node.events()
+                    );
+                    return fail("a start comes to an end", detail);
+                }
+            }
+            self.node = Some(node);
+            self.end_process(CrashStyle::PowerLoss);
+            self.pass(self.plan.down_ns[0])?;
+        }
+    }
+
+    /// A start was refused: it must have had a reason, and an operator takes that away.
+    fn refused(&mut self, sentence: &str, before: &Counters) -> Result<(), Failure> {
+        self.refused_starts += 1;
+        let disk = self.world.disk(SERVER);
+        let lacks_space = disk.free_bytes() < 2 * self.plan.segment_bytes;
+        if lacks_space || has_failed_since(&self.world, before) {
+            // New hardware, more space: whatever ailed the disk is over. Damage shows at the next start.
+            disk.heal();
+            return Ok(());
+        }
+        let damage = disk.outstanding_damage();
+        let names_one = damage.iter().any(|damage| {
+            let name = damage.path.file_name().unwrap_or_default();
+            sentence.contains(&*name.to_string_lossy())
+        });
+        if names_one {
+            disk.repair_damage();
+            return Ok(());
+        }
+        if !damage.is_empty() {
+            let files: Vec<_> = damage
+                .iter()
+                .map(|damage| (&damage.path, damage.offset))
+                .collect();
+            let detail = format!("damaged: {files:?}; the node says: {sentence}");
+            return fail("a refusal names the damaged file", detail);
+        }
+        fail("no start is refused without a reason", sentence)
+    }
+
+    fn liveness_phase(&mut self) -> Result<(), Failure> {
+        let finished = self.shared.finished.get();
+        let mut number = self.next_number();
+        let mut threads = 0;
+        for client in &self.clients {
+            let mut operations = Vec::new();
+            for place in 0..HEALED_OPERATIONS {
+                let kinds = [
+                    OperationKind::Put,
+                    OperationKind::Get,
+                    OperationKind::Scan { keys: 10 },
+                ];
+                let kind = kinds[place as usize % kinds.len()];
+                operations.push(Operation {
+                    pause_ns: 0,
+                    kind,
+                    key: (number % u64::from(self.plan.keys)) as u32,
+                    number,
+                    value_bytes: 20,
+                });
+                number += 1;
+            }
+            threads += 1;
+            let thread = Thread::new(client);
+            self.world.spawn(client.host(), thread.run(operations));
+        }
+        self.all_answered(finished, threads, threads as u64 * HEALED_OPERATIONS)
+    }
+
+    /// Reads every key, and scans them all.
+    fn read_everything(&mut self) -> Result<(), Failure> {
+        let finished = self.shared.finished.get();
+        let scan = OperationKind::Scan { keys: self.plan.keys };
+        let reads = (0..self.plan.keys).map(|key| (OperationKind::Get, key));
+        let operations: Vec<Operation> = reads
+            .chain([(scan, 0)])
+            .map(|(kind, key)| Operation {
+                pause_ns: 0,
+                kind,
+                key,
+                number: 0,
+                value_bytes: 0,
+            })
+            .collect();
+        let expected = operations.len() as u64;
+        let client = &self.clients[0];
+        self.world
+            .spawn(client.host(), Thread::new(client).run(operations));
+        self.all_answered(finished, 1, expected)
+    }
+
+    /// Waits until `threads` more threads are through, which must be soon, and all their operations answered.
+    fn all_answered(&self, finished: usize, threads: usize, operations: u64) -> Result<(), Failure> {
+        let answered = self.shared.answered.get();
+        let deadline_ns = self.world.now_ns() + LIVENESS_NS;
+        let shared = Rc::clone(&self.shared);
+        let node = self.node.as_ref();
+        let end = self.world.run_until(deadline_ns, |world| {
+            shared.finished.get() == finished + threads || needs_restart(world, node)
+        });
+        if end == RunEnd::Panicked {
+            return self.panicked();
+        }
+        let now_answered = self.shared.answered.get() - answered;
+        if self.shared.finished.get() == finished + threads && now_answered == operations {
+            return Ok(());
+        }
+        let detail = format!(
+            "{now_answered} of {operations} operations were answered within {} virtual seconds ({end:?}); the node \
+             reports {:?}",
+            LIVENESS_NS / SECOND_NS,
+            node.map(SimNode::events)
+        );
+        fail("everything goes on once all is healed", detail)
+    }
+
+    fn drain(&mut self) -> Result<(), Failure> {
+        let Some(node) = self.node.take() else {
+            return fail("a drained node ends", "there is none");
+        };
+        self.shared.address.set(None);
+        node.drain();
+        let deadline_ns = self.world.now_ns() + LIVENESS_NS;
+        let end = self
+            .world
+            .run_until(deadline_ns, |_| node.status() != ProcessStatus::Running);
+        match (end, node.status()) {
+            (RunEnd::Panicked, _) => self.panicked(),
+            (RunEnd::Met, ProcessStatus::Exited) => {
+                let events = node.events();
+                let complaint = events
+                    .iter()
+                    .find(|event| !matches!(event, NodeEvent::Serving { .. } | NodeEvent::TailCut(_)));
+                complaint.map_or(Ok(()), |event| {
+                    fail("a healed node ends without complaint", format!("{event:?}"))
+                })
+            }
+            (_, status) => {
+                let detail = format!("{status:?}, {:?}", node.events());
+                fail("a drained node ends", detail)
+            }
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        let threads = self.plan.clients.iter().flat_map(|client| &client.threads);
+        let numbers = threads.flatten().map(|operation| operation.number);
+        numbers.max().unwrap_or(0) + 1
+    }
+
+    fn report(&self, failure: Option<Failure>) -> Report {
+        let disk = self.world.disk(SERVER);
+        let hosts = self.world.hosts();
+        Report {
+            seed: self.plan.seed,
+            trace_hash: self.world.trace_hash(),
+            events: self.world.events_processed(),
+            virtual_ns: self.world.now_ns(),
+            answered: self.shared.answered.get(),
+            requests: self.shared.requests.get(),
+            cross_core: self.shared.cross_core.get(),
+            starts: self.starts,
+            refused_starts: self.refused_starts,
+            counters: self.world.counters(),
+            refusals: self.shared.refusals.borrow().clone(),
+            disk_operations: disk.operations(),
+            sync_operations: disk.sync_operations(),
+            network_operations: self.world.network_operations(SERVER),
+            history: self.recorder.history(),
+            last_events: hosts
+                .into_iter()
+                .map(|host| {
+                    let events = self.world.last_events(host);
+                    let lines = events.iter().map(ToString::to_string).collect();
+                    (self.world.host_name(host), lines)
+                })
+                .collect(),
+            failure,
+        }
+    }
+}
+
+fn fail<T>(check: &str, detail: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure {
+        check: check.to_owned(),
+        detail: detail.into(),
+    })
+}
+
+/// True when the node can't go on without a hand from outside.
+fn needs_restart(world: &World, node: Option<&SimNode>) -> bool {
+    world.is_crash_wanted()
+        || node.is_none_or(|node| node.status() != ProcessStatus::Running || node.has_failed_core())
+}
+
+/// True when a start has ended, one way or another.
+fn has_ended(world: &World, node: &SimNode) -> bool {
+    world.is_crash_wanted() || node.status() != ProcessStatus::Running
+}
+
+/// True when the disk gave a reason to refuse a start since `before`.
+fn has_failed_since(world: &World, before: &Counters) -> bool {
+    let now = world.counters();
+    [
+        FaultKind::DiskError,
+        FaultKind::LatentReadError,
+        FaultKind::DiskFull,
+    ]
+    .into_iter()
+    .any(|kind| now.get(kind) > before.get(kind))
+}
+
+/// How long a healed system may take, for the documentation.
+pub const LIVENESS: Duration = Duration::from_nanos(LIVENESS_NS);
