@@ -2,7 +2,7 @@
 //!
 //! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`,
 //! or when the node is busy, it goes on after the last key with a new snapshot, which is the same to a
-//! database at rest.
+//! database at rest. In the history, each snapshot is a transaction of its own.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use ostrakon_client::{Client, Error, ErrorCode, Options, ScanOptions};
 
+use crate::history::{History, ScanRecord};
 use crate::register::{Register, ScanCheck, ScanSummary, Version, Violation};
 
 /// After so many violations the scan stops: the database is not the one that was registered.
@@ -52,13 +53,19 @@ pub struct CheckOutcome {
 }
 
 /// Scans the node at `address`.
-pub fn run(address: &str, register: &Register, bar: &ProgressBar) -> CheckOutcome {
+pub fn run(
+    address: &str,
+    register: &Register,
+    bar: &ProgressBar,
+    history: Option<&mut History>,
+) -> CheckOutcome {
     let started_at = Instant::now();
     let mut outcome = CheckOutcome::default();
     let mut scan = Scan {
         check: ScanCheck::new(register),
         next_start: Vec::new(),
         is_over: false,
+        history,
     };
     let ended = scan_all(address, &mut scan, &mut outcome, bar);
     match ended {
@@ -67,7 +74,8 @@ pub fn run(address: &str, register: &Register, bar: &ProgressBar) -> CheckOutcom
             Err(missing) => outcome.violations.extend(missing),
         },
         Ok(()) => {}
-        Err(error) => note(&mut outcome, &error),
+        Err(Stop::Asked(error)) => note(&mut outcome, &error),
+        Err(Stop::NotRecorded(reason)) => outcome.broken = Some(reason),
     }
     bar.finish_and_clear();
     outcome.report.violations = outcome.violations.len() as u64;
@@ -81,6 +89,15 @@ struct Scan<'a> {
     /// The key to go on with.
     next_start: Vec<u8>,
     is_over: bool,
+    history: Option<&'a mut History>,
+}
+
+/// Why a scan does not go on.
+enum Stop {
+    /// The node's answer, or none.
+    Asked(Error),
+    /// The history can't be written, in a sentence.
+    NotRecorded(String),
 }
 
 /// Scans until the end, a failure, or too many violations.
@@ -89,7 +106,7 @@ fn scan_all(
     scan: &mut Scan<'_>,
     outcome: &mut CheckOutcome,
     bar: &ProgressBar,
-) -> Result<(), Error> {
+) -> Result<(), Stop> {
     let client_name = concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned();
     let mut client = Client::connect(
         address,
@@ -97,11 +114,19 @@ fn scan_all(
             client: client_name,
             ..Options::default()
         },
-    )?;
+    )
+    .map_err(Stop::Asked)?;
     let mut got_on_at = Instant::now();
     loop {
         let entries_before = outcome.report.entries;
-        let Err(error) = scan_on(&mut client, scan, outcome, bar) else {
+        let mut record = match &mut scan.history {
+            Some(history) => Some(history.scan_called(&scan.next_start).map_err(Stop::NotRecorded)?),
+            None => None,
+        };
+        let scanned = scan_on(&mut client, scan, outcome, bar, record.as_mut());
+        scan.settle(record, &scanned, outcome.report.entries > entries_before)
+            .map_err(Stop::NotRecorded)?;
+        let Err(error) = scanned else {
             return Ok(());
         };
         if outcome.report.entries > entries_before {
@@ -119,9 +144,28 @@ fn scan_all(
             } if got_on_at.elapsed() < BUSY_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(u64::from(retry_after_ms.max(1))));
             }
-            error => return Err(error),
+            error => return Err(Stop::Asked(error)),
         }
         outcome.report.snapshots_renewed += 1;
+    }
+}
+
+impl Scan<'_> {
+    /// Tells the history how a snapshot's scan ended.
+    fn settle(
+        &mut self,
+        record: Option<ScanRecord>,
+        scanned: &Result<(), Error>,
+        has_entries: bool,
+    ) -> Result<(), String> {
+        let (Some(history), Some(record)) = (&mut self.history, record) else {
+            return Ok(());
+        };
+        match scanned {
+            Ok(()) if self.is_over => history.scan_answered(&record, None),
+            Err(error) if !has_entries => history.scan_failed(&record, &error.to_string()),
+            _ => history.scan_answered(&record, Some(&self.next_start)),
+        }
     }
 }
 
@@ -131,6 +175,7 @@ fn scan_on(
     scan: &mut Scan<'_>,
     outcome: &mut CheckOutcome,
     bar: &ProgressBar,
+    mut record: Option<&mut ScanRecord>,
 ) -> Result<(), Error> {
     let options = ScanOptions {
         start: scan.next_start.clone(),
@@ -141,6 +186,9 @@ fn scan_on(
         outcome.report.entries += 1;
         if outcome.report.entries.is_multiple_of(STEP) {
             bar.inc(STEP);
+        }
+        if let Some(record) = &mut record {
+            record.entry(&entry.key, entry.version, &entry.value);
         }
         let judged = scan.check.entry(&entry.key, Version(entry.version), &entry.value);
         // The shortest key after this one.

@@ -131,6 +131,13 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub register: Option<PathBuf>,
 
+    /// Write every request and its answer to this file, as Jepsen's EDN (see docs/histories.md), for checkers
+    /// of linearizability and serializability. Values stand there as the number of the write among the writes
+    /// of their key. Implies --verify, and needs the load phase. While a phase runs, its part of the history
+    /// lies in unnamed files beside FILE. About 125 bytes per event, two events per request
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+
     /// What a lost connection means: `fail` ends with exit code 1; `stop` ends the phase, with all unanswered
     /// writes registered as of unknown outcome, and exit code 3
     #[arg(long, value_enum, default_value = "fail")]
@@ -251,6 +258,8 @@ pub struct Configuration {
     pub verify: bool,
     /// File of the register.
     pub register: Option<PathBuf>,
+    /// File of the history.
+    pub history: Option<PathBuf>,
     /// What a lost connection means.
     pub on_disconnect: OnDisconnect,
     /// Print JSON.
@@ -299,6 +308,7 @@ impl Arguments {
             seed: self.seed,
             verify,
             register: self.register,
+            history: self.history,
             on_disconnect: self.on_disconnect,
             json: self.json,
             json_out: self.json_out,
@@ -373,10 +383,12 @@ impl Arguments {
         phases.sort_unstable();
         phases.dedup();
         let is_loaded_here = self.connect.is_none() && (phases.is_empty() || phases.contains(&Phase::Load));
-        let needs_register = self.register.is_some() || phases.contains(&Phase::Check);
+        let needs_register =
+            self.register.is_some() || self.history.is_some() || phases.contains(&Phase::Check);
         if needs_register && self.verify == Some(false) {
             return Err(
-                "--verify=false contradicts --register and --phase check; leave one of them out".to_owned(),
+                "--verify=false contradicts --register, --history and --phase check; leave one of them out"
+                    .to_owned(),
             );
         }
         let verify = self.verify.unwrap_or(needs_register || is_loaded_here);
@@ -388,6 +400,13 @@ impl Arguments {
             return Err(
                 "verifying needs the register of the writes that loaded the database; \
                         add `load` to --phase, or give --register FILE with the file of that run"
+                    .to_owned(),
+            );
+        }
+        if self.history.is_some() && !phases.contains(&Phase::Load) {
+            return Err(
+                "a history begins with the first write of each record; add `load` to --phase, or leave \
+                 --history out"
                     .to_owned(),
             );
         }

@@ -4,7 +4,8 @@
 //! The load and run phases are driven by [`driver`], which takes operations as [`workload`] and [`keys`]
 //! define them, and measures into [`statistics`]. Values prove themselves ([`mod@value`]), the [`register`]
 //! knows what the database has promised, and [`check`] compares it with a full scan. [`report`] and
-//! [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named.
+//! [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named. On
+//! request, [`history`] writes down every request and answer for checkers outside of loadgen.
 //!
 //! loadgen speaks to a node only over the wire, embedded or not, and shares no code with the engine that it
 //! checks, save the wire format's own crates.
@@ -19,6 +20,7 @@ pub mod check;
 pub mod cli;
 pub mod driver;
 pub mod embedded;
+pub mod history;
 pub mod kernel;
 pub mod keys;
 pub mod progress;

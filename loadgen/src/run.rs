@@ -1,8 +1,8 @@
 //! A run from its configuration to its outcome.
 //!
 //! 1. Probe the kernel, load the register file if there is one, start the embedded node if none is named.
-//! 2. Per phase: load and run are driven, check scans; after each the register is saved, also when the node
-//!    was lost.
+//! 2. Per phase: load and run are driven, check scans; after each the history is written and the register is
+//!    saved, also when the node was lost.
 //! 3. The first phase that does not end well is the last.
 //! 4. Stop the embedded node, print the report, and say how it went.
 
@@ -14,6 +14,7 @@ use crate::check;
 use crate::cli::{Configuration, OnDisconnect, Phase, RECORDS_DEFAULT, RunLength, Target};
 use crate::driver::{self, Order, Shared};
 use crate::embedded::{Directory, EmbeddedNode, NodeSettings};
+use crate::history::History;
 use crate::kernel;
 use crate::progress::{self, Extent, Progress};
 use crate::register::{Register, RegisterFile};
@@ -60,6 +61,7 @@ pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
     let register = configuration
         .verify
         .then(|| Arc::new(loaded.unwrap_or_else(|| Register::new(writer, records))));
+    let history = open_history(configuration, is_continued, writer)?;
     let node = start_node(configuration, is_continued)?;
     let address = match (&configuration.target, &node) {
         (Target::Connect(address), _) => address.clone(),
@@ -80,6 +82,7 @@ pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
     let mut run = Run {
         order,
         register_file,
+        history,
         ending: Ending::default(),
         phases: Vec::new(),
         check: None,
@@ -114,6 +117,7 @@ pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
 struct Run<'a> {
     order: Order<'a>,
     register_file: Option<RegisterFile>,
+    history: Option<History>,
     ending: Ending,
     phases: Vec<PhaseReport>,
     check: Option<check::CheckReport>,
@@ -162,7 +166,15 @@ impl Run<'_> {
             (_, RunLength::Duration(duration)) => ("run", Extent::Duration(duration)),
         };
         let bar = Progress::start(name, extent, &shared, is_silent(configuration));
-        let outcome = driver::run_phase(&self.order, &shared)?;
+        let recording = match &self.history {
+            Some(history) => Some(history.begin_phase(configuration.thread_cpus.len())?),
+            None => None,
+        };
+        let outcome = driver::run_phase(&self.order, &shared, recording.as_ref())?;
+        let recorded = match (&mut self.history, recording) {
+            (Some(history), Some(recording)) => history.end_phase(recording),
+            _ => Ok(()),
+        };
         drop(bar);
         self.phases.push(PhaseReport::new(phase, &outcome));
         let driver::Findings {
@@ -172,7 +184,7 @@ impl Run<'_> {
         } = outcome.findings;
         self.ending = Ending {
             lost,
-            broken,
+            broken: recorded.err().or(broken),
             violations,
         };
         Ok(())
@@ -189,7 +201,7 @@ impl Run<'_> {
             Extent::Operations(self.order.records),
             is_silent(self.order.configuration),
         );
-        let outcome = check::run(self.order.address, register, &bar);
+        let outcome = check::run(self.order.address, register, &bar, self.history.as_mut());
         self.check = Some(outcome.report);
         self.ending = Ending {
             lost: outcome.lost,
@@ -270,6 +282,24 @@ fn no_register(configuration: &Configuration) -> String {
         .map(|path| path.display().to_string())
         .unwrap_or_default();
     format!("there is no register file {path} yet; add `load` to --phase to begin one")
+}
+
+fn open_history(
+    configuration: &Configuration,
+    is_continued: bool,
+    writer: WriterId,
+) -> Result<Option<History>, String> {
+    let Some(path) = &configuration.history else {
+        return Ok(None);
+    };
+    if is_continued {
+        return Err(
+            "a history begins with the first write of each record, but the register file continues an earlier \
+             run; name a register file that is not there yet, or leave --history out"
+                .to_owned(),
+        );
+    }
+    History::create(path, writer).map(Some)
 }
 
 fn start_node(configuration: &Configuration, is_continued: bool) -> Result<Option<EmbeddedNode>, String> {

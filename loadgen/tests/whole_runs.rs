@@ -125,6 +125,86 @@ fn busy_operations_are_tried_again() {
     );
 }
 
+/// The history of a run against a node with a fault, and the report as text.
+fn history_of(fault: Fault, words: &[&str]) -> (String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("history.edn");
+    let node = FakeNode::start(fault);
+    let path_word = path.to_str().unwrap();
+    let words = [
+        words,
+        &["--history", path_word, "--pipeline", "4", "--threads", "2"],
+    ]
+    .concat();
+    let configuration = configuration(&node, &words);
+    let report = execute(&configuration).unwrap().to_string();
+    (std::fs::read_to_string(path).unwrap(), report)
+}
+
+fn lines_with(history: &str, words: &str) -> usize {
+    history.lines().filter(|line| line.contains(words)).count()
+}
+
+#[test]
+fn the_history_has_every_request_and_its_answer_once() {
+    let (history, report) = history_of(Fault::BusyEvery(7), &["--operations", "1000", "--workload", "f"]);
+    let busy = lines_with(&history, ":type :fail, ");
+    assert!(busy > 100, "{report}");
+    assert_eq!(lines_with(&history, ":error \"Busy\"}"), busy);
+    assert_eq!(lines_with(&history, ":type :info"), 0);
+    assert_eq!(
+        lines_with(&history, ":type :ok, ") + busy,
+        lines_with(&history, ":type :invoke, ")
+    );
+    assert_eq!(
+        lines_with(&history, ":f :txn, "),
+        2,
+        "the check is one transaction"
+    );
+    let index_of_last = format!("{{:index {}, ", history.lines().count() - 1);
+    assert!(history.lines().last().unwrap().starts_with(&index_of_last));
+}
+
+#[test]
+fn the_history_has_what_a_wrong_node_said() {
+    let words = ["--workload", "c", "--operations", "1000"];
+    let (history, report) = history_of(Fault::FlipRead(100), &words);
+    assert_eq!(
+        lines_with(&history, "a damaged value: it claims write 1 of record"),
+        1,
+        "{report}"
+    );
+    let (history, report) = history_of(Fault::WrongRead(100), &words);
+    assert_eq!(lines_with(&history, " \"write 1 of record "), 1, "{report}");
+}
+
+#[test]
+fn the_history_of_a_lost_node_ends_with_unknown_outcomes() {
+    let (history, report) = history_of(Fault::DieAtWrite(200), &["--operations", "1000"]);
+    let unknown = lines_with(&history, ":error \"the connection was lost before the answer\"}");
+    assert!(
+        (1..=20).contains(&unknown),
+        "5 connections of 4 requests: {report}"
+    );
+    let answers = lines_with(&history, ":type :ok, ") + unknown;
+    assert_eq!(answers, lines_with(&history, ":type :invoke, "));
+}
+
+#[test]
+fn a_history_does_not_continue_an_earlier_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let node = FakeNode::start(Fault::None);
+    let (register, history) = (at("register"), at("history.edn"));
+    let words = ["--phase", "load", "--register", &register, "--history", &history];
+    execute(&configuration(&node, &words)).unwrap();
+    let refused = execute(&configuration(&node, &words)).map(drop).unwrap_err();
+    assert!(
+        refused.contains("name a register file that is not there yet"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn errors_are_counted_and_fail_the_run() {
     let node = FakeNode::start(Fault::MemoryFullEvery(10));

@@ -12,6 +12,8 @@
 pub mod check;
 pub mod crash;
 pub mod process;
+pub mod promises;
+pub mod real;
 pub mod scenario;
 pub mod sim;
 pub mod tidy;

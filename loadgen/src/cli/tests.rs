@@ -145,3 +145,14 @@ fn cpu_lists_are_read_as_the_kernel_writes_them() {
     assert_eq!(parse_cpus("2,2,1").unwrap(), CpuList(vec![1, 2]));
     assert!(parse_cpus("").is_err() && parse_cpus("1,").is_err() && parse_cpus("-1").is_err());
 }
+
+#[test]
+fn a_history_needs_the_register_and_the_load() {
+    let configuration = configure(&["--connect", "localhost:5750", "--history", "h.edn"]).unwrap();
+    assert!(configuration.verify);
+    assert_eq!(configuration.phases, [Phase::Load, Phase::Run, Phase::Check]);
+    let refused = configure(&["--history", "h.edn", "--verify=false"]).unwrap_err();
+    assert!(refused.contains("--history"), "{refused}");
+    let refused = configure(&["--history", "h.edn", "--phase", "run", "--register", "r"]).unwrap_err();
+    assert!(refused.contains("add `load`"), "{refused}");
+}

@@ -6,6 +6,9 @@
 //!    passed.
 //! 3. [`Connection::abandon`] tells the ledger of everything unanswered when the connection is lost.
 //!
+//! If there is a history, every request and what became of it goes to the thread's recorder on the way. A
+//! `Busy` answer ends a request there, and its repetition is another.
+//!
 //! Invariant: each request in flight has its operation in `operations`, at the slot of its id. Once warm, an
 //! operation allocates nothing.
 
@@ -19,6 +22,7 @@ use ostrakon_client::{Condition, ErrorCode, Protocol, ProtocolError, Request, Re
 use super::Shared;
 use super::ledger::{Ledger, Read, Write};
 use super::source::Source;
+use crate::history::{Call, Process, Recorder, Stopped};
 use crate::keys::{Key, KeyIndex};
 use crate::register::{Violation, ViolationKind};
 use crate::statistics::{LiveCounters, Measure, Statistics};
@@ -38,6 +42,8 @@ pub(crate) struct Thread {
     /// Of this executor among those of `shared`.
     pub(crate) live_index: usize,
     pub(crate) value_bytes: usize,
+    /// If there is a history.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// One operation from being handed over until its last answer.
@@ -83,6 +89,8 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     pipeline: usize,
     operations: Vec<Option<Operation>>,
+    /// Who calls in each slot, for the recorder; empty without one.
+    processes: Vec<Process>,
     /// Waiting for the end of a `Busy` hint, with the moment to send again.
     parked: Vec<(Instant, Operation)>,
     value: Vec<u8>,
@@ -99,11 +107,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(protocol: Protocol, control: TcpStream, pipeline: usize) -> Self {
+    pub(crate) fn new(protocol: Protocol, control: TcpStream, pipeline: usize, thread: &Thread) -> Self {
+        let processes = |recorder: &Recorder| (0..pipeline).map(|_| recorder.new_process()).collect();
         Self {
             protocol,
             pipeline,
             operations: vec![None; pipeline],
+            processes: thread.recorder.as_ref().map(processes).unwrap_or_default(),
             parked: Vec::new(),
             value: Vec::new(),
             writer: None,
@@ -136,6 +146,9 @@ impl Connection {
                     let operation = self.operations[id.slot()]
                         .take()
                         .expect("an answered request has its operation");
+                    if let Some(process) = self.processes.get_mut(id.slot()) {
+                        thread.record_answer(process, &operation, &response);
+                    }
                     thread.answered(operation, &response, now)
                 }
                 Err(error @ ProtocolError::ClosedByServer { .. }) => {
@@ -179,8 +192,14 @@ impl Connection {
     /// No answer will come any more, for this reason unless the socket was shut down for another.
     pub(crate) fn abandon(&mut self, thread: &mut Thread, end: ConnectionEnd) {
         thread.shared.end(self.shut_down_for.take().unwrap_or(end));
-        for operation in self.operations.iter_mut().filter_map(Option::take) {
+        for (slot, operation) in self.operations.iter_mut().enumerate() {
+            let Some(operation) = operation.take() else {
+                continue;
+            };
             thread.statistics.unanswered += 1;
+            if let Some(process) = self.processes.get_mut(slot) {
+                thread.record_silence(process, &operation);
+            }
             if let Stage::Write(write) = operation.stage {
                 thread.ledger.write_unknown(&write);
             }
@@ -221,6 +240,10 @@ impl Connection {
                 let slot = &mut self.operations[id.slot()];
                 assert!(slot.is_none(), "two requests in flight share a slot");
                 *slot = Some(operation);
+                // The request is in a buffer: nothing is sent before this returns to the executor.
+                if let Some(process) = self.processes.get(id.slot()) {
+                    thread.record_call(*process, &operation);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -329,6 +352,55 @@ impl Thread {
         if let Stage::Write(write) = &operation.stage {
             let judged = self.ledger.write_refused(write);
             self.judge(judged);
+        }
+    }
+
+    fn record_call(&mut self, process: Process, operation: &Operation) {
+        let call = self.call(operation);
+        if let Some(recorder) = &mut self.recorder {
+            let recorded = recorder.called(process, call);
+            self.go_on_if(recorded);
+        }
+    }
+
+    fn record_answer(&mut self, process: &mut Process, operation: &Operation, response: &Response<'_>) {
+        let call = self.call(operation);
+        if let Some(recorder) = &mut self.recorder {
+            let recorded = recorder.answered(*process, call, response);
+            self.go_on_if(recorded.map(|next| *process = next));
+        }
+    }
+
+    fn record_silence(&mut self, process: &mut Process, operation: &Operation) {
+        let call = self.call(operation);
+        if let Some(recorder) = &mut self.recorder {
+            let recorded = recorder.unanswered(*process, call);
+            self.go_on_if(recorded.map(|next| *process = next));
+        }
+    }
+
+    fn call(&self, operation: &Operation) -> Call {
+        let write = match &operation.stage {
+            Stage::Read(_) => None,
+            Stage::Write(write) => Some(self.ledger.identity(operation.key, write).sequence),
+        };
+        let key = operation.key;
+        Call { key, write }
+    }
+
+    /// Hands over what is recorded, at the end of the phase.
+    pub(crate) fn finish_recording(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            let recorded = recorder.finish();
+            self.go_on_if(recorded);
+        }
+    }
+
+    /// A history with gaps is none: the phase ends. The reason comes from who writes it.
+    fn go_on_if(&self, recorded: Result<(), Stopped>) {
+        if recorded == Err(Stopped) {
+            let reason = "the history could not be written".to_owned();
+            self.shared.end(ConnectionEnd::Broken(reason));
         }
     }
 

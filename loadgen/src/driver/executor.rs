@@ -44,7 +44,12 @@ pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize
                 continue;
             }
         };
-        let connection = Rc::new(RefCell::new(Connection::new(protocol, stream, pipeline)));
+        let connection = Rc::new(RefCell::new(Connection::new(
+            protocol,
+            stream,
+            pipeline,
+            &thread.borrow(),
+        )));
         watched.push(Rc::clone(&connection));
         let reader = read(Rc::clone(&connection), Rc::clone(&thread), adopt(reader));
         tasks.push(glommio::spawn_local(reader));

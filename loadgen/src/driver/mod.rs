@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::cli::{Configuration, Distribution, Phase, RunLength};
+use crate::history::{PhaseHistory, Recorder};
 use crate::keys::KeyChooser;
 use crate::random::Random;
 use crate::register::{Register, Violation};
@@ -129,11 +130,15 @@ impl Shared {
 }
 
 /// Runs one phase. `shared` must be the progress bar's, and `'static` because executors are threads of their
-/// own.
+/// own. What is sent and answered goes to `history`, if there is one.
 ///
 /// # Errors
 /// A sentence, when executors cannot be started; what goes wrong with the node is in the outcome.
-pub fn run_phase(order: &Order<'_>, shared: &Arc<Shared>) -> Result<PhaseOutcome, String> {
+pub fn run_phase(
+    order: &Order<'_>,
+    shared: &Arc<Shared>,
+    history: Option<&PhaseHistory>,
+) -> Result<PhaseOutcome, String> {
     let configuration = order.configuration;
     let Configuration {
         connections,
@@ -156,7 +161,7 @@ pub fn run_phase(order: &Order<'_>, shared: &Arc<Shared>) -> Result<PhaseOutcome
             .name(&format!("loadgen-{index}"))
             .preempt_timer(Duration::from_millis(1))
             .io_memory(1 << 20);
-        let (order, shared) = (ThreadOrder::new(order, index), Arc::clone(shared));
+        let (order, shared) = (ThreadOrder::new(order, index, history), Arc::clone(shared));
         let spawned = builder.spawn(move || async move { order.run(index, &shared, ready).await });
         handles.push(spawned.map_err(|error| format!("could not start a load thread: {error}"))?);
     }
@@ -196,10 +201,11 @@ struct ThreadOrder {
     writer: WriterId,
     value_bytes: usize,
     pipeline: usize,
+    recorder: Option<Recorder>,
 }
 
 impl ThreadOrder {
-    fn new(order: &Order<'_>, index: usize) -> Self {
+    fn new(order: &Order<'_>, index: usize, history: Option<&PhaseHistory>) -> Self {
         let configuration = order.configuration;
         let threads = configuration.thread_cpus.len();
         let source = match order.phase {
@@ -228,6 +234,7 @@ impl ThreadOrder {
             writer: WriterId(order.writer.0.wrapping_add(index as u64)),
             value_bytes: configuration.value_bytes,
             pipeline: configuration.pipeline,
+            recorder: history.map(|history| history.recorder(index)),
         }
     }
 
@@ -251,9 +258,12 @@ impl ThreadOrder {
             shared: Arc::clone(shared),
             live_index: index,
             value_bytes: self.value_bytes,
+            recorder: self.recorder,
         }));
         let (started_at, ended_at) = executor::run(Rc::clone(&thread), ready, self.pipeline).await;
-        let statistics = std::mem::take(&mut thread.borrow_mut().statistics);
+        let mut thread = thread.borrow_mut();
+        thread.finish_recording();
+        let statistics = std::mem::take(&mut thread.statistics);
         (statistics, started_at, ended_at)
     }
 }

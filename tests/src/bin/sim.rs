@@ -199,8 +199,8 @@ fn pace(totals: &Totals, failures: usize, elapsed: Duration) -> String {
 
 fn print_run(report: &Report, elapsed: Duration) {
     println!(
-        "seed {}: trace {:016x}, {} events, {:.1} virtual seconds in {:.2} s; {} operations answered, {} of {} requests \
-         across cores; {} starts, {} refused; {} crashes",
+        "seed {}: trace {:016x}, {} events, {:.1} virtual seconds in {:.2} s; {} operations answered, \
+         {} of {} requests across cores; {} starts, {} refused; {} crashes",
         report.seed,
         report.trace_hash,
         report.events,

@@ -209,7 +209,7 @@ impl Run<'_> {
         let found = loop {
             match client.get(history.key()) {
                 Ok(found) => break found,
-                Err(error) => Self::pause(&error)?,
+                Err(error) => self.pause(&error)?,
             }
         };
         let read = history.read(&as_found(history.key(), found.as_ref()));
@@ -308,12 +308,12 @@ impl Run<'_> {
                 self.unknown += 1;
                 Err(Stop::Gone(cause.to_string()))
             }
-            Err(error) => Self::pause(&error),
+            Err(error) => self.pause(&error),
         }
     }
 
     /// After a request that changed nothing: waits if the node is busy, else ends the client.
-    fn pause(error: &Error) -> Result<(), Stop> {
+    fn pause(&self, error: &Error) -> Result<(), Stop> {
         match error {
             Error::Server {
                 code: ErrorCode::Busy,
@@ -330,6 +330,11 @@ impl Run<'_> {
             | Error::Connect { .. }
             | Error::Lost { .. }
             | Error::Timeout { .. } => Err(Stop::Gone(error.to_string())),
+            // Without power no log segment can be made.
+            Error::Server {
+                code: ErrorCode::DiskFull,
+                ..
+            } if self.shared.is_stopping.load(Ordering::SeqCst) => Err(Stop::Gone(error.to_string())),
             error => Err(Stop::Refused(error.to_string())),
         }
     }

@@ -1,26 +1,43 @@
-//! Finds the built `ostrakon` binary, and builds it once when it is not there.
+//! Finds the built binaries `ostrakon` and `loadgen`, and builds them once when they are not there.
 //!
-//! In order: the environment variable `OSTRAKON_BINARY`; `ostrakon` next to the running test or program
-//! (`target/PROFILE/`). A test builds it first, so that it never runs an older binary than the sources: cargo
-//! does nothing when it is fresh.
+//! In order: the environment variable `OSTRAKON_BINARY` (`LOADGEN_BINARY`); the binary next to the running
+//! test or program (`target/PROFILE/`). A test builds it first, so that it never runs an older binary than
+//! the sources: cargo does nothing when it is fresh.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Names a binary to use instead of building one.
+/// Names a node's binary to use instead of building one.
 pub const VARIABLE: &str = "OSTRAKON_BINARY";
+/// Names a load generator's binary to use instead of building one.
+pub const LOADGEN_VARIABLE: &str = "LOADGEN_BINARY";
 
-static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+type Built = OnceLock<Result<PathBuf, String>>;
+
+static NODE: Built = OnceLock::new();
+static LOADGEN: Built = OnceLock::new();
 
 /// The binary for tests: as fresh as the sources, unless the environment names one.
 ///
 /// # Panics
 /// With the sentence, when it can't be built.
 pub fn for_tests() -> &'static Path {
-    let built = BUILT.get_or_init(|| match std::env::var_os(VARIABLE) {
-        Some(path) => named(Path::new(&path)),
-        None => build(),
+    built_once(&NODE, VARIABLE, "ostrakon")
+}
+
+/// The load generator for tests: as fresh as the sources, unless the environment names one.
+///
+/// # Panics
+/// With the sentence, when it can't be built.
+pub fn loadgen_for_tests() -> &'static Path {
+    built_once(&LOADGEN, LOADGEN_VARIABLE, "loadgen")
+}
+
+fn built_once(built: &'static Built, variable: &str, package: &str) -> &'static Path {
+    let built = built.get_or_init(|| match std::env::var_os(variable) {
+        Some(path) => named(variable, Path::new(&path)),
+        None => build(package),
     });
     match built {
         Ok(path) => path,
@@ -43,11 +60,11 @@ pub fn next_to_this_program(name: &str) -> Result<PathBuf, String> {
     ))
 }
 
-fn named(path: &Path) -> Result<PathBuf, String> {
+fn named(variable: &str, path: &Path) -> Result<PathBuf, String> {
     if path.is_file() {
         return std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()));
     }
-    Err(format!("{VARIABLE} names {}, which is no file", path.display()))
+    Err(format!("{variable} names {}, which is no file", path.display()))
 }
 
 /// `target/PROFILE`, where the running program or the tests' `deps` directory lies.
@@ -61,7 +78,7 @@ fn profile_directory() -> Result<PathBuf, String> {
     })
 }
 
-fn build() -> Result<PathBuf, String> {
+fn build(package: &str) -> Result<PathBuf, String> {
     let profile_directory = profile_directory()?;
     // Cargo calls the directory of the profiles `dev` and `test` `debug`.
     let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
@@ -78,7 +95,7 @@ fn build() -> Result<PathBuf, String> {
             "--locked",
             "--quiet",
             "--package",
-            "ostrakon",
+            package,
             "--profile",
             profile,
         ])
@@ -86,12 +103,12 @@ fn build() -> Result<PathBuf, String> {
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .map_err(|error| format!("could not run cargo to build ostrakon: {error}"))?;
+        .map_err(|error| format!("could not run cargo to build {package}: {error}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("ostrakon does not build ({}):\n{said}", output.status));
+        return Err(format!("{package} does not build ({}):\n{said}", output.status));
     }
-    let path = profile_directory.join("ostrakon");
+    let path = profile_directory.join(package);
     let is_there = path.is_file();
     is_there
         .then(|| path.clone())

@@ -303,11 +303,31 @@ impl Node {
     /// # Panics
     /// If the process can't be signalled or waited for.
     pub fn terminate(mut self) -> Ended {
+        self.signal(libc::SIGTERM);
+        self.wait_for_end()
+    }
+
+    /// SIGSTOP: no instruction is executed any more, until [`Node::resume`].
+    ///
+    /// # Panics
+    /// If the process can't be signalled.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// If the process can't be signalled.
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
         let process_id = libc::pid_t::try_from(self.child.id()).expect("a process id fits its type");
         // SAFETY: a signal to our own child, which nobody has waited for yet, so the id is still its own.
-        let result = unsafe { libc::kill(process_id, libc::SIGTERM) };
+        let result = unsafe { libc::kill(process_id, signal) };
         assert_eq!(result, 0, "a child can be signalled");
-        self.wait_for_end()
     }
 
     fn wait_for_end(&mut self) -> Ended {

@@ -3,7 +3,8 @@
 //! 1. [`plan`]: what a run does, drawn from a seed.
 //! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work.
 //! 3. [`run`]: the course of a run; [`judge`]: its verdict.
-//! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation of a short run.
+//! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
+//!    of a short run.
 //!
 //! Nothing here reads a real clock or starts a thread: a plan decides everything.
 

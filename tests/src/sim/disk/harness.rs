@@ -222,8 +222,8 @@ impl HostDisk {
         self.with(DiskState::repair)
     }
 
-    /// Ends all faults of this disk, as new hardware or more space would. Damage stays; blocks that could not be read are
-    /// readable again.
+    /// Ends all faults of this disk, as new hardware or more space would. Damage stays; blocks that could not be
+    /// read are readable again.
     pub fn heal(&self) {
         self.world.heal_disk(self.host);
     }
