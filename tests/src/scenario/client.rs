@@ -1,4 +1,4 @@
-//! A client in the simulator: the client library's state machine ([`ostrakon_client::protocol`]) on simulated
+//! A client in the simulator: the client library's state machine ([`ostrakon_client::Protocol`]) on simulated
 //! connections.
 //!
 //! A [`Link`] is one connection, shared by several callers whose requests are pipelined on it. It never sends
