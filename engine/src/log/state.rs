@@ -140,7 +140,7 @@ impl LogState {
     /// True while records of this many payload bytes in all are sure to find room: always, unless the disk is
     /// full; then in the segment in use, of which `kept_bytes` are to stay free.
     pub(super) fn has_room(&self, payload_bytes: usize, kept_bytes: u64) -> bool {
-        if !self.disk_full || self.ready.is_some() {
+        if !self.disk_full {
             return true;
         }
         let waiting = self.queued.iter().chain(self.filling.as_ref());

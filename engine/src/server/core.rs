@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use ostrakon_wire::frame::HEADER_BYTES;
 use ostrakon_wire::message::{ClusterId, ErrorCode, HelloReply};
@@ -131,6 +131,8 @@ impl Core {
                     self.answers.outboxes[from.index()].answered();
                     self.pass_response(&response, &bytes);
                 }
+                // The batch that brought it has moved the clock.
+                CoreMessage::Heed => {}
                 CoreMessage::AskClock(gather) => {
                     self.answers.outboxes[from.index()].push(CoreMessage::Clock(gather));
                 }
@@ -197,7 +199,8 @@ impl Core {
 
 /// The log's way back into the core.
 pub(super) struct CoreSink {
-    pub(super) core: SharedCore,
+    /// The core owns its log, so not the other way round.
+    pub(super) core: Weak<RefCell<Core>>,
     pub(super) failed: LogFailedHandler,
     /// Raised with every durable batch, and when the log fails: the start waits for the first ones.
     pub(super) progress: Rc<Notify>,
@@ -205,13 +208,17 @@ pub(super) struct CoreSink {
 
 impl DurableSink for CoreSink {
     fn batch_durable(&self, batch: &DurableBatch<'_>) {
-        self.core.borrow_mut().batch_durable(batch);
+        if let Some(core) = self.core.upgrade() {
+            core.borrow_mut().batch_durable(batch);
+        }
         self.progress.notify();
     }
 
     fn log_failed(&self, error: &LogError) {
         (self.failed)(error);
-        self.core.borrow_mut().log_failed();
+        if let Some(core) = self.core.upgrade() {
+            core.borrow_mut().log_failed();
+        }
         self.progress.notify();
     }
 }

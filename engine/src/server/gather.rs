@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::hlc::{MICROS_MAX, Timestamp};
 use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
 use super::core::Core;
@@ -16,6 +16,10 @@ use crate::env::CoreId;
 use crate::limits::SCANS_MAX;
 use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
 use crate::shard::{Refusal, ScanId, Ticket};
+
+/// How far, in microseconds, a core's clock is ahead of the wall before it tells the others. Less than what a client's
+/// timestamp may be ahead, and more than ceilings and counters account for.
+const CLOCK_SHARED_FROM_US: u64 = 5_000_000;
 
 /// Questions of one core that are not answered by all.
 #[derive(Default)]
@@ -270,6 +274,16 @@ impl Core {
         self.answers().answer(ticket, false, |encoder, out| {
             encoder.status_reply(out, ticket.request_id, timestamp, &json);
         });
+    }
+
+    /// Tells the other cores of a clock that is ahead of the wall: after the wall clock has jumped, theirs may be far
+    /// behind, and they would refuse the timestamps that clients bring from here.
+    pub(super) fn share_clock(&mut self) {
+        self.begin_turn();
+        let wall = Timestamp::from_micros(self.env.clock.wall().0.min(MICROS_MAX));
+        if self.host.hlc().peek() > wall.plus_micros(CLOCK_SHARED_FROM_US) {
+            self.ask_others(|| CoreMessage::Heed);
+        }
     }
 
     fn ask_others(&mut self, message: impl Fn() -> CoreMessage) {

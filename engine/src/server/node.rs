@@ -7,6 +7,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ostrakon_core::hlc::Timestamp;
+
 use super::connection::{admit, admit_handed_over};
 use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
@@ -23,7 +25,7 @@ use crate::limits::DRAIN_TIMEOUT_MS;
 use crate::log::Log;
 use crate::shard::host::ShardHost;
 
-/// How often the core looks for connections without a hello.
+/// How often the core looks for connections without a hello, and tells the others of a clock that is ahead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the process around the node hears.
@@ -135,16 +137,13 @@ async fn start(
     }
     let assignment = agree(env, config, mesh).await?;
     let (core, log, entries) = recover_core(env, config, Arc::clone(&assignment), opened).await?;
-    mesh.send(CoreId(0), StartMessage::Ready(entries)).await;
+    let clock = core.borrow_mut().host.hlc().peek();
+    mesh.send(CoreId(0), StartMessage::Ready { entries, clock }).await;
     let mut all_entries = 0;
     let mut listener = None;
     if leads {
-        for _ in 0..env.cores {
-            match mesh.recv().await? {
-                (_, StartMessage::Ready(entries)) => all_entries += entries,
-                (from, other) => return Err(unexpected(from, &other)),
-            }
-        }
+        let (entries, clock) = all_ready(mesh, env.cores).await?;
+        all_entries = entries;
         note_logs(
             &*env.disk,
             &config.options.data,
@@ -156,12 +155,14 @@ async fn start(
         let first = listen(env, config.listen)?;
         let address = first.local_address();
         listener = Some(first);
-        mesh.send_all(&StartMessage::Listen(address)).await;
+        mesh.send_all(&StartMessage::Listen { address, clock }).await;
     }
     let (from, message) = mesh.recv().await?;
-    let StartMessage::Listen(address) = message else {
+    let StartMessage::Listen { address, clock } = message else {
         return Err(unexpected(from, &message));
     };
+    // A client brings the timestamps of one core to another, which must not refuse them.
+    core.borrow_mut().host.hlc().observe(clock);
     let listener = match listener {
         Some(listener) => listener,
         None => listen(env, address)?,
@@ -190,6 +191,21 @@ async fn start(
     };
     running.spawn_tasks(env);
     Ok(running)
+}
+
+/// Waits until every core has replayed its shards: entries in all, and the highest clock.
+async fn all_ready(mesh: &mut StartMesh, cores: u16) -> Result<(u64, Timestamp), String> {
+    let (mut all_entries, mut highest) = (0, Timestamp::ZERO);
+    for _ in 0..cores {
+        match mesh.recv().await? {
+            (_, StartMessage::Ready { entries, clock }) => {
+                all_entries += entries;
+                highest = highest.max(clock);
+            }
+            (from, other) => return Err(unexpected(from, &other)),
+        }
+    }
+    Ok((all_entries, highest))
 }
 
 /// Steps 2 and 3 of the start.
@@ -254,7 +270,7 @@ async fn recover_core(
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {
-        core: Rc::clone(&core),
+        core: Rc::downgrade(&core),
         failed: log_failed_handler(env, config, &failure),
         progress: Rc::clone(&progress),
     };
@@ -449,6 +465,8 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
     loop {
         env.tasks.sleep(SWEEP_INTERVAL).await;
         let now_ns = env.clock.monotonic().0;
-        core.borrow_mut().answers.connections.end_silent(now_ns);
+        let mut core = core.borrow_mut();
+        core.answers.connections.end_silent(now_ns);
+        core.share_clock();
     }
 }

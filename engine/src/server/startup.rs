@@ -19,7 +19,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ostrakon_core::hlc::Hlc;
+use ostrakon_core::hlc::{Hlc, Timestamp};
 use ostrakon_core::raft::{EntryId, HardState, ReplicaId};
 use ostrakon_wire::routing::ShardId;
 
@@ -71,10 +71,20 @@ pub enum StartMessage {
     Scanned(Vec<LogChain>),
     /// Take your shards.
     Assign(Arc<Assignment>),
-    /// Done: entries replayed by this core.
-    Ready(u64),
-    /// Listen here.
-    Listen(SocketAddr),
+    /// Done.
+    Ready {
+        /// Entries replayed by this core.
+        entries: u64,
+        /// Its clock: above all that it replayed.
+        clock: Timestamp,
+    },
+    /// Listen.
+    Listen {
+        /// Here.
+        address: SocketAddr,
+        /// The highest clock of all cores.
+        clock: Timestamp,
+    },
     /// Done.
     Listening,
     /// The start failed.

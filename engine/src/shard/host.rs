@@ -87,7 +87,7 @@ impl ShardHost {
     }
 
     /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full: then it is the
-    /// newest timestamp there is, so that reads do not need ceilings in a log that has no room for them.
+    /// newest timestamp that this core knows, so that reads need fewer ceilings in a log that has little room for them.
     pub fn read_timestamp(&mut self) -> Timestamp {
         if self.core.log.is_disk_full() {
             self.core.hlc.peek()

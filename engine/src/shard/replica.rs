@@ -342,6 +342,10 @@ impl ShardReplica {
         let Some(last) = self.in_flight.back() else {
             return Ok(true);
         };
+        if core.log.is_stuck() {
+            // What the read would wait for finds no room either.
+            return Err(Refusal::DiskFull);
+        }
         let index = last.index;
         self.wait(index, Waiter::Scan(scan));
         Ok(false)
