@@ -6,11 +6,11 @@
 //! Not promised is that the order of 2 agrees with real time over several keys: decision 016. Where no scan runs beside
 //! other operations it does, and [`strict_objections`] asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::check::history::{
-    Action, Event, EventKind, History, Observed, Process, Step, StepAction, Version,
+    Action, Datum, Event, EventKind, History, Observed, Process, Step, StepAction, Version,
 };
 use crate::check::transactions::{self, Level};
 use crate::check::{Verdict, registers};
@@ -60,6 +60,7 @@ fn with_scans_as_reads(history: &History) -> History {
             _ => {}
         }
     }
+    let known = keys_of(history);
     let mut events = Vec::with_capacity(history.events.len());
     let mut readers = READERS_FROM;
     let mut first_reader: BTreeMap<u64, u64> = BTreeMap::new();
@@ -69,9 +70,7 @@ fn with_scans_as_reads(history: &History) -> History {
             events.extend((!is_scan).then(|| event.clone()));
             continue;
         };
-        let Action::Transaction { steps, .. } = &answer.action else {
-            unreachable!("only scans were collected")
-        };
+        let steps = all_reads(answer, &known);
         let first = *first_reader.entry(answer.index).or_insert(readers);
         readers = readers.max(first + steps.len() as u64);
         for (step, reader) in steps.iter().zip(first..) {
@@ -79,6 +78,37 @@ fn with_scans_as_reads(history: &History) -> History {
         }
     }
     History::new(events)
+}
+
+/// Every key that an operation on a single key names.
+fn keys_of(history: &History) -> BTreeSet<&Datum> {
+    let single = history.events.iter().filter_map(|event| match &event.action {
+        Action::Read { key, .. }
+        | Action::Write { key, .. }
+        | Action::CompareAndSet { key, .. }
+        | Action::Delete { key }
+        | Action::Add { key, .. } => Some(key),
+        Action::Transaction { .. } => None,
+    });
+    single.collect()
+}
+
+/// What a scan found, and that all other keys of its range were absent.
+fn all_reads(answer: &Event, known: &BTreeSet<&Datum>) -> Vec<Step> {
+    let Action::Transaction { steps, scan } = &answer.action else {
+        unreachable!("only scans were collected")
+    };
+    let listed: BTreeSet<&Datum> = steps.iter().map(Step::key).collect();
+    let absent = known
+        .iter()
+        .filter(|key| scan.as_ref().is_some_and(|range| range.contains(key)) && !listed.contains(**key));
+    let absent = absent.map(|key| {
+        Step::new(StepAction::Read {
+            key: (*key).clone(),
+            value: Observed::Nothing,
+        })
+    });
+    steps.iter().cloned().chain(absent).collect()
 }
 
 /// Processes that read the keys of a scan get numbers from here on.

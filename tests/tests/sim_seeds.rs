@@ -6,12 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use ostrakon_tests::scenario::campaign::{Demands, ORDINARY, Settings, run_all};
+use ostrakon_tests::scenario::campaign::{Demands, ORDINARY, Settings, Totals, run_all};
 use ostrakon_tests::scenario::plan::Plan;
 use ostrakon_tests::scenario::run::run;
 use ostrakon_tests::scenario::sweep;
+use ostrakon_tests::sim::FaultKind;
 
-fn assert_all_run(plans: &[Plan], is_twice: bool, demands: Option<Demands>) {
+fn assert_all_run(plans: &[Plan], is_twice: bool, demands: Option<Demands>) -> Totals {
     let settings = Settings {
         jobs: 2,
         is_twice,
@@ -25,6 +26,7 @@ fn assert_all_run(plans: &[Plan], is_twice: bool, demands: Option<Demands>) {
     }
     assert_eq!(totals.runs, plans.len() as u64);
     assert_eq!(totals.short_of_demands, 0, "{:?}", totals.first_short);
+    totals
 }
 
 #[test]
@@ -72,7 +74,11 @@ fn another_seed_is_another_run() {
 fn a_crash_around_every_sync_loses_nothing() {
     let plans = sweep::crashes_at_every_sync(1);
     assert!(plans.len() > 200, "{} crash points", plans.len());
-    assert_all_run(&plans, false, None);
+    let totals = assert_all_run(&plans, false, None);
+    assert_eq!(
+        totals.counters.get(FaultKind::CrashAtOperation),
+        plans.len() as u64
+    );
 }
 
 #[test]
@@ -80,7 +86,19 @@ fn every_fault_at_some_operations_does_no_harm() {
     let plans = sweep::faults_at_every_operation(2);
     let some: Vec<Plan> = plans.into_iter().step_by(23).collect();
     assert!(some.len() > 50, "{} faults", some.len());
-    assert_all_run(&some, false, None);
+    let totals = assert_all_run(&some, false, None);
+    for kind in [
+        FaultKind::DiskError,
+        FaultKind::DiskFull,
+        FaultKind::SlowDisk,
+        FaultKind::HungDisk,
+        FaultKind::LatentReadError,
+        FaultKind::SegmentLoss,
+        FaultKind::SegmentDuplicate,
+        FaultKind::ConnectionReset,
+    ] {
+        assert!(totals.counters.get(kind) > 0, "no {} struck", kind.name());
+    }
 }
 
 #[test]

@@ -49,8 +49,8 @@ struct Arguments {
     /// Runs a plan that a failure has left
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Writes every event of the run to this file (with --seed or --plan)
-    #[arg(long, value_name = "FILE")]
+    /// Writes every event of the run to this file, or without one to standard error (with --seed or --plan)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stderr")]
     trace: Option<PathBuf>,
     /// Writes what the clients saw to this file, in Jepsen's form (with --seed or --plan)
     #[arg(long, value_name = "FILE")]
@@ -287,6 +287,15 @@ fn report_failure(failed: &FailedRun, arguments: &Arguments) {
         (plan.clone(), report)
     };
     println!("\nfaults: {:#?}", plan.faults);
+    if !plan.faults_at.is_empty() || plan.crash_at_sync.is_some() {
+        println!(
+            "at operations: {:#?}, crash at sync {:?}",
+            plan.faults_at, plan.crash_at_sync
+        );
+    }
+    if !plan.rudenesses.is_empty() {
+        println!("rude connections: {:?}", plan.rudenesses);
+    }
     for (host, lines) in &report.last_events {
         println!("\nlast events of {host}:");
         for line in lines.iter().rev().take(40).rev() {

@@ -121,7 +121,7 @@ impl Totals {
 
 impl Demands {
     fn lack(&self, plan: &Plan, report: &Report) -> Option<String> {
-        let (operations, kinds, crashes) = (plan.operations(), report.counters.kinds(), report.crashes());
+        let (operations, kinds, crashes) = (plan.operations(), report.struck.kinds(), report.crashes());
         let is_enough = operations >= self.operations
             && kinds >= self.fault_kinds
             && crashes >= self.crashes

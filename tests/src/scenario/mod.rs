@@ -1,7 +1,8 @@
 //! Runs of the whole node in the simulator ([`crate::sim`]), judged by the checkers ([`crate::check`]).
 //!
 //! 1. [`plan`]: what a run does, drawn from a seed.
-//! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work.
+//! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`rude`]:
+//!    connections that break the rules.
 //! 3. [`run`]: the course of a run; [`judge`]: its verdict.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
 //!    of a short run.
@@ -23,5 +24,6 @@ pub mod sweep;
 pub mod client;
 pub mod node;
 pub mod record;
+pub mod rude;
 pub mod values;
 pub mod workload;

@@ -55,6 +55,51 @@ pub enum OperationKind {
     },
 }
 
+/// A connection that breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rudeness {
+    /// When, counted from the moment when the threads begin.
+    pub at_ns: u64,
+    /// In what way.
+    pub kind: RudenessKind,
+    /// Decides the details.
+    pub number: u64,
+}
+
+/// How a connection breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RudenessKind {
+    /// Bytes that are no frame.
+    Garbage,
+    /// Half a hello, and silence.
+    HalfHello,
+    /// A request before the hello.
+    NoHello,
+    /// A hello for another version, cluster or core.
+    WrongHello,
+    /// A second hello.
+    SecondHello,
+    /// Timestamps that no honest clock shows.
+    FarAhead,
+    /// A put with a flipped bit: it must not be carried out.
+    DamagedFrame,
+    /// Requests without end, and no answer is ever read.
+    NeverReads,
+}
+
+impl RudenessKind {
+    const ALL: [RudenessKind; 8] = [
+        RudenessKind::Garbage,
+        RudenessKind::HalfHello,
+        RudenessKind::NoHello,
+        RudenessKind::WrongHello,
+        RudenessKind::SecondHello,
+        RudenessKind::FarAhead,
+        RudenessKind::DamagedFrame,
+        RudenessKind::NeverReads,
+    ];
+}
+
 /// The threads of one client, which share a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientPlan {
@@ -81,6 +126,9 @@ pub struct Plan {
     pub keys: u32,
     /// Clients, each on a host of its own.
     pub clients: Vec<ClientPlan>,
+    /// Connections that break the rules.
+    #[serde(default)]
+    pub rudenesses: Vec<Rudeness>,
     /// Faults at times, counted from the moment when the node serves for the first time.
     pub faults: Vec<Fault>,
     /// Faults at operations, counted from the beginning of the world.
@@ -96,6 +144,13 @@ impl Plan {
     pub fn operations(&self) -> usize {
         let threads = self.clients.iter().flat_map(|client| &client.threads);
         threads.map(Vec::len).sum()
+    }
+
+    /// A number above those of all values that the threads write.
+    pub fn next_number(&self) -> u64 {
+        let threads = self.clients.iter().flat_map(|client| &client.threads);
+        let numbers = threads.flatten().map(|operation| operation.number);
+        numbers.max().unwrap_or(0) + 1
     }
 
     /// Faults of both forms.
@@ -131,6 +186,7 @@ impl Plan {
             memory_budget_bytes: if random.one_in(12) { 200 << 10 } else { 64 << 20 },
             keys,
             clients,
+            rudenesses: draw_rudenesses(&random, horizon_ns),
             faults: draw_faults(&random, horizon_ns),
             faults_at: draw_faults_at(&random),
             crash_at_sync: random
@@ -140,13 +196,13 @@ impl Plan {
         }
     }
 
-    /// A short run without faults, for sweeps that put one fault at each of its operations.
+    /// A short run with a kill and a loss of power, for sweeps that put one more fault at each of its operations.
     pub fn short(seed: u64) -> Plan {
         let random = SimRandom::stream(seed, "short plan", &[]);
         let keys = 5;
         let mut workload = Workload::draw(&random, keys);
         workload.value_bytes_max = 4_000;
-        let clients = (0..2)
+        let clients: Vec<ClientPlan> = (0..2)
             .map(|core| ClientPlan {
                 core,
                 threads: (0..2)
@@ -154,15 +210,25 @@ impl Plan {
                     .collect(),
             })
             .collect();
+        let horizon_ns = horizon_ns(&clients);
+        let crash = |at_ns, style| Fault {
+            at_ns,
+            host: SERVER,
+            kind: FaultAction::Crash(style),
+        };
         Plan {
             seed,
-            cores: vec![2, 2, 3, 1, 2],
+            cores: vec![2, 3, 1, 2],
             shards: 4,
             segment_bytes: 1 << 20,
             memory_budget_bytes: 64 << 20,
             keys,
             clients,
-            faults: Vec::new(),
+            rudenesses: Vec::new(),
+            faults: vec![
+                crash(horizon_ns / 3, CrashStyle::ProcessKill),
+                crash(horizon_ns * 2 / 3, CrashStyle::PowerLoss),
+            ],
             faults_at: Vec::new(),
             crash_at_sync: None,
             down_ns: vec![MILLISECOND_NS],
@@ -244,6 +310,18 @@ impl Workload {
             value_bytes: value_bytes as u32,
         }
     }
+}
+
+/// In half of the runs, a few.
+fn draw_rudenesses(random: &SimRandom, horizon_ns: u64) -> Vec<Rudeness> {
+    let count = if random.one_in(2) { random.between(1, 6) } else { 0 };
+    (0..count)
+        .map(|_| Rudeness {
+            at_ns: random.below(horizon_ns),
+            kind: RudenessKind::ALL[random.index(RudenessKind::ALL.len())],
+            number: random.below(1 << 40),
+        })
+        .collect()
 }
 
 /// Places around an operation where a disk may stop for a crash.

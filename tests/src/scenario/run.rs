@@ -10,7 +10,6 @@
 //! A start may be refused for a reason only: damage on the disk (whose file the refusal must name), or a disk
 //! that failed, was full or could not be read meanwhile.
 
-use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,6 +20,7 @@ use super::judge::{Failure, judge};
 use super::node::{NodeSettings, Progress, SimNode};
 use super::plan::{Operation, OperationKind, Plan, SERVER};
 use super::record::Recorder;
+use super::rude::be_rude;
 use super::values;
 use super::workload::{Client, Shared, Thread};
 use crate::check::history::History;
@@ -35,10 +35,14 @@ const START_NS: u64 = 120 * SECOND_NS;
 const LIVENESS_NS: u64 = 10 * SECOND_NS;
 /// Starts of one run; a node that never comes up is a failure.
 const STARTS_MAX: u32 = 60;
+/// Virtual time after which a node notices by itself that its disk has room again, and the like.
+const RECOVERY_NS: u64 = 2 * SECOND_NS;
+/// A memory budget that no run uses up.
+const MEMORY_AMPLE_BYTES: usize = 16 << 20;
 /// Memtables of one core once all is healed.
 const HEALED_MEMORY_BYTES: usize = 256 << 20;
 /// Operations of each thread that must succeed once all is healed.
-const HEALED_OPERATIONS: u64 = 3;
+const HEALED_OPERATIONS: u64 = 5;
 
 /// What came of a run.
 pub struct Report {
@@ -60,11 +64,14 @@ pub struct Report {
     pub starts: u32,
     /// See `starts`.
     pub refused_starts: u32,
-    /// Faults that struck.
+    /// Faults that struck, the restart of the healed node included.
     pub counters: Counters,
+    /// Faults that struck before the heal.
+    pub struck: Counters,
     /// Refusals of requests by code.
     pub refusals: BTreeMap<String, u64>,
-    /// Operations of the server's disk; of those, the ones that make something durable; and of its network.
+    /// Until the heal: operations of the server's disk; of those, the ones that make something durable; and of its
+    /// network.
     pub disk_operations: u64,
     /// See `disk_operations`.
     pub sync_operations: u64,
@@ -79,9 +86,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Crashes of any style.
+    /// Crashes of any style before the heal.
     pub fn crashes(&self) -> u64 {
-        self.counters.get(FaultKind::ProcessKill) + self.counters.get(FaultKind::PowerLoss)
+        self.struck.get(FaultKind::ProcessKill) + self.struck.get(FaultKind::PowerLoss)
     }
 }
 
@@ -113,6 +120,12 @@ struct Runner<'a> {
     starts: u32,
     refused_starts: u32,
     is_healed: bool,
+    /// Faults until the start of the node that runs.
+    started_with: Counters,
+    /// Number of the next value that is written once all is healed.
+    next_number: u64,
+    /// Disk operations, those that make something durable, network operations, and faults, until the heal.
+    before_heal: Option<(u64, u64, u64, Counters)>,
 }
 
 impl<'a> Runner<'a> {
@@ -133,6 +146,7 @@ impl<'a> Runner<'a> {
             answered: Cell::new(0),
             requests: Cell::new(0),
             cross_core: Cell::new(0),
+            has_little_memory: plan.memory_budget_bytes < MEMORY_AMPLE_BYTES,
             refusals: RefCell::default(),
             finished: Cell::new(0),
         });
@@ -155,6 +169,9 @@ impl<'a> Runner<'a> {
             starts: 0,
             refused_starts: 0,
             is_healed: false,
+            started_with: Counters::default(),
+            next_number: plan.next_number(),
+            before_heal: None,
         }
     }
 
@@ -174,8 +191,19 @@ impl<'a> Runner<'a> {
             });
         }
         self.safety_phase()?;
+        self.before_heal = Some(self.so_far());
         self.world.heal();
         self.is_healed = true;
+        // What still runs must go on by itself. Puts that memory has no room for can't.
+        let runs = self
+            .node
+            .as_ref()
+            .is_some_and(|node| !needs_restart(&self.world, Some(node)));
+        if runs && self.plan.memory_budget_bytes >= MEMORY_AMPLE_BYTES {
+            self.clients.iter().for_each(|client| client.disconnect());
+            self.pass(RECOVERY_NS)?;
+            self.liveness_phase()?;
+        }
         self.end_process(CrashStyle::ProcessKill);
         self.clients.iter().for_each(|client| client.disconnect());
         self.start()?;
@@ -200,6 +228,10 @@ impl<'a> Runner<'a> {
                 threads += 1;
                 self.world.spawn(client.host(), thread.run(operations.clone()));
             }
+        }
+        for (rudeness, client) in self.plan.rudenesses.iter().zip(self.clients.iter().cycle()) {
+            let rude = be_rude(Rc::clone(&self.shared), client.host(), *rudeness);
+            self.world.spawn(client.host(), rude);
         }
         let deadline_ns = self.world.now_ns() + SAFETY_PHASE_NS;
         loop {
@@ -228,16 +260,26 @@ impl<'a> Runner<'a> {
     fn restart(&mut self) -> Result<(), Failure> {
         if self.world.is_crash_wanted() {
             self.end_process(CrashStyle::PowerLoss);
-        } else if self
-            .node
-            .as_ref()
-            .is_some_and(|node| node.status() == ProcessStatus::Running)
-        {
-            // A core's log has failed; its operator notices after a while.
-            self.world
-                .note(SERVER, "the operator sees that a core has failed");
-            self.pass(300_000_000)?;
-            self.end_process(CrashStyle::ProcessKill);
+        } else if let Some(node) = &self.node {
+            match node.status() {
+                ProcessStatus::Running => {
+                    if !has_failed_since(&self.world, &self.started_with) {
+                        return fail("a log fails for a reason only", format!("{:?}", node.events()));
+                    }
+                    // A core's log has failed; its operator notices after a while.
+                    self.world
+                        .note(SERVER, "the operator sees that a core has failed");
+                    self.pass(300_000_000)?;
+                    self.end_process(CrashStyle::ProcessKill);
+                }
+                ProcessStatus::Crashed => {}
+                ended => {
+                    return fail(
+                        "a node ends only when it is told to",
+                        format!("{ended:?}, {:?}", node.events()),
+                    );
+                }
+            }
         }
         let turn = (self.starts as usize).min(self.plan.down_ns.len()).max(1) - 1;
         self.shared.address.set(None);
@@ -292,7 +334,7 @@ impl<'a> Runner<'a> {
                     self.plan.memory_budget_bytes
                 },
             };
-            let before = self.world.counters();
+            let (begun_ns, before) = (self.world.now_ns(), self.world.counters());
             let node = SimNode::start(&self.world, SERVER, settings);
             let deadline_ns = self.world.now_ns() + START_NS;
             let end = self.world.run_until(deadline_ns, |world| {
@@ -302,15 +344,21 @@ impl<'a> Runner<'a> {
                 (RunEnd::Panicked, _) => return self.panicked(),
                 (RunEnd::Met, Progress::Serving(address)) => {
                     self.node = Some(node);
+                    self.started_with = before;
                     self.shared.address.set(Some(address));
                     self.shared.cores.set(settings.cores);
                     self.shared.owners.borrow_mut().clear();
                     return Ok(());
                 }
                 (RunEnd::Met, Progress::Refused(sentence)) if node.status() == ProcessStatus::Exited => {
-                    self.refused(&sentence, &before)?;
+                    self.refused(&sentence, begun_ns, &before)?;
                 }
-                (RunEnd::Met, _) => {}
+                (RunEnd::Met, _)
+                    if node.status() == ProcessStatus::Crashed || self.world.is_crash_wanted() => {}
+                (RunEnd::Met, progress) => {
+                    let detail = format!("{:?}, {progress:?}, {:?}", node.status(), node.events());
+                    return fail("a start ends with serving, a refusal or a crash", detail);
+                }
                 (end, progress) => {
                     let detail = format!(
                         "after {} virtual seconds ({end:?}): {progress:?}, {:?}",
@@ -327,20 +375,18 @@ impl<'a> Runner<'a> {
     }
 
     /// A start was refused: it must have had a reason, and an operator takes that away.
-    fn refused(&mut self, sentence: &str, before: &Counters) -> Result<(), Failure> {
+    fn refused(&mut self, sentence: &str, begun_ns: u64, before: &Counters) -> Result<(), Failure> {
         self.refused_starts += 1;
         let disk = self.world.disk(SERVER);
-        let lacks_space = disk.free_bytes() < 2 * self.plan.segment_bytes;
-        if lacks_space || has_failed_since(&self.world, before) {
+        if disk.was_full_since(begun_ns) || has_failed_since(&self.world, before) {
             // New hardware, more space: whatever ailed the disk is over. Damage shows at the next start.
             disk.heal();
             return Ok(());
         }
         let damage = disk.outstanding_damage();
-        let names_one = damage.iter().any(|damage| {
-            let name = damage.path.file_name().unwrap_or_default();
-            sentence.contains(&*name.to_string_lossy())
-        });
+        let names_one = damage
+            .iter()
+            .any(|damage| sentence.contains(&*damage.path.to_string_lossy()));
         if names_one {
             disk.repair_damage();
             return Ok(());
@@ -358,7 +404,6 @@ impl<'a> Runner<'a> {
 
     fn liveness_phase(&mut self) -> Result<(), Failure> {
         let finished = self.shared.finished.get();
-        let mut number = self.next_number();
         let mut threads = 0;
         for client in &self.clients {
             let mut operations = Vec::new();
@@ -367,16 +412,18 @@ impl<'a> Runner<'a> {
                     OperationKind::Put,
                     OperationKind::Get,
                     OperationKind::Scan { keys: 10 },
+                    OperationKind::Delete,
+                    OperationKind::PutIfAbsent,
                 ];
                 let kind = kinds[place as usize % kinds.len()];
                 operations.push(Operation {
                     pause_ns: 0,
                     kind,
-                    key: (number % u64::from(self.plan.keys)) as u32,
-                    number,
+                    key: (self.next_number % u64::from(self.plan.keys)) as u32,
+                    number: self.next_number,
                     value_bytes: 20,
                 });
-                number += 1;
+                self.next_number += 1;
             }
             threads += 1;
             let thread = Thread::new(client);
@@ -460,14 +507,20 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn next_number(&self) -> u64 {
-        let threads = self.plan.clients.iter().flat_map(|client| &client.threads);
-        let numbers = threads.flatten().map(|operation| operation.number);
-        numbers.max().unwrap_or(0) + 1
+    fn so_far(&self) -> (u64, u64, u64, Counters) {
+        let disk = self.world.disk(SERVER);
+        let network = self.world.network_operations(SERVER);
+        (
+            disk.operations(),
+            disk.sync_operations(),
+            network,
+            self.world.counters(),
+        )
     }
 
     fn report(&self, failure: Option<Failure>) -> Report {
-        let disk = self.world.disk(SERVER);
+        let before_heal = self.before_heal.clone().unwrap_or_else(|| self.so_far());
+        let (disk_operations, sync_operations, network_operations, struck) = before_heal;
         let hosts = self.world.hosts();
         Report {
             seed: self.plan.seed,
@@ -481,9 +534,10 @@ impl<'a> Runner<'a> {
             refused_starts: self.refused_starts,
             counters: self.world.counters(),
             refusals: self.shared.refusals.borrow().clone(),
-            disk_operations: disk.operations(),
-            sync_operations: disk.sync_operations(),
-            network_operations: self.world.network_operations(SERVER),
+            disk_operations,
+            sync_operations,
+            network_operations,
+            struck,
             history: self.recorder.history(),
             last_events: hosts
                 .into_iter()
@@ -527,6 +581,3 @@ fn has_failed_since(world: &World, before: &Counters) -> bool {
     .into_iter()
     .any(|kind| now.get(kind) > before.get(kind))
 }
-
-/// How long a healed system may take, for the documentation.
-pub const LIVENESS: Duration = Duration::from_nanos(LIVENESS_NS);

@@ -110,6 +110,17 @@ impl Shrinker<'_> {
             |plan| plan.faults.len(),
             |plan, start, end| drop(plan.faults.drain(start..end)),
         );
+        self.leave_out(
+            |plan| plan.faults_at.len(),
+            |plan, start, end| drop(plan.faults_at.drain(start..end)),
+        );
+        let mut uncrashed = self.best.clone();
+        uncrashed.crash_at_sync = None;
+        self.try_plan(uncrashed);
+        self.leave_out(
+            |plan| plan.rudenesses.len(),
+            |plan, start, end| drop(plan.rudenesses.drain(start..end)),
+        );
     }
 
     fn clients(&mut self) {

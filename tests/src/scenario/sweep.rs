@@ -5,8 +5,8 @@ use super::plan::{CRASH_POINTS, Plan, SERVER};
 use super::run::run;
 use crate::sim::{FaultAt, FaultAtKind};
 
-/// A plan for each crash point of each operation of [`Plan::short`] that makes something durable, from the first
-/// start to the last.
+/// A plan for each crash point of each operation of [`Plan::short`] that makes something durable, restarts with other
+/// numbers of cores included, until it heals.
 pub fn crashes_at_every_sync(seed: u64) -> Vec<Plan> {
     let plan = Plan::short(seed);
     let syncs = run(&plan, None).sync_operations;

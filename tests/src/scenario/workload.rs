@@ -14,11 +14,11 @@ use ostrakon::env::tasks::TaskFuture;
 use ostrakon_wire::message::{Condition, ErrorCode, Request, ScanRequest};
 
 use super::client::{CallError, Link, Page, Reply, within};
-use super::plan::{Operation, OperationKind};
+use super::plan::{Operation, OperationKind, SERVER};
 use super::record::Recorder;
 use super::values;
 use crate::check::history::{self, Action, Datum, KeyRange, Observed, Process, Step, StepAction, Version};
-use crate::sim::{HostId, World};
+use crate::sim::{FaultKind, HostId, World};
 
 /// How long a process waits for an answer before it gives the connection up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -49,6 +49,8 @@ pub struct Shared {
     pub requests: Cell<u64>,
     /// See `requests`.
     pub cross_core: Cell<u64>,
+    /// True if memory may run out.
+    pub has_little_memory: bool,
     /// Refusals by code.
     pub refusals: RefCell<BTreeMap<String, u64>>,
     /// Threads that have nothing left to do.
@@ -113,12 +115,13 @@ impl Client {
         }
     }
 
-    /// Gives its connections up, which may lead to a process that is no more.
+    /// Gives its connections up, which may lead to a process that is no more, and forgets the timestamps that it has
+    /// seen: it goes on as a new client would.
     pub fn disconnect(&self) {
         for link in self.links.iter().filter_map(RefCell::take) {
-            self.timestamp.set(self.timestamp.get().max(link.timestamp()));
             link.lose("given up");
         }
+        self.timestamp.set(0);
     }
 
     async fn connect(&self, which: usize) -> Option<Rc<Link>> {
@@ -163,6 +166,35 @@ impl Client {
         )
     }
 
+    /// A refusal must have its reason.
+    fn refused(&self, code: ErrorCode, message: &str) {
+        let shared = &self.shared;
+        *shared
+            .refusals
+            .borrow_mut()
+            .entry(format!("{code:?}"))
+            .or_default() += 1;
+        let counters = shared.world.counters();
+        let has_erred = counters.get(FaultKind::DiskError) + counters.get(FaultKind::LatentReadError) > 0;
+        let was_full = counters.get(FaultKind::DiskFull) > 0;
+        let has_reason = match code {
+            ErrorCode::DiskFull => has_erred || was_full || shared.world.disk(SERVER).was_full_since(0),
+            ErrorCode::CoreFailed => has_erred || was_full,
+            ErrorCode::MemoryFull => shared.has_little_memory,
+            ErrorCode::Busy | ErrorCode::ShuttingDown => true,
+            // The node has forgotten timestamps that it gave out and nothing durable rests on.
+            ErrorCode::TimestampAhead => {
+                self.disconnect();
+                counters.get(FaultKind::ClockJump) + counters.get(FaultKind::ClockDrift) > 0
+            }
+            _ => false,
+        };
+        if !has_reason {
+            let sentence = format!("refused without a reason: {code:?}, {message}");
+            shared.recorder.violation(sentence);
+        }
+    }
+
     /// One request, on whatever link there is.
     async fn call(&self, request: &Request<'_>) -> Result<Reply, CallError> {
         let (which, owner) = self.choose(request);
@@ -174,14 +206,26 @@ impl Client {
             shared.cross_core.set(shared.cross_core.get() + is_cross_core);
         }
         let reply = link.call(request, self.sleep(ANSWER_TIMEOUT)).await;
-        if let Ok(Reply::Refused { code, .. }) = &reply {
-            *shared
-                .refusals
-                .borrow_mut()
-                .entry(format!("{code:?}"))
-                .or_default() += 1;
+        match &reply {
+            Ok(Reply::Refused { code, message }) => self.refused(*code, message),
+            Ok(other) if !answers(request, other) => {
+                let sentence = format!("{request:?} was answered with {other:?}");
+                shared.recorder.violation(sentence);
+            }
+            _ => {}
         }
         reply
+    }
+}
+
+/// True if the reply is of the kind that the request asks for.
+fn answers(request: &Request<'_>, reply: &Reply) -> bool {
+    match request {
+        Request::Get { .. } => matches!(reply, Reply::Get(_)),
+        Request::Put { .. } | Request::Delete { .. } => matches!(reply, Reply::Write { .. }),
+        Request::Scan(_) => matches!(reply, Reply::Scan(_)),
+        Request::Topology => matches!(reply, Reply::Topology(_)),
+        Request::Hello(_) | Request::Ping | Request::Status => matches!(reply, Reply::Other),
     }
 }
 
@@ -406,6 +450,10 @@ impl Thread {
                 other => return Err(describe(&other)),
             };
             self.check_page(&page, &start, end, found.keys().next_back());
+            if (snapshot != 0 && page.snapshot != snapshot) || page.entries.len() > 7 {
+                let sentence = format!("asked for 7 keys at snapshot {snapshot}, got {page:?}");
+                self.recorder().violation(sentence);
+            }
             snapshot = page.snapshot;
             let entries = page.entries.into_iter();
             found.extend(entries.map(|(key, version, value)| (key, (version, value))));

@@ -261,7 +261,7 @@ impl World {
                 disk.fill(*free_bytes);
                 let until_ns = self.now_ns().saturating_add(*duration_ns);
                 self.at(until_ns, move |world| {
-                    world.with_host(host, |host| host.disk.borrow_mut().empty());
+                    world.with_host(host, |host| host.disk.borrow_mut().empty(world.now_ns()));
                 });
             }
             FaultAction::BitFlip => {

@@ -64,6 +64,8 @@ pub(super) struct DiskFaults {
     at_operation: BTreeMap<u64, FaultAtKind>,
     at_sync: Option<(u64, CrashPoint)>,
     pub(super) is_frozen: bool,
+    /// When the disk was full last.
+    full_until_ns: Option<u64>,
 }
 
 /// What will befall an operation.
@@ -85,10 +87,11 @@ impl DiskFaults {
     /// Forgets all that waits or goes on, except what is held back.
     fn end(&mut self) {
         let held = core::mem::take(&mut self.held);
-        let is_frozen = self.is_frozen;
+        let (is_frozen, full_until_ns) = (self.is_frozen, self.full_until_ns);
         *self = DiskFaults {
             held,
             is_frozen,
+            full_until_ns,
             ..DiskFaults::default()
         };
     }
@@ -223,8 +226,20 @@ impl DiskState {
         self.capacity_bytes = self.tree.used_bytes() + free_bytes;
     }
 
-    pub(in crate::sim) fn empty(&mut self) {
+    pub(in crate::sim) fn empty(&mut self, now_ns: u64) {
+        if self.capacity_bytes < self.config.capacity_bytes {
+            self.faults.full_until_ns = Some(now_ns);
+        }
         self.capacity_bytes = self.config.capacity_bytes;
+    }
+
+    /// True if the disk was full at some time from `since_ns` on.
+    pub(super) fn was_full_since(&self, since_ns: u64) -> bool {
+        self.capacity_bytes < self.config.capacity_bytes
+            || self
+                .faults
+                .full_until_ns
+                .is_some_and(|until_ns| until_ns >= since_ns)
     }
 }
 
@@ -253,7 +268,7 @@ impl World {
         {
             let mut disk = disk.borrow_mut();
             disk.faults.end();
-            disk.empty();
+            disk.empty(self.now_ns());
             disk.damage.cancel_fated();
             disk.tree
                 .files

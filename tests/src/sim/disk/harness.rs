@@ -89,6 +89,11 @@ impl HostDisk {
         self.with(|disk| disk.free_bytes())
     }
 
+    /// True if the disk had less room than it has when healthy at some time from `since_ns` on.
+    pub fn was_full_since(&self, since_ns: u64) -> bool {
+        self.with(|disk| disk.was_full_since(since_ns))
+    }
+
     /// Makes a directory and those above it, durably.
     pub fn make_directory(&self, path: &Path) {
         self.with(|disk| {
