@@ -126,9 +126,14 @@ impl Clients {
         *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the threads after their present turn, or waits for their end if their node is gone.
+    /// Ends the threads after their present turn.
     pub fn stop(self) -> Vec<Ending> {
         self.shared.is_stopping.store(true, Ordering::Relaxed);
+        self.outlive()
+    }
+
+    /// Waits until the threads end by themselves because their node is gone.
+    pub fn outlive(self) -> Vec<Ending> {
         let end = |thread: JoinHandle<Ending>| thread.join().expect("a client does not panic");
         self.threads.into_iter().map(end).collect()
     }

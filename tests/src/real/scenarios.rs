@@ -135,7 +135,7 @@ impl<'a> Stage<'a> {
     fn kill(&mut self) -> Result<(), Failure> {
         let (node, clients) = self.begin()?;
         node.kill();
-        all_lost(&clients.stop())
+        all_lost(&clients.outlive())
     }
 
     fn slow_disk(&mut self) -> Result<(), Failure> {
@@ -155,7 +155,7 @@ impl<'a> Stage<'a> {
             .push(format!("log writes of the cores took {means_us:?} µs"));
         drop(client);
         node.kill();
-        all_lost(&clients.stop())
+        all_lost(&clients.outlive())
     }
 
     fn pause(&mut self, duration: Duration) -> Result<(), Failure> {
@@ -182,7 +182,7 @@ impl<'a> Stage<'a> {
         node.kill();
         disk.restore()?;
         // Until its node was killed, a thread may have been told that the log had failed.
-        let endings = clients.stop();
+        let endings = clients.outlive();
         match endings
             .iter()
             .find(|ending| !matches!(ending, Ending::Lost(_) | Ending::CoreFailed))
