@@ -83,7 +83,7 @@ fn a_crash_around_every_sync_loses_nothing() {
 
 #[test]
 fn every_fault_at_some_operations_does_no_harm() {
-    let plans = sweep::faults_at_every_operation(2);
+    let plans = sweep::faults_at_every_operation(2).expect("each kind has its place");
     let some: Vec<Plan> = plans.into_iter().step_by(23).collect();
     assert!(some.len() > 50, "{} faults", some.len());
     let totals = assert_all_run(&some, false, None);

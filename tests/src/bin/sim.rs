@@ -90,6 +90,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    keep_freed_memory();
     let outcome = if arguments.seed.is_some() || arguments.plan.is_some() {
         run_one(&arguments)
     } else {
@@ -103,6 +104,21 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// Each run takes and frees some megabytes, thousands of times. Giving them back to the kernel each time takes as long
+/// as the runs.
+fn keep_freed_memory() {
+    const MMAP_THRESHOLD_BYTES: i32 = 32 << 20;
+    const TRIM_THRESHOLD_BYTES: i32 = 256 << 20;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets numbers of the allocator, before a second thread exists.
+    let are_set = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) == 1
+            && libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES) == 1
+    };
+    #[cfg(target_env = "gnu")]
+    assert!(are_set, "the allocator knows these settings");
 }
 
 fn run_one(arguments: &Arguments) -> Result<bool, String> {
@@ -132,10 +148,11 @@ fn run_one(arguments: &Arguments) -> Result<bool, String> {
 
 fn run_many(arguments: &Arguments) -> Result<bool, String> {
     let begun = Instant::now();
-    let sweep = arguments.sweep.map(|what| match what {
-        Sweep::Crashes => sweep::crashes_at_every_sync(arguments.sweep_seed),
-        Sweep::Faults => sweep::faults_at_every_operation(arguments.sweep_seed),
-    });
+    let sweep = match arguments.sweep {
+        Some(Sweep::Crashes) => Some(sweep::crashes_at_every_sync(arguments.sweep_seed)),
+        Some(Sweep::Faults) => Some(sweep::faults_at_every_operation(arguments.sweep_seed)?),
+        None => None,
+    };
     let seeds = arguments.seeds.clone().unwrap_or_else(|| {
         let start = random_seed();
         start..u64::MAX
@@ -171,6 +188,9 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
     });
     bar.finish_and_clear();
     print_totals(&totals, failed.len(), begun.elapsed(), arguments);
+    for (kind, count) in sweep.iter().flat_map(|plans| sweep::counts(plans)) {
+        println!("runs with {kind:<20}{count:>8}");
+    }
     for failed in &failed {
         report_failure(failed, arguments);
     }

@@ -3,7 +3,7 @@
 //! 1. [`plan`]: what a run does, drawn from a seed.
 //! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`rude`]:
 //!    connections that break the rules.
-//! 3. [`run`]: the course of a run; [`judge`]: its verdict.
+//! 3. [`run`]: the course of a run; [`judge`]: its verdict; [`strikes`]: what its faults at operations came to.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
 //!    of a short run.
 //!
@@ -16,6 +16,7 @@ pub mod plan;
 pub mod run;
 
 pub mod judge;
+pub mod strikes;
 
 pub mod campaign;
 pub mod shrink;

@@ -133,6 +133,10 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Faults at operations, counted from the beginning of the world.
     pub faults_at: Vec<FaultAt>,
+    /// The run fails if one of `faults_at`, or the crash at a sync, did not strike before the heal: for sweeps, which
+    /// know the operations.
+    #[serde(default)]
+    pub must_strike: bool,
     /// Crash of the server around its n-th operation that makes something durable.
     pub crash_at_sync: Option<(u64, CrashPoint)>,
     /// How long the server is down after a crash, in turn.
@@ -189,6 +193,7 @@ impl Plan {
             rudenesses: draw_rudenesses(&random, horizon_ns),
             faults: draw_faults(&random, horizon_ns),
             faults_at: draw_faults_at(&random),
+            must_strike: false,
             crash_at_sync: random
                 .one_in(6)
                 .then(|| (random.between(5, 600), CRASH_POINTS[random.index(3)])),
@@ -230,6 +235,7 @@ impl Plan {
                 crash(horizon_ns * 2 / 3, CrashStyle::PowerLoss),
             ],
             faults_at: Vec::new(),
+            must_strike: false,
             crash_at_sync: None,
             down_ns: vec![MILLISECOND_NS],
         }

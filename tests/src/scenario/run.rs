@@ -21,6 +21,7 @@ use super::node::{NodeSettings, Progress, SimNode};
 use super::plan::{Operation, OperationKind, Plan, SERVER};
 use super::record::Recorder;
 use super::rude::be_rude;
+use super::strikes::{self, MUST_STRIKE, Operations};
 use super::values;
 use super::workload::{Client, Shared, Thread};
 use crate::check::history::History;
@@ -70,13 +71,8 @@ pub struct Report {
     pub struck: Counters,
     /// Refusals of requests by code.
     pub refusals: BTreeMap<String, u64>,
-    /// Until the heal: operations of the server's disk; of those, the ones that make something durable; and of its
-    /// network.
-    pub disk_operations: u64,
-    /// See `disk_operations`.
-    pub sync_operations: u64,
-    /// See `disk_operations`.
-    pub network_operations: u64,
+    /// Operations until the heal.
+    pub operations: Operations,
     /// What was wrong.
     pub failure: Option<Failure>,
     /// What the clients saw.
@@ -124,8 +120,10 @@ struct Runner<'a> {
     started_with: Counters,
     /// Number of the next value that is written once all is healed.
     next_number: u64,
-    /// Disk operations, those that make something durable, network operations, and faults, until the heal.
-    before_heal: Option<(u64, u64, u64, Counters)>,
+    /// Starts that were refused because of damage, in words that name the file.
+    refused_for_damage: usize,
+    /// Operations and faults, until the heal.
+    before_heal: Option<(Operations, Counters)>,
 }
 
 impl<'a> Runner<'a> {
@@ -171,6 +169,7 @@ impl<'a> Runner<'a> {
             is_healed: false,
             started_with: Counters::default(),
             next_number: plan.next_number(),
+            refused_for_damage: 0,
             before_heal: None,
         }
     }
@@ -192,6 +191,9 @@ impl<'a> Runner<'a> {
         }
         self.safety_phase()?;
         self.before_heal = Some(self.so_far());
+        if let Some(missing) = strikes::missing(&self.world, self.plan) {
+            return fail(MUST_STRIKE, missing);
+        }
         self.world.heal();
         self.is_healed = true;
         // What still runs must go on by itself. Puts that memory has no room for can't.
@@ -343,6 +345,13 @@ impl<'a> Runner<'a> {
             match (end, node.progress()) {
                 (RunEnd::Panicked, _) => return self.panicked(),
                 (RunEnd::Met, Progress::Serving(address)) => {
+                    let flips = strikes::flipped_reads(&self.world, self.plan);
+                    if flips > self.refused_for_damage {
+                        return fail(
+                            "a start from a damaged file is refused",
+                            format!("{address} serves"),
+                        );
+                    }
                     self.node = Some(node);
                     self.started_with = before;
                     self.shared.address.set(Some(address));
@@ -388,6 +397,7 @@ impl<'a> Runner<'a> {
             .iter()
             .any(|damage| sentence.contains(&*damage.path.to_string_lossy()));
         if names_one {
+            self.refused_for_damage += 1;
             disk.repair_damage();
             return Ok(());
         }
@@ -507,20 +517,13 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn so_far(&self) -> (u64, u64, u64, Counters) {
-        let disk = self.world.disk(SERVER);
-        let network = self.world.network_operations(SERVER);
-        (
-            disk.operations(),
-            disk.sync_operations(),
-            network,
-            self.world.counters(),
-        )
+    fn so_far(&self) -> (Operations, Counters) {
+        (Operations::of(&self.world), self.world.counters())
     }
 
     fn report(&self, failure: Option<Failure>) -> Report {
         let before_heal = self.before_heal.clone().unwrap_or_else(|| self.so_far());
-        let (disk_operations, sync_operations, network_operations, struck) = before_heal;
+        let (operations, struck) = before_heal;
         let hosts = self.world.hosts();
         Report {
             seed: self.plan.seed,
@@ -534,9 +537,7 @@ impl<'a> Runner<'a> {
             refused_starts: self.refused_starts,
             counters: self.world.counters(),
             refusals: self.shared.refusals.borrow().clone(),
-            disk_operations,
-            sync_operations,
-            network_operations,
+            operations,
             struck,
             history: self.recorder.history(),
             last_events: hosts

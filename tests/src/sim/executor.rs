@@ -346,9 +346,11 @@ impl World {
             mut future,
             waker,
         } = picked;
+        self.0.running_core.set(Some(core));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
         }));
+        self.0.running_core.set(None);
         drop(waker);
         match polled {
             Ok(ended) => self.after_poll(core, id, future, ended, process),

@@ -131,8 +131,27 @@ pub struct FaultAt {
     pub operation: u64,
     /// What befalls it.
     pub kind: FaultAtKind,
-    /// True when `operation` counts network operations; matters for [`FaultAtKind::Crash`] alone.
+    /// True when `operation` counts network operations. It matters for the kinds that may befall either: crashes,
+    /// pauses, stalls and jumps of clocks.
     pub is_network: bool,
+}
+
+/// An operation of a host that a fault aims at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) host: HostId,
+    pub(super) operation: u64,
+    pub(super) is_network: bool,
+}
+
+impl FaultAt {
+    fn place(&self) -> Place {
+        Place {
+            host: self.host,
+            operation: self.operation,
+            is_network: self.is_network || self.kind.is_of_network(),
+        }
+    }
 }
 
 /// What befalls an operation.
@@ -154,14 +173,39 @@ pub enum FaultAtKind {
     MisdirectedWrite,
     /// A covered bit that the operation reads flips before; one that it writes flips once it is covered.
     BitFlip,
+    /// A bit of the first block that the operation reads flips before, covered or not. For files whose reader must
+    /// notice: they are no logs.
+    FlipRead {
+        /// Which byte of the block.
+        byte: u16,
+        /// Which of its bits, 0 to 7.
+        bit: u8,
+    },
     /// A read fails, and so will others of its first block.
     LatentReadError,
+    /// The process stands still for so many nanoseconds, once it has submitted the operation.
+    Pause(u64),
+    /// A core of the process stands still, once the operation is submitted.
+    StallCore {
+        /// So many cores further than the one that submits the operation, round; 0 is that one itself.
+        further: u16,
+        /// For so long.
+        duration_ns: u64,
+    },
+    /// The host's wall clock jumps by so many microseconds.
+    ClockJump(i64),
     /// A segment is lost so many times.
     SegmentLoss(u32),
     /// A segment arrives twice.
     SegmentDuplicate,
     /// A segment takes so many nanoseconds longer.
     SegmentDelay(u64),
+    /// A segment is held back until a later one of its direction has arrived, for so many nanoseconds at most.
+    SegmentReorder(u64),
+    /// From a segment on, nothing that its sender sends to its receiver arrives, for so many nanoseconds.
+    PartitionOneWay(u64),
+    /// From a segment on, nothing arrives between its hosts, for so many nanoseconds.
+    PartitionFull(u64),
     /// The connection of a segment is reset.
     ConnectionReset,
 }
@@ -173,6 +217,9 @@ impl FaultAtKind {
             FaultAtKind::SegmentLoss(_)
                 | FaultAtKind::SegmentDuplicate
                 | FaultAtKind::SegmentDelay(_)
+                | FaultAtKind::SegmentReorder(_)
+                | FaultAtKind::PartitionOneWay(_)
+                | FaultAtKind::PartitionFull(_)
                 | FaultAtKind::ConnectionReset
         )
     }
@@ -192,13 +239,42 @@ impl World {
 
     /// Lets a fault happen at an operation.
     pub fn schedule_at(&self, fault: FaultAt) {
-        if fault.kind.is_of_network() || fault.is_network {
+        if fault.place().is_network {
             let place = (fault.host, fault.operation);
             self.0.network.borrow_mut().at_operation.insert(place, fault.kind);
         } else {
             let disk = self.with_host(fault.host, |host| std::rc::Rc::clone(&host.disk));
             disk.borrow_mut().arm_at_operation(fault.operation, fault.kind);
         }
+    }
+
+    /// True once a fault at an operation has had its effect. One that found nothing to strike never has: a lost
+    /// write that no later ones covered, an error of an operation that a crash ended first.
+    pub fn has_struck(&self, fault: &FaultAt) -> bool {
+        self.0.struck.borrow().contains(&fault.place())
+    }
+
+    /// A fault has had its effect, if it is one at an operation.
+    pub(super) fn strike(&self, place: Option<Place>) {
+        self.0.struck.borrow_mut().extend(place);
+    }
+
+    /// Does what may befall disk and network operations alike; false for other kinds.
+    pub(super) fn strike_process(&self, place: Place, kind: &FaultAtKind) -> bool {
+        let has_struck = match kind {
+            FaultAtKind::Pause(duration_ns) => self.pause(place.host, *duration_ns),
+            FaultAtKind::StallCore { further, duration_ns } => {
+                self.stall_near(place.host, *further, *duration_ns)
+            }
+            FaultAtKind::ClockJump(by_us) => {
+                self.count(FaultKind::ClockJump);
+                self.with_host(place.host, |host| host.clock.jump_wall(self.now_ns(), *by_us));
+                true
+            }
+            _ => return false,
+        };
+        self.strike(has_struck.then_some(place));
+        true
     }
 
     /// Lets a fault happen now, whatever its time.
@@ -208,8 +284,12 @@ impl World {
         self.trace(host, TraceKind::Fault(format!("{:?}", fault.kind)));
         match &fault.kind {
             FaultAction::Crash(style) => self.crash(host, *style),
-            FaultAction::Pause { duration_ns } => self.pause(host, *duration_ns),
-            FaultAction::StallCore { core, duration_ns } => self.stall_core(host, *core, *duration_ns),
+            FaultAction::Pause { duration_ns } => {
+                self.pause(host, *duration_ns);
+            }
+            FaultAction::StallCore { core, duration_ns } => {
+                self.stall_core(host, *core, *duration_ns);
+            }
             FaultAction::ClockOffset { by_us } => {
                 self.count(FaultKind::ClockOffset);
                 self.with_host(host, |host| host.clock.jump_wall(now_ns, *by_us));

@@ -269,18 +269,32 @@ impl World {
         }
     }
 
-    /// Lets the process on a host stand still. Its disk and network connections go on without it.
-    pub fn pause(&self, host: HostId, duration_ns: u64) {
+    /// Lets the process on a host stand still. Its disk and network connections go on without it. False when there
+    /// is none.
+    pub fn pause(&self, host: HostId, duration_ns: u64) -> bool {
         let mut hosts = self.0.hosts.borrow_mut();
         let machine = hosts.get_mut(host);
-        if machine.process.is_some() {
+        let runs = machine.process.is_some();
+        if runs {
             machine.paused_until_ns = machine.paused_until_ns.max(self.now_ns() + duration_ns);
             self.count(FaultKind::ProcessPause);
         }
+        runs
     }
 
-    /// Lets one core of the process on a host stand still.
-    pub fn stall_core(&self, host: HostId, core: u16, duration_ns: u64) {
+    /// Lets the core stand still that is so many further than the one that runs now, round; false when none runs.
+    pub(super) fn stall_near(&self, host: HostId, further: u16, duration_ns: u64) -> bool {
+        let running = self.0.running_core.get();
+        let core = self.with_host(host, |host| {
+            let cores = &host.process.as_ref()?.cores;
+            let own = cores.iter().position(|slot| Some(*slot) == running)?;
+            Some((own + usize::from(further)) % cores.len())
+        });
+        core.is_some_and(|core| self.stall_core(host, core as u16, duration_ns))
+    }
+
+    /// Lets one core of the process on a host stand still; false when there is no such core.
+    pub fn stall_core(&self, host: HostId, core: u16, duration_ns: u64) -> bool {
         let slot = self.with_host(host, |host| {
             host.process
                 .as_ref()
@@ -293,6 +307,7 @@ impl World {
                 .stall(slot, self.now_ns() + duration_ns);
             self.count(FaultKind::CoreStall);
         }
+        slot.is_some()
     }
 
     /// Ends all pauses.

@@ -9,6 +9,7 @@
 
 use core::cell::{Cell, RefCell};
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -16,6 +17,7 @@ use super::counters::{Counters, FaultKind};
 use super::disk::DiskConfig;
 use super::events::{Action, EventQueue};
 use super::executor::Executor;
+use super::faults::Place;
 use super::host::{Host, HostId, Hosts, ProcessId};
 use super::network::{NetworkConfig, NetworkState};
 use super::random::SimRandom;
@@ -145,6 +147,10 @@ pub(super) struct Inner {
     counters: RefCell<Counters>,
     pub(super) panics: RefCell<Vec<PanicRecord>>,
     pub(super) crash_wanted: RefCell<Vec<HostId>>,
+    /// Operations at which a fault has had its effect.
+    pub(super) struck: RefCell<BTreeSet<Place>>,
+    /// The core whose task is polled, by its place in the executor.
+    pub(super) running_core: Cell<Option<usize>>,
     /// Faults that were scheduled before the last heal belong to an older number and do nothing.
     pub(super) fault_generation: Cell<u64>,
 }
@@ -178,6 +184,8 @@ impl World {
             counters: RefCell::default(),
             panics: RefCell::default(),
             crash_wanted: RefCell::default(),
+            struck: RefCell::default(),
+            running_core: Cell::new(None),
             fault_generation: Cell::new(0),
         }))
     }

@@ -19,6 +19,7 @@ use super::harness::DamageRecord;
 use super::state::DiskState;
 use super::tree::Inode;
 use crate::sim::counters::FaultKind;
+use crate::sim::faults::Place;
 use crate::sim::trace::TraceKind;
 use crate::sim::world::World;
 
@@ -39,6 +40,8 @@ struct Fated {
     before: Vec<Option<Block>>,
     /// The file's count of durable writes from which on it is covered.
     strikes_at: u64,
+    /// Where the fault aims, if at an operation.
+    place: Option<Place>,
 }
 
 /// A block that damage has changed.
@@ -72,16 +75,17 @@ impl DiskState {
         world: &World,
         inode: Inode,
         data: &WriteData,
-        fate: Option<(Strike, Vec<Option<Block>>)>,
+        fate: Option<(Strike, Option<Place>, Vec<Option<Block>>)>,
     ) {
         let durable_writes = self.tree.file(inode).durable_writes;
-        if let Some((strike, before)) = fate {
+        if let Some((strike, place, before)) = fate {
             self.damage.fated.push(Fated {
                 strike,
                 inode,
                 data: data.clone(),
                 before,
                 strikes_at: durable_writes + self.config.cover_writes,
+                place,
             });
         }
         if self.damage.fated.is_empty() {
@@ -98,11 +102,12 @@ impl DiskState {
         }
     }
 
+    /// Lets fate strike; false when there is no place for it.
     fn strike(&mut self, world: &World, fated: &Fated) -> bool {
-        match fated.strike {
+        let has_struck = match fated.strike {
             Strike::Flip => {
                 let (offset, len_bytes) = (fated.data.offset(), fated.data.len_bytes());
-                self.flip_in(world, fated.inode, offset, len_bytes);
+                self.flip_in(world, fated.inode, offset, len_bytes)
             }
             Strike::Lost => self.lose(world, FaultKind::LostWrite, fated),
             Strike::Misdirected => {
@@ -116,13 +121,15 @@ impl DiskState {
                     let found = wrong.block(block).cloned();
                     self.damage_block(world, FaultKind::MisdirectedWrite, victim, block, found);
                 }
+                true
             }
-        }
+        };
+        world.strike(fated.place.filter(|_| has_struck));
         true
     }
 
-    /// Takes a write back where it was not written over.
-    fn lose(&mut self, world: &World, kind: FaultKind, fated: &Fated) {
+    /// Takes a write back where it was not written over; false if it was all over.
+    fn lose(&mut self, world: &World, kind: FaultKind, fated: &Fated) -> bool {
         let mut is_lost = false;
         for (place, before) in fated.before.iter().enumerate() {
             let block = fated.data.first_block + place as u64;
@@ -141,6 +148,7 @@ impl DiskState {
         if is_lost {
             world.count(kind);
         }
+        is_lost
     }
 
     fn damage_block(
@@ -214,19 +222,20 @@ impl DiskState {
         (!places.is_empty()).then(|| places[self.fault_random.index(places.len())])
     }
 
-    /// Flips one covered bit in a range of a file, if there is one.
-    pub(super) fn flip_in(&mut self, world: &World, inode: Inode, offset: u64, len_bytes: u64) {
+    /// Flips one covered bit in a range of a file; false when there is none.
+    pub(super) fn flip_in(&mut self, world: &World, inode: Inode, offset: u64, len_bytes: u64) -> bool {
         let blocks = offset / BLOCK_BYTES as u64..(offset + len_bytes) / BLOCK_BYTES as u64;
         let file = self.tree.file(inode);
         let covered: Vec<u64> = blocks
             .filter(|block| file.is_covered(*block, self.config.cover_writes))
             .collect();
         if covered.is_empty() {
-            return;
+            return false;
         }
         let block = covered[self.fault_random.index(covered.len())];
         let bit = self.fault_random.index(BLOCK_BYTES * 8);
         self.flip_bit(world, inode, block, bit);
+        true
     }
 
     pub(super) fn flip_bit(&mut self, world: &World, inode: Inode, block: u64, bit: usize) {

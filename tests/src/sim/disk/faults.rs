@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ostrakon::env::disk::BLOCK_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::damage::Strike;
 use super::state::{DiskState, Request};
 use crate::sim::counters::FaultKind;
-use crate::sim::faults::FaultAtKind;
+use crate::sim::faults::{FaultAtKind, Place};
 use crate::sim::host::HostId;
 use crate::sim::trace::TraceKind;
 use crate::sim::world::World;
@@ -58,6 +59,7 @@ pub(super) struct ArmedError {
 pub(super) struct DiskFaults {
     slow: (u64, u64),
     hung_until_ns: u64,
+    hung_by: Option<Place>,
     held: Vec<u64>,
     errors: Vec<ArmedError>,
     pub(super) strikes: Vec<Strike>,
@@ -76,6 +78,8 @@ pub(super) struct Planned {
     pub(super) crash: Option<CrashPoint>,
     pub(super) strike: Option<Strike>,
     pub(super) slow_factor: u64,
+    /// Where the fault aims that brings this about, if it aims at this operation.
+    pub(super) place: Option<Place>,
 }
 
 impl DiskFaults {
@@ -131,7 +135,13 @@ impl DiskState {
             planned.crash = Some(point);
         }
         if let Some(fault) = self.faults.at_operation.remove(&operation) {
-            self.plan_fault_at(world, &fault, request, &mut planned);
+            let place = Place {
+                host: self.host,
+                operation,
+                is_network: false,
+            };
+            planned.place = Some(place);
+            self.plan_fault_at(world, (place, &fault), request, &mut planned);
         }
         planned
     }
@@ -139,7 +149,7 @@ impl DiskState {
     fn plan_fault_at(
         &mut self,
         world: &World,
-        fault: &FaultAtKind,
+        (place, fault): (Place, &FaultAtKind),
         request: &Request,
         planned: &mut Planned,
     ) {
@@ -147,36 +157,48 @@ impl DiskState {
             self.host,
             TraceKind::Fault(format!("{fault:?} at this operation")),
         );
+        if world.strike_process(place, fault) {
+            return;
+        }
         match fault {
             FaultAtKind::DiskError => planned.error = Some(libc::EIO),
             FaultAtKind::DiskFull => planned.error = Some(libc::ENOSPC),
             FaultAtKind::DiskSlow(factor) => planned.slow_factor = *factor,
-            FaultAtKind::DiskHang(duration_ns) => self.hang(world, *duration_ns),
+            FaultAtKind::DiskHang(duration_ns) => {
+                self.hang(world, *duration_ns);
+                self.faults.hung_by = Some(place);
+            }
             FaultAtKind::Crash(point) => planned.crash = Some(*point),
             FaultAtKind::LostWrite => planned.strike = Some(Strike::Lost),
             FaultAtKind::MisdirectedWrite => planned.strike = Some(Strike::Misdirected),
             FaultAtKind::BitFlip => match request {
                 Request::Read(inode, offset, len_bytes) => {
-                    self.flip_in(world, *inode, *offset, *len_bytes as u64);
+                    let flipped = self.flip_in(world, *inode, *offset, *len_bytes as u64);
+                    world.strike(flipped.then_some(place));
                 }
                 _ => planned.strike = Some(Strike::Flip),
             },
+            FaultAtKind::FlipRead { byte, bit } => {
+                if let Request::Read(inode, offset, _) = request {
+                    let block = offset / BLOCK_BYTES as u64;
+                    self.flip_bit(world, *inode, block, usize::from(*byte) * 8 + usize::from(*bit));
+                    world.strike(Some(place));
+                }
+            }
             FaultAtKind::LatentReadError => {
                 if let Request::Read(inode, offset, _) = request {
-                    let block = offset / ostrakon::env::disk::BLOCK_BYTES as u64;
+                    let block = offset / BLOCK_BYTES as u64;
                     self.tree.file_mut(*inode).unreadable.insert(block);
                 }
             }
-            FaultAtKind::SegmentLoss(_)
-            | FaultAtKind::SegmentDuplicate
-            | FaultAtKind::SegmentDelay(_)
-            | FaultAtKind::ConnectionReset => {}
+            of_network => unreachable!("{of_network:?} is no fault of a disk operation"),
         }
     }
 
     /// Ends nothing any more, until the crash that the harness is asked for.
-    pub(super) fn freeze(&mut self, world: &World) {
+    pub(super) fn freeze(&mut self, world: &World, place: Option<Place>) {
         self.faults.is_frozen = true;
+        world.strike(place);
         world.count(FaultKind::CrashAtOperation);
         world.trace(self.host, TraceKind::Fault("the disk stops for a crash".into()));
         world.0.crash_wanted.borrow_mut().push(self.host);
@@ -187,6 +209,7 @@ impl DiskState {
         let hangs = world.now_ns() < self.faults.hung_until_ns;
         if hangs {
             world.count(FaultKind::HungDisk);
+            world.strike(self.faults.hung_by);
             self.faults.held.push(operation);
         }
         hangs

@@ -9,7 +9,7 @@ use super::blocks::Blocks;
 use super::damage::DamagedBlock;
 use super::faults::CrashPoint;
 use super::file::FileState;
-use super::state::DiskState;
+use super::state::{DiskOperation, DiskState};
 use super::tree::Tree;
 use crate::sim::counters::FaultKind;
 use crate::sim::host::HostId;
@@ -55,7 +55,12 @@ impl HostDisk {
 
     /// Operations submitted since the world began; the next one gets this number.
     pub fn operations(&self) -> u64 {
-        self.with(|disk| disk.operations)
+        self.with(|disk| disk.operations.len() as u64)
+    }
+
+    /// What is known of each, by number.
+    pub fn operation_log(&self) -> Vec<DiskOperation> {
+        self.with(|disk| disk.operations.clone())
     }
 
     /// Of those, the ones that make something durable: durable writes, syncs of files and directories.

@@ -40,6 +40,7 @@ use super::host::{HostId, ProcessId, ProcessStatus};
 use super::world::World;
 
 pub use self::faults::{CrashPoint, DiskOperations};
+pub use self::state::DiskOperation;
 
 /// How fast and how large disks are. Times are virtual nanoseconds.
 #[derive(Clone, Debug)]

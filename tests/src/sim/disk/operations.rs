@@ -7,11 +7,18 @@ use ostrakon::env::OpenMode;
 use ostrakon::env::disk::{BLOCK_BYTES, DirEntry};
 
 use super::blocks::{SECTORS, WriteData};
+use super::faults::Planned;
 use super::os_error;
 use super::state::{DiskState, Flight, Request, Response};
 use super::tree::{Inode, names_in};
 use crate::sim::counters::FaultKind;
 use crate::sim::world::World;
+
+fn is_error(outcome: &io::Result<Response>, number: i32) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|error| error.raw_os_error() == Some(number))
+}
 
 impl DiskState {
     /// Applies an operation, with the faults that were planned for it.
@@ -23,6 +30,7 @@ impl DiskState {
                 FaultKind::DiskError
             };
             world.count(kind);
+            world.strike(flight.planned.place);
             self.fail(flight);
             return Err(os_error(number));
         }
@@ -37,18 +45,17 @@ impl DiskState {
             _ => Vec::new(),
         };
         let outcome = self.apply(world, &flight.path, &flight.request);
-        if let Err(error) = &outcome
-            && error.raw_os_error() == Some(libc::ENOSPC)
-        {
+        if is_error(&outcome, libc::ENOSPC) {
             world.count(FaultKind::DiskFull);
         }
+        if is_error(&outcome, libc::EIO) {
+            // A block that can't be read.
+            world.strike(flight.planned.place);
+        }
         if let (Request::Write(inode, data, true), Ok(_)) = (&flight.request, &outcome) {
-            self.after_durable_write(
-                world,
-                *inode,
-                data,
-                flight.planned.strike.map(|strike| (strike, before)),
-            );
+            let Planned { strike, place, .. } = flight.planned;
+            let fate = strike.map(|strike| (strike, place, before));
+            self.after_durable_write(world, *inode, data, fate);
         }
         outcome
     }

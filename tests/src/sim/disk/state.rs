@@ -167,6 +167,19 @@ pub(super) struct Flight {
     slot: Rc<Slot>,
 }
 
+/// What is known of an operation afterwards.
+#[derive(Clone, Debug)]
+pub struct DiskOperation {
+    /// What was done.
+    pub operations: DiskOperations,
+    /// To which file or directory.
+    pub path: Rc<Path>,
+    /// It was a write of something else than zeros to a file that was opened for durable writes.
+    pub is_durable_write: bool,
+    /// It came to an end, good or bad, before a crash.
+    pub has_ended: bool,
+}
+
 /// A disk.
 pub(in crate::sim) struct DiskState {
     pub(super) host: HostId,
@@ -174,8 +187,8 @@ pub(in crate::sim) struct DiskState {
     pub(super) tree: Tree,
     /// By number of the operation.
     pub(super) flights: BTreeMap<u64, Flight>,
-    /// Operations submitted since the world began.
-    pub(super) operations: u64,
+    /// Operations submitted since the world began, by number.
+    pub(super) operations: Vec<DiskOperation>,
     /// Of those, the ones that make something durable.
     pub(super) sync_operations: u64,
     pub(super) faults: DiskFaults,
@@ -194,7 +207,7 @@ impl DiskState {
             config: config.clone(),
             tree: Tree::new(),
             flights: BTreeMap::new(),
-            operations: 0,
+            operations: Vec::new(),
             sync_operations: 0,
             faults: DiskFaults::default(),
             damage: Damage::default(),
@@ -217,6 +230,7 @@ impl DiskState {
         let factor = self.faults.slow_factor(world.now_ns()).max(planned.slow_factor);
         if factor > 1 {
             world.count(FaultKind::SlowDisk);
+            world.strike(planned.place.filter(|_| planned.slow_factor > 1));
         }
         latency_ns * factor
     }
@@ -228,8 +242,13 @@ impl World {
         let slot = Rc::new(Slot::default());
         let disk = self.with_host(host, |host| Rc::clone(&host.disk));
         let disk = &mut *disk.borrow_mut();
-        let operation = disk.operations;
-        disk.operations += 1;
+        let operation = disk.operations.len() as u64;
+        disk.operations.push(DiskOperation {
+            operations: request.operation(),
+            path: Rc::clone(&path),
+            is_durable_write: matches!(&request, Request::Write(_, data, true) if !data.is_zero()),
+            has_ended: false,
+        });
         let sync = request.is_sync_like().then_some(disk.sync_operations);
         disk.sync_operations += u64::from(sync.is_some());
         if disk.faults.is_frozen {
@@ -237,11 +256,12 @@ impl World {
         }
         let planned = disk.plan(self, operation, sync, &request);
         if planned.crash == Some(CrashPoint::Before) {
-            disk.freeze(self);
+            disk.freeze(self, planned.place);
             return slot;
         }
         let latency_ns = disk.latency_ns(&request, &planned, self);
         let ends_during = planned.crash == Some(CrashPoint::During);
+        let place = planned.place;
         let flight = Flight {
             path,
             request,
@@ -250,7 +270,7 @@ impl World {
         };
         disk.flights.insert(operation, flight);
         if ends_during {
-            disk.freeze(self);
+            disk.freeze(self, place);
         } else {
             self.at(self.now_ns() + latency_ns, move |world| {
                 world.complete_operation(host, operation);
@@ -270,6 +290,7 @@ impl World {
             return;
         }
         let flight = disk.flights.remove(&operation).expect("looked up above");
+        disk.operations[operation as usize].has_ended = true;
         let outcome = disk.perform(self, &flight);
         let range = flight.request.range();
         self.trace(
@@ -288,7 +309,7 @@ impl World {
         );
         if flight.planned.crash == Some(CrashPoint::After) {
             // It is done, and the process never hears of it.
-            disk.freeze(self);
+            disk.freeze(self, flight.planned.place);
             return;
         }
         let offset = range.map(|(offset, _)| offset);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::NetworkState;
 use super::stream::Segment;
 use crate::sim::counters::FaultKind;
+use crate::sim::faults::Place;
 use crate::sim::host::HostId;
 use crate::sim::world::World;
 
@@ -31,23 +32,40 @@ struct Weather {
     until_ns: u64,
 }
 
+/// A direction in which nothing arrives.
+#[derive(Clone, Copy)]
+struct Blocked {
+    until_ns: u64,
+    kind: FaultKind,
+    /// Where the fault aims that blocks it, if at an operation.
+    place: Option<Place>,
+}
+
 /// All links between hosts.
 #[derive(Default)]
 pub(in crate::sim) struct Links {
     weather: Vec<Weather>,
-    /// By sending and receiving host: until when, and as part of what.
-    blocked: BTreeMap<(HostId, HostId), (u64, FaultKind)>,
+    /// By sending and receiving host.
+    blocked: BTreeMap<(HostId, HostId), Blocked>,
     /// Segments that partitions hold back, in the order of their arrival.
     pub(super) held: Vec<((HostId, HostId), Segment)>,
 }
 
 impl Links {
-    /// The kind of partition that blocks this direction.
-    pub(super) fn blocks(&self, hosts: (HostId, HostId), now_ns: u64) -> Option<FaultKind> {
-        self.blocked
-            .get(&hosts)
-            .filter(|(until_ns, _)| now_ns < *until_ns)
-            .map(|(_, kind)| *kind)
+    /// The kind of partition that blocks this direction, and where its fault aims.
+    pub(super) fn blocks(&self, hosts: (HostId, HostId), now_ns: u64) -> Option<(FaultKind, Option<Place>)> {
+        let blocked = self.blocked.get(&hosts);
+        blocked
+            .filter(|blocked| now_ns < blocked.until_ns)
+            .map(|blocked| (blocked.kind, blocked.place))
+    }
+
+    /// Blocks a direction, unless it is blocked for longer.
+    fn block(&mut self, hosts: (HostId, HostId), blocked: Blocked) {
+        let known = self.blocked.entry(hosts).or_insert(blocked);
+        if known.until_ns <= blocked.until_ns {
+            *known = blocked;
+        }
     }
 
     fn end(&mut self) {
@@ -62,6 +80,7 @@ pub(super) struct Journey {
     pub(super) latency_ns: u64,
     /// A second copy comes so much later.
     pub(super) doubled_after_ns: Option<u64>,
+    pub(super) is_held_back: bool,
     retransmit_ns: u64,
 }
 
@@ -87,6 +106,7 @@ impl NetworkState {
         let mut journey = Journey {
             latency_ns: self.random.around(usual_ns),
             doubled_after_ns: None,
+            is_held_back: false,
             retransmit_ns: config.retransmit_ns,
         };
         let now_ns = world.now_ns();
@@ -106,7 +126,7 @@ impl NetworkState {
                     journey.doubled_after_ns = Some(self.fault_random.around(usual_ns * 4));
                 }
                 NetworkTrouble::Reorder => {
-                    world.count(FaultKind::SegmentReorder);
+                    journey.is_held_back = true;
                     journey.latency_ns += self.fault_random.around(usual_ns * 6);
                 }
                 NetworkTrouble::Delay => {
@@ -132,6 +152,27 @@ impl World {
                 .for_each(|stream| stream.reset_at = [None, None]);
         }
         self.release_links();
+    }
+
+    /// Cuts the link of two hosts for what the first sends, or for both directions, for an operation's sake.
+    pub(super) fn cut_at(
+        &self,
+        network: &mut NetworkState,
+        (from, to): (HostId, HostId),
+        kind: FaultKind,
+        (place, duration_ns): (Place, u64),
+    ) {
+        let until_ns = self.now_ns().saturating_add(duration_ns);
+        let blocked = Blocked {
+            until_ns,
+            kind,
+            place: Some(place),
+        };
+        network.links.block((from, to), blocked);
+        if kind == FaultKind::PartitionFull {
+            network.links.block((to, from), blocked);
+        }
+        self.at(until_ns, World::release_links);
     }
 
     /// Trouble on all links of a host.
@@ -176,10 +217,12 @@ impl World {
             {
                 let directions = [(sends, (host, other)), (receives, (other, host))];
                 for (_, direction) in directions.into_iter().filter(|(cut, _)| *cut) {
-                    let known = links.blocked.entry(direction).or_insert((0, kind));
-                    if known.0 <= until_ns {
-                        *known = (until_ns, kind);
-                    }
+                    let blocked = Blocked {
+                        until_ns,
+                        kind,
+                        place: None,
+                    };
+                    links.block(direction, blocked);
                 }
             }
         }

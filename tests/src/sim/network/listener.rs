@@ -226,8 +226,9 @@ impl World {
     /// True when a request or an answer got through; it is asked for again otherwise.
     fn gets_through(&self, hosts: (HostId, HostId)) -> bool {
         let blocked = self.0.network.borrow().links.blocks(hosts, self.now_ns());
-        if let Some(kind) = blocked {
+        if let Some((kind, place)) = blocked {
             self.count(kind);
+            self.strike(place);
         }
         blocked.is_none()
     }
@@ -292,15 +293,12 @@ impl World {
         } else {
             config.segment_bytes_max
         };
-        let stream = Stream {
-            ends: [near, far],
-            segment_bytes: network.random.between(largest / 4 + 1, largest) as usize,
-            window_bytes: network
-                .random
-                .between(config.window_bytes_min, config.window_bytes_max),
-            stuck_ns: network.random.between(config.stuck_ns_min, config.stuck_ns_max),
-            reset_at: [None, None],
-        };
+        let segment_bytes = network.random.between(largest / 4 + 1, largest) as usize;
+        let window_bytes = network
+            .random
+            .between(config.window_bytes_min, config.window_bytes_max);
+        let stuck_ns = network.random.between(config.stuck_ns_min, config.stuck_ns_max);
+        let stream = Stream::new([near, far], segment_bytes, window_bytes, stuck_ns);
         network.streams.insert(id, stream);
         self.trace(
             connecting.target,

@@ -81,6 +81,17 @@ fn os_error(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
+/// What is known of a segment afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentSegment {
+    /// A core of a process sent it, not the operating system.
+    pub is_of_core: bool,
+    /// It carried bytes, not a mark.
+    pub carries_data: bool,
+    /// It reached the other end, which still existed.
+    pub has_arrived: bool,
+}
+
 /// All connections and listeners of a world.
 pub(super) struct NetworkState {
     streams: BTreeMap<u64, Stream>,
@@ -90,8 +101,8 @@ pub(super) struct NetworkState {
     /// By host: the port that is given out next.
     next_port: BTreeMap<HostId, u16>,
     links: Links,
-    /// By host: segments sent since the world began.
-    operations: BTreeMap<HostId, u64>,
+    /// By host: segments sent since the world began, by number.
+    operations: BTreeMap<HostId, Vec<SentSegment>>,
     pub(super) at_operation: BTreeMap<(HostId, u64), FaultAtKind>,
     random: SimRandom,
     fault_random: SimRandom,
@@ -167,13 +178,13 @@ impl Network for SimNetwork {
 impl World {
     /// Network operations (segments sent) of a host since the world began; the next one gets this number.
     pub fn network_operations(&self, host: HostId) -> u64 {
-        self.0
-            .network
-            .borrow()
-            .operations
-            .get(&host)
-            .copied()
-            .unwrap_or(0)
+        self.segments(host).len() as u64
+    }
+
+    /// What is known of each segment that a host has sent, by number.
+    pub fn segments(&self, host: HostId) -> Vec<SentSegment> {
+        let network = self.0.network.borrow();
+        network.operations.get(&host).cloned().unwrap_or_default()
     }
 
     /// Connections that exist, counting those of which one end is closed.

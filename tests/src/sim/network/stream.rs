@@ -8,6 +8,7 @@ use core::task::Waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use crate::sim::faults::Place;
 use crate::sim::host::{HostId, ProcessId};
 
 /// A run of bytes of one segment.
@@ -68,6 +69,10 @@ pub(super) struct Segment {
     pub(super) from: usize,
     pub(super) offset: u64,
     pub(super) payload: Payload,
+    /// Its number among the segments of its host; `None` for what nobody sent.
+    pub(super) place: Option<Place>,
+    /// A fault lets later segments overtake it.
+    pub(super) is_held_back: bool,
 }
 
 /// One end.
@@ -195,9 +200,39 @@ pub(super) struct Stream {
     pub(super) stuck_ns: u64,
     /// By sending end: the connection is reset when this offset arrives.
     pub(super) reset_at: [Option<u64>; 2],
+    /// By sending end: segments that wait for a later one to arrive.
+    pub(super) behind: [Vec<Segment>; 2],
+    /// By sending end: the newest segment that has arrived.
+    newest: [Option<Place>; 2],
 }
 
 impl Stream {
+    pub(super) fn new(ends: [End; 2], segment_bytes: usize, window_bytes: u64, stuck_ns: u64) -> Stream {
+        Stream {
+            ends,
+            segment_bytes,
+            window_bytes,
+            stuck_ns,
+            reset_at: [None, None],
+            behind: [Vec::new(), Vec::new()],
+            newest: [None, None],
+        }
+    }
+
+    /// Notes that a segment arrives; true when a later one has come before.
+    pub(super) fn note_arrival(&mut self, segment: &Segment) -> bool {
+        let newest = &mut self.newest[segment.from];
+        let is_overtaken = segment.place.is_some() && segment.place < *newest;
+        *newest = segment.place.max(*newest);
+        is_overtaken
+    }
+
+    /// Takes the segments that this one has overtaken.
+    pub(super) fn take_overtaken(&mut self, segment: &Segment) -> Vec<Segment> {
+        let is_overtaken = |behind: &mut Segment| behind.place < segment.place;
+        self.behind[segment.from].extract_if(.., is_overtaken).collect()
+    }
+
     /// True when nobody can learn anything from it any more.
     pub(super) fn is_over(&self) -> bool {
         self.ends.iter().all(|end| end.is_closed)

@@ -1,10 +1,10 @@
 //! How segments travel: latency, loss, doubling, reordering, partitions, and what their arrival does.
 
-use super::NetworkState;
 use super::faults::Journey;
 use super::stream::{Payload, Segment};
+use super::{NetworkState, SentSegment};
 use crate::sim::counters::FaultKind;
-use crate::sim::faults::FaultAtKind;
+use crate::sim::faults::{FaultAtKind, Place};
 use crate::sim::host::{CrashStyle, HostId, ProcessId};
 use crate::sim::trace::TraceKind;
 use crate::sim::world::World;
@@ -26,47 +26,107 @@ impl World {
         else {
             return;
         };
+        let sent = network.operations.entry(hosts.0).or_default();
+        let place = Place {
+            host: hosts.0,
+            operation: sent.len() as u64,
+            is_network: true,
+        };
+        sent.push(SentSegment {
+            is_of_core: self.0.running_core.get().is_some(),
+            carries_data: matches!(payload, Payload::Data(_)),
+            has_arrived: false,
+        });
         let segment = Segment {
             stream,
             from,
             offset,
             payload,
+            place: Some(place),
+            is_held_back: false,
         };
-        let operation = network.operations.entry(hosts.0).or_insert(0);
-        let number = *operation;
-        *operation += 1;
-        let fault = network.at_operation.remove(&(hosts.0, number));
-        let mut journey = network.journey(self, hosts);
-        if let Some(fault) = fault {
-            self.trace(hosts.0, TraceKind::Fault(format!("{fault:?} at this segment")));
-            match fault {
-                FaultAtKind::SegmentLoss(times) => journey.lose(self, times),
-                FaultAtKind::SegmentDuplicate => journey.doubled_after_ns = Some(journey.latency_ns),
-                FaultAtKind::SegmentDelay(by_ns) => {
-                    self.count(FaultKind::DelaySpike);
-                    journey.latency_ns += by_ns;
-                }
-                FaultAtKind::ConnectionReset => {
-                    self.reset_connection(network, stream);
-                    return;
-                }
-                FaultAtKind::Crash(_) => {
-                    self.count(FaultKind::CrashAtOperation);
-                    self.0.crash_wanted.borrow_mut().push(hosts.0);
-                }
-                _ => {}
+        let fault = network.at_operation.remove(&(place.host, place.operation));
+        let journey = network.journey(self, hosts);
+        match fault {
+            Some(fault) => self.depart_struck(network, segment, journey, (hosts, place, &fault)),
+            None => self.depart(segment, &journey),
+        }
+    }
+
+    /// Sends a segment on its way with the fault that aims at it.
+    fn depart_struck(
+        &self,
+        network: &mut NetworkState,
+        mut segment: Segment,
+        mut journey: Journey,
+        (hosts, place, fault): ((HostId, HostId), Place, &FaultAtKind),
+    ) {
+        self.trace(hosts.0, TraceKind::Fault(format!("{fault:?} at this segment")));
+        match fault {
+            FaultAtKind::SegmentLoss(times) => {
+                journey.lose(self, *times);
+                self.strike(Some(place));
+            }
+            FaultAtKind::SegmentDuplicate => journey.doubled_after_ns = Some(journey.latency_ns),
+            FaultAtKind::SegmentDelay(by_ns) => {
+                self.count(FaultKind::DelaySpike);
+                journey.latency_ns += by_ns;
+                self.strike(Some(place));
+            }
+            FaultAtKind::SegmentReorder(patience_ns) => {
+                segment.is_held_back = true;
+                let (id, from) = (segment.stream, segment.from);
+                let stream = network.streams.get_mut(&id).expect("it is sent on this stream");
+                stream.behind[from].push(segment);
+                let until_ns = self.now_ns().saturating_add(*patience_ns);
+                self.at(until_ns, move |world| world.let_go(id, from, place));
+                return;
+            }
+            FaultAtKind::PartitionOneWay(duration_ns) => {
+                self.cut_at(network, hosts, FaultKind::PartitionOneWay, (place, *duration_ns));
+            }
+            FaultAtKind::PartitionFull(duration_ns) => {
+                self.cut_at(network, hosts, FaultKind::PartitionFull, (place, *duration_ns));
+            }
+            FaultAtKind::ConnectionReset => {
+                self.reset_connection(network, segment.stream);
+                self.strike(Some(place));
+                return;
+            }
+            FaultAtKind::Crash(_) => {
+                self.count(FaultKind::CrashAtOperation);
+                self.strike(Some(place));
+                self.0.crash_wanted.borrow_mut().push(hosts.0);
+            }
+            of_process_or_disk => {
+                let is_of_process = self.strike_process(place, of_process_or_disk);
+                assert!(is_of_process, "{of_process_or_disk:?} is no fault of a segment");
             }
         }
         self.depart(segment, &journey);
     }
 
-    fn depart(&self, segment: Segment, journey: &Journey) {
+    fn depart(&self, mut segment: Segment, journey: &Journey) {
         let arrival_ns = self.now_ns() + journey.latency_ns;
         if let Some(later_ns) = journey.doubled_after_ns {
             let copy = segment.clone();
             self.at(arrival_ns + later_ns, move |world| world.arrive(copy));
         }
+        segment.is_held_back |= journey.is_held_back;
         self.at(arrival_ns, move |world| world.arrive(segment));
+    }
+
+    /// A segment that waits for a later one waits no longer.
+    fn let_go(&self, stream: u64, from: usize, place: Place) {
+        let waiting = {
+            let network = &mut *self.0.network.borrow_mut();
+            let Some(found) = network.streams.get_mut(&stream) else {
+                return;
+            };
+            let is_this = |segment: &mut Segment| segment.place == Some(place);
+            found.behind[from].extract_if(.., is_this).next()
+        };
+        waiting.into_iter().for_each(|segment| self.arrive(segment));
     }
 
     /// A segment reaches the other host, or a partition.
@@ -76,8 +136,9 @@ impl World {
             return;
         };
         let hosts = (stream.ends[segment.from].host, stream.ends[1 - segment.from].host);
-        if let Some(kind) = network.links.blocks(hosts, self.now_ns()) {
+        if let Some((kind, place)) = network.links.blocks(hosts, self.now_ns()) {
             self.count(kind);
+            self.strike(place);
             let (stream_id, from, stuck_ns) = (segment.stream, segment.from, stream.stuck_ns);
             network.links.held.push((hosts, segment));
             self.at(self.now_ns() + stuck_ns, move |world| {
@@ -94,6 +155,17 @@ impl World {
             .get_mut(&segment.stream)
             .expect("looked up by the caller");
         let to = 1 - segment.from;
+        for overtaken in stream.take_overtaken(&segment) {
+            self.at(self.now_ns(), move |world| world.arrive(overtaken));
+        }
+        if stream.note_arrival(&segment) && segment.is_held_back {
+            self.count(FaultKind::SegmentReorder);
+            self.strike(segment.place);
+        }
+        if let Some(Place { host, operation, .. }) = segment.place {
+            let sent = network.operations.get_mut(&host).expect("it was sent");
+            sent[operation as usize].has_arrived = true;
+        }
         let (name, len_bytes) = match &segment.payload {
             Payload::Data(chunk) => ("data", chunk.len() as u64),
             Payload::End => ("end", 0),
@@ -130,6 +202,7 @@ impl World {
                 let is_new = chunk.len() == 0 || end.accept(segment.offset, Some(chunk));
                 if !is_new {
                     self.count(FaultKind::SegmentDuplicate);
+                    self.strike(segment.place);
                 }
             }
             Payload::End => {
@@ -176,6 +249,8 @@ impl World {
             from,
             offset: 0,
             payload: Payload::Reset,
+            place: None,
+            is_held_back: false,
         };
         network.links.held.push((hosts, reset));
     }
@@ -279,6 +354,8 @@ impl World {
             from: end,
             offset: 0,
             payload: Payload::Reset,
+            place: None,
+            is_held_back: false,
         };
         self.at(self.now_ns() + delay_ns, move |world| world.arrive(segment));
     }
