@@ -10,6 +10,12 @@
 #[path = "sim_environment/support.rs"]
 mod support;
 
+#[path = "sim_environment/at_disk.rs"]
+mod at_disk;
+#[path = "sim_environment/at_network.rs"]
+mod at_network;
+#[path = "sim_environment/clocks.rs"]
+mod clocks;
 #[path = "sim_environment/cores.rs"]
 mod cores;
 #[path = "sim_environment/disk.rs"]
