@@ -22,6 +22,8 @@ mod cores;
 mod disk;
 #[path = "sim_environment/disk_faults.rs"]
 mod disk_faults;
+#[path = "sim_environment/identity.rs"]
+mod identity;
 #[path = "sim_environment/network.rs"]
 mod network;
 #[path = "sim_environment/node.rs"]

@@ -3,14 +3,20 @@
 
 #![allow(clippy::disallowed_methods, reason = "it reads the plans from the repository")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use ostrakon_tests::scenario::campaign::{Demands, ORDINARY, Settings, Totals, run_all};
-use ostrakon_tests::scenario::plan::Plan;
+use ostrakon_tests::scenario::plan::{Plan, SERVER};
 use ostrakon_tests::scenario::run::run;
+use ostrakon_tests::scenario::strikes::MUST_STRIKE;
 use ostrakon_tests::scenario::sweep;
-use ostrakon_tests::sim::FaultKind;
+use ostrakon_tests::sim::disk::DiskOperations;
+use ostrakon_tests::sim::{CrashPoint, FaultAt, FaultAtKind, FaultKind};
+
+/// Starts of each run after its heal: the killed node, and the drained one.
+const STARTS_ONCE_HEALED: u32 = 2;
 
 fn assert_all_run(plans: &[Plan], is_twice: bool, demands: Option<Demands>) -> Totals {
     let settings = Settings {
@@ -81,23 +87,124 @@ fn a_crash_around_every_sync_loses_nothing() {
     );
 }
 
+/// What strikes, by the kind of fault that a sweep puts at operations.
+const STRUCK: [(&str, FaultKind); 20] = [
+    ("disk-error", FaultKind::DiskError),
+    ("disk-full", FaultKind::DiskFull),
+    ("disk-slow", FaultKind::SlowDisk),
+    ("disk-hang", FaultKind::HungDisk),
+    ("lost-write", FaultKind::LostWrite),
+    ("misdirected-write", FaultKind::MisdirectedWrite),
+    ("bit-flip", FaultKind::BitFlip),
+    ("flip-read", FaultKind::BitFlip),
+    ("latent-read-error", FaultKind::LatentReadError),
+    ("pause", FaultKind::ProcessPause),
+    ("stall-core", FaultKind::CoreStall),
+    ("stall-another-core", FaultKind::CoreStall),
+    ("clock-jump", FaultKind::ClockJump),
+    ("segment-loss", FaultKind::SegmentLoss),
+    ("segment-duplicate", FaultKind::SegmentDuplicate),
+    ("segment-delay", FaultKind::DelaySpike),
+    ("segment-reorder", FaultKind::SegmentReorder),
+    ("partition-one-way", FaultKind::PartitionOneWay),
+    ("partition-full", FaultKind::PartitionFull),
+    ("connection-reset", FaultKind::ConnectionReset),
+];
+
+/// Every so many plans of each kind of a sweep.
+fn some_of(plans: Vec<Plan>, step: usize) -> Vec<Plan> {
+    let mut turns: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut takes = |plan: &Plan| {
+        let kind = *sweep::counts(std::slice::from_ref(plan))
+            .keys()
+            .next()
+            .expect("one fault");
+        let turn = turns.entry(kind).or_default();
+        *turn += 1;
+        (*turn - 1).is_multiple_of(step)
+    };
+    plans.into_iter().filter(|plan| takes(plan)).collect()
+}
+
 #[test]
-fn every_fault_at_some_operations_does_no_harm() {
+fn every_kind_of_fault_at_some_operations_strikes_and_does_no_harm() {
     let plans = sweep::faults_at_every_operation(2).expect("each kind has its place");
-    let some: Vec<Plan> = plans.into_iter().step_by(23).collect();
-    assert!(some.len() > 50, "{} faults", some.len());
+    let counts = sweep::counts(&plans);
+    assert!(
+        counts
+            .keys()
+            .copied()
+            .eq(STRUCK.map(|(kind, _)| kind).into_iter().collect::<BTreeSet<_>>())
+    );
+    let some = some_of(plans, 23);
+    let expected = sweep::counts(&some);
     let totals = assert_all_run(&some, false, None);
-    for kind in [
-        FaultKind::DiskError,
-        FaultKind::DiskFull,
-        FaultKind::SlowDisk,
-        FaultKind::HungDisk,
-        FaultKind::LatentReadError,
-        FaultKind::SegmentLoss,
-        FaultKind::SegmentDuplicate,
-        FaultKind::ConnectionReset,
+    for (kind, struck) in STRUCK {
+        let (count, at_least) = (totals.counters.get(struck), expected[kind] as u64);
+        assert!(count >= at_least, "{kind}: {count} of {at_least}");
+    }
+}
+
+#[test]
+fn a_fault_that_has_to_strike_and_does_not_fails_the_run() {
+    let clean = Plan::short(2);
+    let missed = |faults_at, crash_at_sync| Plan {
+        faults_at,
+        crash_at_sync,
+        must_strike: true,
+        ..clean.clone()
+    };
+    let far_away = FaultAt {
+        host: SERVER,
+        operation: 1_000_000,
+        kind: FaultAtKind::DiskError,
+        is_network: false,
+    };
+    let late_crash = Some((1_000_000, CrashPoint::During));
+    for (plan, fails) in [
+        (missed(vec![far_away.clone()], None), true),
+        (missed(Vec::new(), late_crash), true),
+        (missed(Vec::new(), None), false),
+        (
+            Plan {
+                must_strike: false,
+                ..missed(vec![far_away], late_crash)
+            },
+            false,
+        ),
     ] {
-        assert!(totals.counters.get(kind) > 0, "no {} struck", kind.name());
+        let check = run(&plan, None).failure.map(|failure| failure.check);
+        assert_eq!(check.as_deref(), fails.then_some(MUST_STRIKE), "{plan:#?}");
+    }
+}
+
+#[test]
+fn a_damaged_identity_file_is_refused_by_name() {
+    let clean = Plan::short(2);
+    let report = run(&clean, None);
+    let disk = report.operations.disk.iter().enumerate();
+    let reads: Vec<usize> = disk
+        .filter(|(_, operation)| operation.operations == DiskOperations::Read)
+        .filter(|(_, operation)| operation.path.ends_with("node"))
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(reads.len() as u32, report.starts - 1 - STARTS_ONCE_HEALED);
+    for read in reads {
+        let flip = |byte| Plan {
+            faults_at: vec![FaultAt {
+                host: SERVER,
+                operation: read as u64,
+                kind: FaultAtKind::FlipRead { byte, bit: 3 },
+                is_network: false,
+            }],
+            must_strike: true,
+            ..clean.clone()
+        };
+        let refused = run(&flip(40), None);
+        assert_eq!((refused.failure, refused.refused_starts), (None, 1));
+        // Nobody looks at the zeros behind, and so nobody refuses them: the check sees that.
+        let unseen = run(&flip(100), None).failure.map(|failure| failure.check);
+        assert_eq!(unseen.as_deref(), Some("a start from a damaged file is refused"));
     }
 }
 

@@ -157,15 +157,19 @@ impl Pair {
         fault
     }
 
-    /// Runs to the end; all bytes must have arrived unless the connection was to break.
-    fn run(&self, is_whole: bool) {
+    fn run_to_the_end(&self) {
         self.world.run_until(60 * SECOND_NS, |_| false);
         assert!(self.world.panics().is_empty(), "{:?}", self.world.panics());
+        self.world.end();
+    }
+
+    /// Runs to the end; all bytes must have arrived unless the connection was to break.
+    fn run(&self, is_whole: bool) {
+        self.run_to_the_end();
         for journal in [&self.from_server, &self.from_client] {
             let is_here = journal.borrow().arrived_ns.len() == usize::from(COUNT);
             assert_eq!(is_here, is_whole, "{}", journal.borrow().arrived_ns.len());
         }
-        self.world.end();
     }
 
     fn count(&self, kind: FaultKind) -> u64 {
@@ -384,6 +388,21 @@ fn a_connection_breaks_at_the_segment() {
     assert_eq!(pair.from_client.borrow().arrived_ns.len(), 30);
     assert!(pair.world.has_struck(&fault));
     assert_eq!(pair.count(FaultKind::ConnectionReset), 1);
+}
+
+#[test]
+fn a_half_closed_connection_goes_on_in_the_other_direction() {
+    let pair = Pair::new(52);
+    pair.world.schedule(Fault {
+        at_ns: 31 * EVERY_NS - 5_000_000,
+        host: pair.server,
+        kind: FaultAction::HalfClose,
+    });
+    pair.run_to_the_end();
+    let mut arrived = [&pair.from_server, &pair.from_client].map(|journal| journal.borrow().arrived_ns.len());
+    arrived.sort_unstable();
+    assert_eq!(arrived, [30, usize::from(COUNT)]);
+    assert_eq!(pair.count(FaultKind::HalfClose), 1);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn operations_fail_linger_and_find_no_room_as_told() {
         count: 1,
     });
     inflict(FaultAction::DiskSlow {
-        factor: 20,
+        factor: 300,
         duration_ns: SECOND_NS,
     });
     run(&world, host, 1, |env: Env<()>| async move {
@@ -34,7 +34,16 @@ fn operations_fail_linger_and_find_no_room_as_told() {
             failed.to_string().contains("can't write /data/file at offset 0"),
             "{failed}"
         );
+        // Opening, writing and closing take 40 microseconds at least on a healthy disk.
+        let before = env.clock.monotonic();
         write_durable(&env, path(), 1, 0).await.unwrap();
+        let took_ns = env.clock.monotonic().since_ns(before);
+        assert!(took_ns >= 300 * 40_000, "{took_ns}");
+        env.tasks.sleep(Duration::from_secs(1)).await;
+        let before = env.clock.monotonic();
+        write_durable(&env, path(), 1, 0).await.unwrap();
+        let took_ns = env.clock.monotonic().since_ns(before);
+        assert!(took_ns < 300 * 40_000, "{took_ns}");
     });
     inflict(FaultAction::DiskFull {
         free_bytes: 0,
