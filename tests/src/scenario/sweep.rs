@@ -23,8 +23,8 @@ use crate::sim::network::SentSegment;
 use crate::sim::{FaultAt, FaultAtKind, HostId};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Longer than a client waits for an answer.
-const STANDSTILL_NS: u64 = 3 * SECOND_NS;
+/// Longer than a client of the workload waits for an answer.
+const STANDSTILL_NS: u64 = 6 * SECOND_NS;
 /// More than any bound on the error of a clock.
 const JUMP_US: i64 = 3_600_000_000;
 /// Bytes of the identity file that are in use (docs/formats.md).

@@ -322,7 +322,7 @@ fn the_wall_clock_jumps_at_the_operation() {
         let (world, host) = prepared(28);
         let fault = aim(&world, host, 1, FaultAtKind::ClockJump(by_us));
         let wall = || world.client_env(host).clock.wall().0.cast_signed();
-        let (before_us, before_ns) = (wall(), world.now_ns());
+        let (shown_us, begun_ns) = (wall(), world.now_ns());
         run(&world, host, 1, |env: Env<()>| async move {
             let file = env.disk.open(path(), OpenMode::Read).await.unwrap();
             let before = (env.clock.wall().0.cast_signed(), env.clock.monotonic());
@@ -332,8 +332,8 @@ fn the_wall_clock_jumps_at_the_operation() {
             assert!(env.clock.monotonic().since_ns(before.1) < SECOND_NS);
             file.close().await.unwrap();
         });
-        let passed_us = ((world.now_ns() - before_ns) / 1000).cast_signed();
-        let error_us = wall() - before_us - passed_us - by_us;
+        let passed_us = ((world.now_ns() - begun_ns) / 1000).cast_signed();
+        let error_us = wall() - shown_us - passed_us - by_us;
         assert!(error_us.abs() <= 1, "{error_us}");
         assert!(world.has_struck(&fault));
         assert_eq!(world.counters().get(FaultKind::ClockJump), 1);

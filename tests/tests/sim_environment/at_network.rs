@@ -20,6 +20,7 @@ const NONE: [usize; 0] = [];
 
 /// When each byte was sent and when it arrived, by its value.
 #[derive(Default)]
+#[expect(clippy::struct_field_names, reason = "a name ends with its unit")]
 struct Journal {
     sent_ns: Vec<u64>,
     arrived_ns: Vec<u64>,
@@ -194,14 +195,22 @@ fn without_trouble_every_byte_is_prompt() {
 
 #[test]
 fn a_segment_is_lost_and_sent_again_or_delayed() {
-    let (loss, delay) = (
-        FaultAtKind::SegmentLoss(3),
-        FaultAtKind::SegmentDelay(2 * SECOND_NS),
-    );
-    // Lost three times: 20, 40 and 80 ms until it is sent again.
-    let lost = (loss, FaultKind::SegmentLoss, 3, 140_000_000);
-    let delayed = (delay, FaultKind::DelaySpike, 1, 2 * SECOND_NS);
-    for (kind, counted, count, delay_ns) in [lost, delayed] {
+    let cases = [
+        // Lost three times: 20, 40 and 80 ms until it is sent again.
+        (
+            FaultAtKind::SegmentLoss(3),
+            FaultKind::SegmentLoss,
+            3,
+            140_000_000,
+        ),
+        (
+            FaultAtKind::SegmentDelay(2 * SECOND_NS),
+            FaultKind::DelaySpike,
+            1,
+            2 * SECOND_NS,
+        ),
+    ];
+    for (kind, counted, count, delay_ns) in cases {
         let pair = Pair::new(42);
         let fault = pair.aim(pair.client, 30, kind);
         pair.run(true);

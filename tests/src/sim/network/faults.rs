@@ -75,7 +75,6 @@ impl Links {
 }
 
 /// How a segment will travel.
-#[expect(clippy::struct_field_names, reason = "a name ends with its unit")]
 pub(super) struct Journey {
     pub(super) latency_ns: u64,
     /// A second copy comes so much later.

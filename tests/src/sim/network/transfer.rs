@@ -126,7 +126,9 @@ impl World {
             let is_this = |segment: &mut Segment| segment.place == Some(place);
             found.behind[from].extract_if(.., is_this).next()
         };
-        waiting.into_iter().for_each(|segment| self.arrive(segment));
+        if let Some(segment) = waiting {
+            self.arrive(segment);
+        }
     }
 
     /// A segment reaches the other host, or a partition.
