@@ -1,9 +1,6 @@
 //! The bugs that `tests/plants/run` plants still fit the tree: each patch applies, as it is, to every file it names.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "it reads the repository and runs git"
-)]
+#![allow(clippy::disallowed_methods, reason = "it reads the repository and runs git")]
 
 use std::fs;
 use std::io::ErrorKind;
@@ -27,7 +24,10 @@ fn patches() -> Vec<PathBuf> {
 fn objection(patch: &Path) -> Option<String> {
     let root = repository::root();
     let text = fs::read_to_string(patch).expect("it can be read");
-    let files = text.lines().filter(|line| line.starts_with("diff --git ")).count();
+    let files = text
+        .lines()
+        .filter(|line| line.starts_with("diff --git "))
+        .count();
     // Needs no repository. In a folder of another one git would skip every file without a word: it must not find that.
     let output = Command::new("git")
         .args(["apply", "--check", "--verbose"])
@@ -44,7 +44,10 @@ fn objection(patch: &Path) -> Option<String> {
         output => output.expect("git runs"),
     };
     let said = String::from_utf8_lossy(&output.stderr);
-    let checked = said.lines().filter(|line| line.starts_with("Checking patch ")).count();
+    let checked = said
+        .lines()
+        .filter(|line| line.starts_with("Checking patch "))
+        .count();
     let applies = output.status.success() && files > 0 && checked == files;
     (!applies).then(|| format!("{}: {checked} of {files} files checked\n{said}", patch.display()))
 }
