@@ -1,7 +1,7 @@
 //! What the tests of more than one crate share: the repository's tidy and licence rules.
 //!
 //! Nothing depends on this crate. It may use threads, files and clocks as it likes: no part of it runs inside
-//! a node.
+//! a node. Only the simulator, [`sim`] and [`scenario`], denies itself all of these.
 
 #![allow(
     clippy::disallowed_methods,

@@ -38,12 +38,45 @@ pub(super) struct BatchBuilder {
     positions: Vec<u16>,
 }
 
+/// What a batch takes in its segment, known without its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    used_bytes: usize,
+    directory_count: usize,
+}
+
 /// A finished batch: the bytes on their way to disk and what is in them.
 pub(super) struct FinishedBatch {
     pub(super) id: BatchId,
     pub(super) buffer: Rc<DiskBuf>,
     pub(super) directory: Vec<DirectoryEntry>,
     pub(super) record_count: u32,
+}
+
+impl Extent {
+    /// Of a batch without records.
+    pub(super) const EMPTY: Extent = Extent {
+        used_bytes: BATCH_HEADER_BYTES,
+        directory_count: 0,
+    };
+
+    /// With one more record of this payload, of a shard that the batch may not have had records of yet.
+    pub(super) fn with_record(self, payload_bytes: usize, is_new_shard: bool) -> Extent {
+        Extent {
+            used_bytes: self.used_bytes + record_bytes(payload_bytes),
+            directory_count: self.directory_count + usize::from(is_new_shard),
+        }
+    }
+
+    /// Bytes of records.
+    pub(super) fn records_bytes(self) -> usize {
+        self.used_bytes - BATCH_HEADER_BYTES
+    }
+
+    /// Bytes in the segment.
+    pub(super) fn disk_bytes(self) -> usize {
+        (self.used_bytes + self.directory_count * DIRECTORY_ENTRY_BYTES).next_multiple_of(BLOCK_BYTES)
+    }
 }
 
 impl BatchBuilder {
@@ -69,12 +102,26 @@ impl BatchBuilder {
 
     /// Bytes of records so far.
     pub(super) fn records_bytes(&self) -> usize {
-        self.used_bytes - BATCH_HEADER_BYTES
+        self.extent().records_bytes()
     }
 
     /// Bytes that the batch will take in the segment.
     pub(super) fn disk_bytes(&self) -> usize {
-        (self.used_bytes + self.directory.len() * DIRECTORY_ENTRY_BYTES).next_multiple_of(BLOCK_BYTES)
+        self.extent().disk_bytes()
+    }
+
+    /// What the batch takes as it is.
+    pub(super) fn extent(&self) -> Extent {
+        Extent {
+            used_bytes: self.used_bytes,
+            directory_count: self.directory.len(),
+        }
+    }
+
+    /// True if it has a record of this shard.
+    pub(super) fn has_shard(&self, shard: ShardId) -> bool {
+        let position = self.positions.get(shard.0 as usize);
+        position.is_some_and(|position| *position > 0)
     }
 
     /// Appends a record whose payload is the parts one after the other.

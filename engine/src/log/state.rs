@@ -15,7 +15,7 @@ use ostrakon_core::raft::EntryId;
 use ostrakon_wire::routing::ShardId;
 
 use super::LogConfig;
-use super::batch::{BatchBuilder, BatchId, EntryPlace, FinishedBatch, payload_at};
+use super::batch::{BatchBuilder, BatchId, EntryPlace, Extent, FinishedBatch, payload_at};
 use super::format::{
     BatchHeader, BatchNumber, FLAG_HEAD, FLAG_SEAL, OwnershipEpoch, RecordKind, SegmentHead, SegmentSequence,
     ShardState,
@@ -28,9 +28,6 @@ use crate::limits::{LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_by
 /// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
 /// each segment keeps room for it.
 const SEAL_BYTES: u64 = BLOCK_BYTES as u64;
-
-/// More than a batch of two records takes beside their payloads.
-const BATCH_OVERHEAD_BYTES: usize = 512;
 
 /// One write for a writer task.
 pub(super) struct WriteJob {
@@ -137,23 +134,45 @@ impl LogState {
         self.backlog_bytes() >= log_queue_bytes_max(self.config.segment_bytes) / 2
     }
 
-    /// True while records of this many payload bytes in all are sure to find room: always, unless the disk is
-    /// full; then in the segment in use, of which `kept_bytes` are to stay free.
-    pub(super) fn has_room(&self, payload_bytes: usize, kept_bytes: u64) -> bool {
+    /// True if records of a shard with these payloads find room when they are appended now, in order. Always, unless the
+    /// disk is full; then in the segment in use, behind what waits, and of it `kept_bytes` are to stay free.
+    ///
+    /// # Panics
+    /// On a full disk before the head of the segment was begun: nobody is served before it is durable.
+    pub(super) fn has_room(&self, shard: ShardId, payloads_bytes: &[usize], kept_bytes: u64) -> bool {
         if !self.disk_full {
             return true;
         }
-        let waiting = self.queued.iter().chain(self.filling.as_ref());
-        let waiting_bytes: usize = waiting.map(BatchBuilder::disk_bytes).sum();
-        // They may begin a batch of their own.
-        let new_bytes = (payload_bytes + BATCH_OVERHEAD_BYTES).next_multiple_of(BLOCK_BYTES);
-        self.current.used_bytes + (waiting_bytes + new_bytes) as u64 + SEAL_BYTES + kept_bytes
-            <= self.config.segment_bytes
+        assert!(self.head_pending.is_none(), "the head comes before any request");
+        let queued_bytes: usize = self.queued.iter().map(BatchBuilder::disk_bytes).sum();
+        let mut needed_bytes = queued_bytes;
+        let mut last = Extent::EMPTY;
+        let mut is_listed = false;
+        if let Some(filling) = &self.filling {
+            last = filling.extent();
+            is_listed = filling.has_shard(shard);
+        }
+        for &payload_bytes in payloads_bytes {
+            if self.ends_batch(last.records_bytes(), payload_bytes) {
+                needed_bytes += last.disk_bytes();
+                last = Extent::EMPTY;
+                is_listed = false;
+            }
+            last = last.with_record(payload_bytes, !is_listed);
+            is_listed = true;
+        }
+        needed_bytes += last.disk_bytes();
+        self.current.used_bytes + needed_bytes as u64 + SEAL_BYTES + kept_bytes <= self.config.segment_bytes
     }
 
     /// As [`LogState::has_room`], leaving the reserve for what must go on when deletes no longer can.
-    pub(super) fn has_room_for_deletes(&self, payload_bytes: usize) -> bool {
-        self.has_room(payload_bytes, SEGMENT_RESERVE_BYTES)
+    pub(super) fn has_room_for_deletes(&self, shard: ShardId, payloads_bytes: &[usize]) -> bool {
+        self.has_room(shard, payloads_bytes, SEGMENT_RESERVE_BYTES)
+    }
+
+    /// True if a batch with so many bytes of records takes no further record of this payload.
+    fn ends_batch(&self, records_bytes: usize, payload_bytes: usize) -> bool {
+        records_bytes > 0 && records_bytes + payload_bytes > batch_target_bytes(self.config.segment_bytes)
     }
 
     /// Appends a record to the batch being filled.
@@ -167,11 +186,11 @@ impl LogState {
         payload: &[&[u8]],
     ) -> EntryPlace {
         let payload_bytes = payload.iter().map(|part| part.len()).sum::<usize>();
-        let target_bytes = batch_target_bytes(self.config.segment_bytes);
-        if let Some(full) = self.filling.take_if(|filling| {
-            filling.records_bytes() > 0 && filling.records_bytes() + payload_bytes > target_bytes
-        }) {
-            self.queued_bytes += full.records_bytes();
+        let filled_bytes = self.filling.as_ref().map_or(0, BatchBuilder::records_bytes);
+        if self.ends_batch(filled_bytes, payload_bytes)
+            && let Some(full) = self.filling.take()
+        {
+            self.queued_bytes += filled_bytes;
             self.queued.push_back(full);
         }
         let next_id = &mut self.next_id;

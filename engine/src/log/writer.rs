@@ -225,15 +225,15 @@ impl Log {
         self.0.payload_bytes_max
     }
 
-    /// True when an entry of this payload that no client asks for is sure to find room. It is not when the
-    /// disk is full and the segment in use, too.
-    pub fn has_room(&self, payload_bytes: usize) -> bool {
-        self.0.state.borrow().has_room(payload_bytes, 0)
+    /// True if entries of a shard with these payloads, which no client asks for, find room when they are appended now, one
+    /// after the other. They do not when the disk is full and the segment in use, too.
+    pub fn has_room(&self, shard: ShardId, payloads_bytes: &[usize]) -> bool {
+        self.0.state.borrow().has_room(shard, payloads_bytes, 0)
     }
 
-    /// True when a delete of this payload is sure to find room; deletes stop before [`Log::has_room`] does.
-    pub fn has_room_for_delete(&self, payload_bytes: usize) -> bool {
-        self.0.state.borrow().has_room_for_deletes(payload_bytes)
+    /// As [`Log::has_room`] for what a client's delete asks for, which has to stop earlier.
+    pub fn has_room_for_delete(&self, shard: ShardId, payloads_bytes: &[usize]) -> bool {
+        self.0.state.borrow().has_room_for_deletes(shard, payloads_bytes)
     }
 
     /// True while no further segment can be made, for lack of room as a rule: puts get `DiskFull`.

@@ -134,9 +134,11 @@ impl Core {
                 // The batch that brought it has moved the clock.
                 CoreMessage::Heed => {}
                 CoreMessage::AskClock(gather) => {
-                    self.answers.outboxes[from.index()].push(CoreMessage::Clock(gather));
+                    let is_disk_full = self.host.log().is_disk_full();
+                    let clock = CoreMessage::Clock { gather, is_disk_full };
+                    self.answers.outboxes[from.index()].push(clock);
                 }
-                CoreMessage::Clock(gather) => self.clock_heard(gather),
+                CoreMessage::Clock { gather, is_disk_full } => self.clock_heard(gather, is_disk_full),
                 CoreMessage::AskScan(gather, snapshot, range) => {
                     self.begin_scan(from, gather, snapshot, *range);
                 }

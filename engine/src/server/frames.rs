@@ -205,8 +205,12 @@ impl Core {
         }
         for (position, frame) in ahead.into_iter().map_while(|frame| frame).enumerate() {
             // The answers to the frames before have taken room.
-            if position > 0 && !self.has_room(id) {
-                return After::Stop(Served::Blocked);
+            if position > 0 {
+                match self.answers.connections.get(id) {
+                    None => return After::Stop(Served::End),
+                    Some(connection) if !connection.has_room() => return After::Stop(Served::Blocked),
+                    Some(_) => {}
+                }
             }
             *used_bytes += frame.header.frame_bytes();
             if let After::Stop(served) = self.handle(id, is_open, &frame) {
@@ -222,12 +226,6 @@ impl Core {
                 After::Stop(Served::End)
             }
         }
-    }
-
-    /// True if the connection is still there and takes another answer; one that is gone shows in `handle`.
-    fn has_room(&mut self, id: u64) -> bool {
-        let connection = self.answers.connections.get(id);
-        connection.is_none_or(|connection| connection.has_room())
     }
 
     /// Decodes one frame, and asks for the index slot of a key that it looks up here.

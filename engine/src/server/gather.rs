@@ -3,6 +3,8 @@
 //! A scan without a snapshot takes two rounds when there is more than one core. The first asks every core
 //! for its clock: whatever was acknowledged before the scan began has a timestamp at or below one of these,
 //! so a snapshot above them all misses nothing, whatever the clocks show. The second reads at that snapshot.
+//! The snapshot is a new timestamp, for which shards may have to write a ceiling first. If one of the cores has a full
+//! disk, it is the highest of the clocks instead: as long as nothing is written, that needs no further ceiling.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +51,11 @@ struct Gather {
 
 enum GatherKind {
     /// First round of a scan.
-    Clock(ScanRange),
+    Clock {
+        range: ScanRange,
+        /// True if the disk of a core that was heard is full.
+        is_disk_full: bool,
+    },
     /// Second round.
     Scan {
         snapshot: Timestamp,
@@ -88,30 +94,36 @@ impl Core {
             return self.read_at(ticket, snapshot, range);
         }
         if self.env.cores == 1 {
-            let snapshot = self.host.read_timestamp();
+            let snapshot = self.host.read_timestamp(false);
             return self.read_at(ticket, snapshot, range);
         }
         let outstanding = usize::from(self.env.cores) - 1;
         let gather = self.gathers.add(Gather {
             ticket,
             outstanding,
-            kind: GatherKind::Clock(range),
+            kind: GatherKind::Clock {
+                range,
+                is_disk_full: false,
+            },
         });
         self.ask_others(|| CoreMessage::AskClock(gather));
     }
 
     /// A core's clock was heard; the batch that brought it has moved this core's clock.
-    pub(super) fn clock_heard(&mut self, id: GatherId) {
+    pub(super) fn clock_heard(&mut self, id: GatherId, is_full_there: bool) {
         let Some(gather) = self.gathers.under_way.get_mut(&id) else {
             return;
         };
+        if let GatherKind::Clock { is_disk_full, .. } = &mut gather.kind {
+            *is_disk_full |= is_full_there;
+        }
         gather.outstanding -= 1;
         if gather.outstanding > 0 {
             return;
         }
         let gather = self.gathers.under_way.remove(&id).expect("looked up above");
-        if let GatherKind::Clock(range) = gather.kind {
-            let snapshot = self.host.read_timestamp();
+        if let GatherKind::Clock { range, is_disk_full } = gather.kind {
+            let snapshot = self.host.read_timestamp(is_disk_full);
             self.read_at(gather.ticket, snapshot, range);
         }
     }

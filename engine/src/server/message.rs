@@ -86,7 +86,12 @@ pub enum CoreMessage {
     /// Say what your clock shows (the answer's batch does).
     AskClock(GatherId),
     /// The answer.
-    Clock(GatherId),
+    Clock {
+        /// The question.
+        gather: GatherId,
+        /// True while the answering core can make no further log segment.
+        is_disk_full: bool,
+    },
     /// Read a page of your shards at a snapshot.
     AskScan(GatherId, Timestamp, Box<ScanRange>),
     /// The page, or why there is none.

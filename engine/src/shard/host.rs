@@ -86,10 +86,11 @@ impl ShardHost {
         self.core.wall_us = wall.0;
     }
 
-    /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full: then it is the
-    /// newest timestamp that this core knows, so that reads need fewer ceilings in a log that has little room for them.
-    pub fn read_timestamp(&mut self) -> Timestamp {
-        if self.core.log.is_disk_full() {
+    /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full, here or for another core
+    /// that will read at it: then it is the newest timestamp that this core knows, so that reads need no more ceilings than
+    /// writes do in a log that has little room for them.
+    pub fn read_timestamp(&mut self, is_full_elsewhere: bool) -> Timestamp {
+        if is_full_elsewhere || self.core.log.is_disk_full() {
             self.core.hlc.peek()
         } else {
             self.core.hlc.now(self.core.wall_us)

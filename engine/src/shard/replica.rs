@@ -334,7 +334,7 @@ impl ShardReplica {
         }
         core.hlc.observe(snapshot);
         if snapshot > self.proposed_ceiling {
-            if !core.log.has_room(COMMAND_HEADER_BYTES) {
+            if !core.log.has_room(self.shard, &[COMMAND_HEADER_BYTES]) {
                 return Err(Refusal::DiskFull);
             }
             self.propose_ceiling(core, snapshot);
@@ -422,8 +422,9 @@ impl ShardReplica {
             return Err(Refusal::TooLarge);
         }
         let is_delete = write.value.is_none();
-        let ceiling_and_delete_bytes = COMMAND_HEADER_BYTES + payload_bytes;
-        if core.log.is_disk_full() && !(is_delete && core.log.has_room_for_delete(ceiling_and_delete_bytes)) {
+        let ceiling_and_delete = [COMMAND_HEADER_BYTES, payload_bytes];
+        let log = &core.log;
+        if log.is_disk_full() && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
             return Err(Refusal::DiskFull);
         }
         let cost_bytes = Memtable::insert_cost_bytes(write.key.len(), value_bytes);

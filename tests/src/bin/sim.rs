@@ -15,9 +15,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ostrakon_tests::scenario::campaign::{self, FailedRun, ORDINARY, Settings, Totals};
+use ostrakon_tests::scenario::campaign::{
+    self, FailedRun, ORDINARY, SAME_AGAIN, Settings, Totals, run_once_or_twice,
+};
+use ostrakon_tests::scenario::judge::Failure;
 use ostrakon_tests::scenario::plan::Plan;
-use ostrakon_tests::scenario::run::{Report, run};
+use ostrakon_tests::scenario::run::{Report, TraceWriter, run};
 use ostrakon_tests::scenario::{shrink, sweep};
 use ostrakon_tests::sim::Counters;
 
@@ -25,6 +28,8 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_VIOLATION: u8 = 2;
 /// Seeds that `--minutes` takes begin at a random place, so that two soaks see different ones.
 const SOAK_SEED_BITS: u32 = 48;
+/// How a run is started again.
+const COMMAND: &str = "cargo run --profile sim -p ostrakon-tests --bin sim --";
 
 /// Runs the whole node in a deterministic simulator under faults, checks what its clients saw, and prints the seed
 /// of a run that fails, with a smaller form of it.
@@ -40,8 +45,8 @@ struct Arguments {
     /// Runs these seeds, the second bound excluded
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     seeds: Option<Range<u64>>,
-    /// Runs random seeds for so long
-    #[arg(long, value_name = "M")]
+    /// Runs random seeds for so many minutes
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: Option<u64>,
     /// Runs a short workload with one crash or fault at each of its operations
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -49,28 +54,35 @@ struct Arguments {
     /// Runs a plan that a failure has left
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Writes every event of the run to this file, or without one to standard error (with --seed or --plan)
+    /// Writes every event of the run (of the first with --twice) to this file, or without one to standard error. Only with
+    /// --seed or --plan
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stderr")]
+    #[arg(conflicts_with_all = MANY)]
     trace: Option<PathBuf>,
-    /// Writes what the clients saw to this file, in Jepsen's form (with --seed or --plan)
-    #[arg(long, value_name = "FILE")]
+    /// Writes what the clients saw to this file, in Jepsen's form. Only with --seed or --plan
+    #[arg(long, value_name = "FILE", conflicts_with_all = MANY)]
     history: Option<PathBuf>,
     /// Runs each plan twice and compares the traces
     #[arg(long)]
     twice: bool,
-    /// Threads [default: one per CPU]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    /// Threads, for many runs [default: one per CPU]
+    #[arg(long, value_name = "N", conflicts_with_all = ONE, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
     /// Runs that may be spent on making a failed one smaller; 0 leaves it as it is
     #[arg(long, value_name = "N", default_value_t = 300)]
     shrink_runs: u32,
-    /// Goes on until so many runs have failed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    failures: usize,
-    /// Seed of the sweep's workload
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    sweep_seed: u64,
+    /// Goes on until so many runs have failed, with many runs [default: 1]
+    #[arg(long, value_name = "N", conflicts_with_all = ONE, value_parser = clap::value_parser!(u32).range(1..))]
+    failures: Option<u32>,
+    /// Seed of the sweep's workload [default: 1]
+    #[arg(long, value_name = "N", conflicts_with_all = WITHOUT_SWEEP)]
+    sweep_seed: Option<u64>,
 }
+
+/// What makes one run, and what makes many.
+const ONE: [&str; 2] = ["seed", "plan"];
+const MANY: [&str; 3] = ["seeds", "minutes", "sweep"];
+const WITHOUT_SWEEP: [&str; 4] = ["seed", "seeds", "minutes", "plan"];
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Sweep {
@@ -89,7 +101,18 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed standard output leaves nobody to tell.
+            let _unread = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_FAILED)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     keep_freed_memory();
     let outcome = if arguments.seed.is_some() || arguments.plan.is_some() {
         run_one(&arguments)
@@ -133,13 +156,17 @@ fn run_one(arguments: &Arguments) -> Result<bool, String> {
     };
     let trace = arguments.trace.as_ref().map(create).transpose()?;
     let begun = Instant::now();
-    let report = run(&plan, trace.map(|file| Box::new(file) as _));
+    let trace = trace.map(|file| Box::new(file) as TraceWriter);
+    let report = run_once_or_twice(&plan, arguments.twice, trace);
     if let Some(path) = &arguments.history {
         std::fs::write(path, report.history.to_edn())
             .map_err(|error| format!("can't write {}: {error}", path.display()))?;
     }
     print_run(&report, begun.elapsed());
     let Some(failure) = report.failure.clone() else {
+        if arguments.twice {
+            println!("the second run was the same: trace {:016x}", report.trace_hash);
+        }
         return Ok(true);
     };
     report_failure(&FailedRun { plan, failure }, arguments);
@@ -149,8 +176,8 @@ fn run_one(arguments: &Arguments) -> Result<bool, String> {
 fn run_many(arguments: &Arguments) -> Result<bool, String> {
     let begun = Instant::now();
     let sweep = match arguments.sweep {
-        Some(Sweep::Crashes) => Some(sweep::crashes_at_every_sync(arguments.sweep_seed)),
-        Some(Sweep::Faults) => Some(sweep::faults_at_every_operation(arguments.sweep_seed)?),
+        Some(Sweep::Crashes) => Some(sweep::crashes_at_every_sync(arguments.sweep_seed.unwrap_or(1))),
+        Some(Sweep::Faults) => Some(sweep::faults_at_every_operation(arguments.sweep_seed.unwrap_or(1))?),
         None => None,
     };
     let seeds = arguments.seeds.clone().unwrap_or_else(|| {
@@ -175,11 +202,9 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
     let style = ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} runs, {msg}");
     bar.set_style(style.map_err(|error| error.to_string())?);
     let settings = Settings {
-        jobs: arguments
-            .jobs
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        jobs: arguments.jobs.map_or_else(available_threads, usize::from),
         is_twice: arguments.twice,
-        failures_max: arguments.failures.max(1),
+        failures_max: arguments.failures.unwrap_or(1) as usize,
         demands: sweep.is_none().then_some(ORDINARY),
     };
     let (totals, failed) = campaign::run_all(&next, settings, &|totals, failures| {
@@ -195,6 +220,10 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
         report_failure(failed, arguments);
     }
     Ok(failed.is_empty())
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn random_seed() -> u64 {
@@ -279,33 +308,64 @@ fn print_counters(counters: &Counters) {
 
 /// Says what broke, how to see it again, and a smaller form of it.
 fn report_failure(failed: &FailedRun, arguments: &Arguments) {
-    let FailedRun { plan, failure } = failed;
     println!(
         "\nFAILED: seed {}, commit {}",
-        plan.seed,
+        failed.plan.seed,
         ostrakon::process::version::COMMIT
     );
-    println!("{failure}");
-    let is_of_seed = *plan == Plan::of_seed(plan.seed);
-    let report = run(plan, None);
-    let (plan, report) = if arguments.shrink_runs > 0 && report.failure.is_some() {
-        std::panic::set_hook(Box::new(|_| {}));
-        let shrunk = shrink::shrink(plan, report, arguments.shrink_runs, &mut |_, _| {});
-        let _quiet_until_here = std::panic::take_hook();
-        println!(
-            "\nmade smaller by {} runs: {} faults, {} operations, {} clients",
-            shrunk.runs,
-            shrunk.plan.fault_count(),
-            shrunk.plan.operations(),
-            shrunk.plan.clients.len()
-        );
-        if let Some(failure) = &shrunk.report.failure {
-            println!("{failure}");
+    println!("{}", failed.failure);
+    let (plan, report) = smaller(failed, arguments.shrink_runs);
+    print_faults(&plan);
+    for (host, lines) in &report.last_events {
+        println!("\nlast events of {host}:");
+        for line in lines.iter().rev().take(40).rev() {
+            println!("  {line}");
         }
-        (shrunk.plan, shrunk.report)
-    } else {
-        (plan.clone(), report)
-    };
+    }
+    let path = format!("sim-{}.plan.json", plan.seed);
+    let written = serde_json::to_string_pretty(&plan)
+        .map_err(|error| error.to_string())
+        .and_then(|text| std::fs::write(&path, text).map_err(|error| error.to_string()));
+    println!();
+    if let Err(error) = &written {
+        println!("can't write {path}: {error}");
+    }
+    for line in replay_commands(failed, &plan, written.is_ok().then_some(&path)) {
+        println!("{line}");
+    }
+}
+
+/// The plan that a failure is shown with: a smaller one if that fails alike.
+fn smaller(failed: &FailedRun, runs_max: u32) -> (Plan, Report) {
+    let report = run(&failed.plan, None);
+    if report.failure.is_none() && !only_shows_twice(&failed.failure) {
+        println!("\nrun again, the same plan does not fail: it does not run the same way each time");
+    }
+    if runs_max == 0 || report.failure.is_none() {
+        return (failed.plan.clone(), report);
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    let shrunk = shrink::shrink(&failed.plan, report, runs_max, &mut |_, _| {});
+    let _quiet_until_here = std::panic::take_hook();
+    println!(
+        "\nmade smaller by {} runs: {} faults, {} operations, {} clients",
+        shrunk.runs,
+        shrunk.plan.fault_count(),
+        shrunk.plan.operations(),
+        shrunk.plan.clients.len()
+    );
+    if let Some(failure) = &shrunk.report.failure {
+        println!("{failure}");
+    }
+    (shrunk.plan, shrunk.report)
+}
+
+/// True for the failure that a single run can't have.
+fn only_shows_twice(failure: &Failure) -> bool {
+    failure.check == SAME_AGAIN
+}
+
+fn print_faults(plan: &Plan) {
     println!("\nfaults: {:#?}", plan.faults);
     if !plan.faults_at.is_empty() || plan.crash_at_sync.is_some() {
         println!(
@@ -316,24 +376,66 @@ fn report_failure(failed: &FailedRun, arguments: &Arguments) {
     if !plan.rudenesses.is_empty() {
         println!("rude connections: {:?}", plan.rudenesses);
     }
-    for (host, lines) in &report.last_events {
-        println!("\nlast events of {host}:");
-        for line in lines.iter().rev().take(40).rev() {
-            println!("  {line}");
-        }
+}
+
+/// Commands that run `shown`, which lies at `path`, and what failed, again.
+fn replay_commands(failed: &FailedRun, shown: &Plan, path: Option<&String>) -> Vec<String> {
+    let twice = if only_shows_twice(&failed.failure) {
+        " --twice"
+    } else {
+        ""
+    };
+    let what = if *shown == failed.plan {
+        "replay the run:        "
+    } else {
+        "replay the smaller run:"
+    };
+    let seed = failed.plan.seed;
+    let of_plan = path.map(|path| format!("{what}  {COMMAND} --plan {path}{twice}"));
+    let of_seed = (failed.plan == Plan::of_seed(seed))
+        .then(|| format!("replay the whole run:    {COMMAND} --seed {seed}{twice}"));
+    of_plan.into_iter().chain(of_seed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands(check: &str, plan: Plan, shown: &Plan) -> Vec<String> {
+        let failure = Failure {
+            check: check.to_owned(),
+            detail: String::new(),
+        };
+        replay_commands(&FailedRun { plan, failure }, shown, Some(&"p.json".to_owned()))
     }
-    let path = format!("sim-{}.plan.json", plan.seed);
-    match serde_json::to_string_pretty(&plan).map(|text| std::fs::write(&path, text)) {
-        Ok(Ok(())) => println!(
-            "\nreplay the smaller run:  cargo run --profile sim -p ostrakon-tests --bin sim -- --plan {path}"
-        ),
-        Ok(Err(error)) => println!("\ncan't write {path}: {error}"),
-        Err(error) => println!("\ncan't write the plan: {error}"),
+
+    #[test]
+    fn what_only_two_runs_show_is_replayed_twice() {
+        let plan = Plan::of_seed(7);
+        assert_eq!(
+            commands(SAME_AGAIN, plan.clone(), &plan),
+            [
+                format!("replay the run:          {COMMAND} --plan p.json --twice"),
+                format!("replay the whole run:    {COMMAND} --seed 7 --twice"),
+            ]
+        );
+        assert_eq!(
+            commands("no task panics", plan.clone(), &Plan::short(7)),
+            [
+                format!("replay the smaller run:  {COMMAND} --plan p.json"),
+                format!("replay the whole run:    {COMMAND} --seed 7"),
+            ]
+        );
     }
-    if is_of_seed {
-        println!(
-            "replay the whole run:    cargo run --profile sim -p ostrakon-tests --bin sim -- --seed {}",
-            plan.seed
+
+    #[test]
+    fn a_plan_that_no_seed_gives_is_replayed_from_its_file_only() {
+        let plan = Plan::short(7);
+        assert_eq!(
+            commands(SAME_AGAIN, plan.clone(), &plan),
+            [format!(
+                "replay the run:          {COMMAND} --plan p.json --twice"
+            )]
         );
     }
 }

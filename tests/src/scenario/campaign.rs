@@ -4,6 +4,7 @@
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "the threads here run worlds; no part of a world sees them"
 )]
 
@@ -14,7 +15,7 @@ use std::thread;
 
 use super::judge::Failure;
 use super::plan::Plan;
-use super::run::{Report, run};
+use super::run::{Report, TraceWriter, run};
 use crate::sim::Counters;
 
 /// What every run of a campaign must have, so that it shows something. Short plans of sweeps have less.
@@ -34,6 +35,9 @@ pub const ORDINARY: Demands = Demands {
     fault_kinds: 3,
     crashes: 1,
 };
+
+/// The check that a run violates which comes out otherwise the second time.
+pub const SAME_AGAIN: &str = "the same seed gives the same run";
 
 /// Sums over runs.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +160,7 @@ pub fn run_all(
             }
             let number = number.fetch_add(1, Ordering::Relaxed);
             let Some(plan) = next(number) else { break };
-            let report = run_once_or_twice(&plan, settings.is_twice);
+            let report = run_once_or_twice(&plan, settings.is_twice, None);
             let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
             sums.0.add(&plan, &report, settings.demands);
             if let Some(failure) = report.failure {
@@ -174,13 +178,15 @@ pub fn run_all(
     (totals, failed.into_values().collect())
 }
 
-fn run_once_or_twice(plan: &Plan, is_twice: bool) -> Report {
-    let mut report = run(plan, None);
+/// Runs a plan; if that goes well and `is_twice`, runs it again and compares the two ([`SAME_AGAIN`]). `trace` gets the
+/// events of the first run.
+pub fn run_once_or_twice(plan: &Plan, is_twice: bool, trace: Option<TraceWriter>) -> Report {
+    let mut report = run(plan, trace);
     if is_twice && report.failure.is_none() {
         let again = run(plan, None);
         if again.trace_hash != report.trace_hash || again.events != report.events {
             report.failure = Some(Failure {
-                check: "the same seed gives the same run".to_owned(),
+                check: SAME_AGAIN.to_owned(),
                 detail: format!(
                     "trace {:016x} with {} events, then {:016x} with {}",
                     report.trace_hash, report.events, again.trace_hash, again.events

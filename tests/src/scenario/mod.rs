@@ -7,9 +7,10 @@
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
 //!    of a short run.
 //!
-//! Nothing here reads a real clock or starts a thread: a plan decides everything.
+//! Nothing here reads a real clock, starts a thread or has a container with a random order: a plan decides everything.
+//! Only [`campaign`] has threads; each runs worlds of its own.
 
-#![deny(clippy::disallowed_methods)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod plan;
 

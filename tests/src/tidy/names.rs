@@ -3,6 +3,8 @@
 //! Above `env` nothing reaches the operating system, the clock, threads or random numbers except through
 //! `env`'s traits; what does cannot run in the simulator. Tests inside those files count too. Exempt by rule:
 //! `engine/src/env`, `engine/src/process` and the binary's `main.rs`.
+//!
+//! The lints of `clippy.toml` guard the same border, and hold for what else runs in the simulator or is it.
 
 use super::lexer::{Spot, lex};
 use super::paths::{PathUse, paths};
@@ -44,18 +46,44 @@ const WORDS: [&str; 9] = [
 /// Lints that guard the same border in clippy.toml.
 const GUARD_LINTS: [&str; 2] = ["disallowed_methods", "disallowed_types"];
 
+/// Folders whose code runs in the simulator or is it, beside the engine above env.
+const DETERMINISTIC: [&str; 4] = [
+    "wire/src/",
+    "wire/client/src/",
+    "tests/src/scenario/",
+    "tests/src/sim/",
+];
+
+/// What lies in [`DETERMINISTIC`] and may lift the lints: the client's driver with sockets, the threads that each run
+/// worlds of their own, and two places with a lock because a type asks for `Sync`.
+const LIFTING: [&str; 4] = [
+    "wire/client/src/blocking/",
+    "tests/src/scenario/campaign.rs",
+    "tests/src/scenario/node.rs",
+    "tests/src/sim/wake.rs",
+];
+
+/// Roots of [`DETERMINISTIC`] in a crate that lifts the lints as a whole.
+const DENYING: [&str; 2] = ["tests/src/scenario/mod.rs", "tests/src/sim/mod.rs"];
+
 /// All rules of this module.
 pub fn check(source: &Source) -> Vec<Violation> {
     let core = source.path.starts_with("engine/core/src/");
     let above_env = is_above_env(&source.path);
-    if !core && !above_env {
+    let guarded = above_env || is_deterministic(&source.path);
+    if !core && !guarded {
         return Vec::new();
     }
     let tokens = lex(&source.text).tokens;
     let mut found = default_hashers(source, &tokens);
     if above_env {
         found.extend(forbidden_names(source, &tokens));
+    }
+    if guarded {
         found.extend(lifted_guards(source, &tokens));
+    }
+    if DENYING.contains(&source.path.as_str()) {
+        found.extend(missing_guards(source, &tokens));
     }
     if source.path == "engine/core/src/lib.rs" {
         found.extend(core_without_std(source, &tokens));
@@ -71,6 +99,12 @@ pub fn is_above_env(path: &str) -> bool {
                 .iter()
                 .any(|folder| rest.starts_with(folder))
     })
+}
+
+/// True for other files where the lints hold that guard the border.
+fn is_deterministic(path: &str) -> bool {
+    let lies_in = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+    lies_in(&DETERMINISTIC) && !lies_in(&LIFTING)
 }
 
 /// Rule `forbidden-name`.
@@ -145,14 +179,36 @@ fn generic_arguments(tokens: &[Spot]) -> usize {
     arguments + usize::from(!empty)
 }
 
-/// Rule `guard-lifted`: above env nobody switches off the lints that guard the seam.
+/// Rule `guard-lifted`: nobody switches off the lints that guard the seam where they are needed.
 fn lifted_guards(source: &Source, tokens: &[Spot]) -> Vec<Violation> {
     let lifted = attributes(tokens)
         .into_iter()
         .filter(|attribute| attribute.lifts_a_lint() && GUARD_LINTS.iter().any(|lint| attribute.names(lint)));
-    let message = "the lints that guard the seam may be lifted in env, process and main.rs only";
+    let message = "the lints that guard the seam may be lifted only where names.rs says so: this code runs in the \
+                   simulator, or is it";
     lifted
         .map(|attribute| Violation::new(&source.path, attribute.line, "guard-lifted", message))
+        .collect()
+}
+
+/// Rule `guard-missing`: the simulator denies the lints, which its crate lifts.
+fn missing_guards(source: &Source, tokens: &[Spot]) -> Vec<Violation> {
+    let attributes = attributes(tokens);
+    let denies = |lint: &str| {
+        attributes.iter().any(|attribute| {
+            let denies = attribute
+                .tokens
+                .first()
+                .is_some_and(|first| first.is_word("deny"));
+            attribute.inner && denies && attribute.names(lint)
+        })
+    };
+    let missing = GUARD_LINTS.into_iter().filter(|lint| !denies(lint));
+    missing
+        .map(|lint| {
+            let message = format!("`#![deny(clippy::{lint})]` is missing: the crate lifts it as a whole");
+            Violation::new(&source.path, 1, "guard-missing", message)
+        })
         .collect()
 }
 
@@ -243,6 +299,36 @@ mod tests {
         assert_eq!(rules("engine/src/shard/x.rs", text), ["guard-lifted"]);
         assert_eq!(rules("engine/src/lib.rs", text), ["guard-lifted"]);
         assert!(rules("engine/src/process/mod.rs", text).is_empty());
+        for path in [
+            "wire/src/frame.rs",
+            "wire/client/src/protocol/mod.rs",
+            "tests/src/scenario/run.rs",
+            "tests/src/sim/disk/mod.rs",
+        ] {
+            assert_eq!(rules(path, text), ["guard-lifted"], "{path}");
+        }
+        for path in [
+            "wire/client/src/blocking/mod.rs",
+            "tests/src/scenario/campaign.rs",
+            "tests/src/sim/wake.rs",
+            "tests/src/lib.rs",
+            "loadgen/src/lib.rs",
+        ] {
+            assert!(rules(path, text).is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_simulator_that_does_not_deny_the_lints_is_found() {
+        let both = "#![deny(clippy::disallowed_methods, clippy::disallowed_types)]";
+        let one = "#![deny(clippy::disallowed_methods)]";
+        for path in DENYING {
+            assert!(rules(path, both).is_empty(), "{path}");
+            assert_eq!(rules(path, one), ["guard-missing"], "{path}");
+            assert_eq!(rules(path, ""), ["guard-missing", "guard-missing"], "{path}");
+            assert_eq!(rules(path, &format!("// {both}")).len(), 2, "{path}");
+        }
+        assert!(rules("tests/src/crash/mod.rs", "").is_empty());
     }
 
     #[test]

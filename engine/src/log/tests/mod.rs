@@ -11,6 +11,7 @@ mod flips;
 mod format_bytes;
 mod harness;
 mod memory_disk;
+mod room;
 mod scheduler;
 mod segments;
 mod torn_tail;

@@ -141,9 +141,10 @@ impl Table {
             .start
             .as_ref()
             .map_or(0, |start| self.keys.partition_point(|key| key < start));
-        let named: Vec<usize> = entries.iter().map(|entry| entry.key).collect();
+        let mut named: Vec<usize> = entries.iter().map(|entry| entry.key).collect();
+        named.sort_unstable();
         let inside = (start..self.keys.len()).take_while(|key| range.contains(&self.keys[*key]));
-        entries.extend(inside.filter(|key| !named.contains(key)).map(|key| Entry {
+        entries.extend(inside.filter(|key| named.binary_search(key).is_err()).map(|key| Entry {
             key,
             deed: Deed::Read {
                 seen: Observed::Nothing,
