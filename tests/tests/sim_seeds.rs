@@ -31,7 +31,9 @@ fn assert_all_run(plans: &[Plan], is_twice: bool, demands: Option<Demands>) -> T
         panic!("{}\nplan: {:#?}", failed.failure, failed.plan);
     }
     assert_eq!(totals.runs, plans.len() as u64);
-    assert_eq!(totals.short_of_demands, 0, "{:?}", totals.first_short);
+    if let Some(demands) = demands {
+        assert_eq!(demands.lacks_of_all(&totals), [""; 0]);
+    }
     totals
 }
 
@@ -59,6 +61,44 @@ fn plans_that_failed_once_pass() {
 fn a_seed_runs_the_same_way_twice_and_meets_what_is_asked_of_it() {
     let plans: Vec<Plan> = (0..20).map(Plan::of_seed).collect();
     assert_all_run(&plans, true, Some(ORDINARY));
+}
+
+#[test]
+fn a_run_that_shows_less_than_is_demanded_fails() {
+    let demanding = |demands| Settings {
+        jobs: 1,
+        is_twice: false,
+        failures_max: 1,
+        demands,
+    };
+    let next = |number: u64| (number == 0).then(|| Plan::short(1));
+    let (_, failed) = run_all(&next, demanding(None), &|_, _| {});
+    assert!(failed.is_empty(), "{failed:?}");
+    let (totals, failed) = run_all(&next, demanding(Some(ORDINARY)), &|_, _| {});
+    let check = failed.first().map(|failed| failed.failure.check.as_str());
+    assert_eq!(check, Some("a run shows what is demanded of it"));
+    // Few runs need not show every kind of fault, many must.
+    assert!(
+        ORDINARY
+            .lacks_of_all(&totals)
+            .iter()
+            .all(|lack| !lack.contains("struck"))
+    );
+    let many = Totals {
+        runs: 1_000,
+        cross_core: totals.requests / 3,
+        ..totals
+    };
+    let lacks = ORDINARY.lacks_of_all(&many);
+    for (expected, is_lacking) in [
+        ("no bit-flip struck", true),
+        ("no process-pause struck", true),
+        ("no power-loss struck", false),
+        ("% of the requests", true),
+    ] {
+        let is_there = lacks.iter().any(|lack| lack.contains(expected));
+        assert_eq!(is_there, is_lacking, "{expected}: {lacks:?}");
+    }
 }
 
 #[test]

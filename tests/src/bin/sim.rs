@@ -177,7 +177,9 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
     let begun = Instant::now();
     let sweep = match arguments.sweep {
         Some(Sweep::Crashes) => Some(sweep::crashes_at_every_sync(arguments.sweep_seed.unwrap_or(1))),
-        Some(Sweep::Faults) => Some(sweep::faults_at_every_operation(arguments.sweep_seed.unwrap_or(1))?),
+        Some(Sweep::Faults) => Some(sweep::faults_at_every_operation(
+            arguments.sweep_seed.unwrap_or(1),
+        )?),
         None => None,
     };
     let seeds = arguments.seeds.clone().unwrap_or_else(|| {
@@ -201,11 +203,12 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
     let bar = expected.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
     let style = ProgressStyle::with_template("{elapsed} {bar:30} {pos}/{len} runs, {msg}");
     bar.set_style(style.map_err(|error| error.to_string())?);
+    let demands = sweep.is_none().then_some(ORDINARY);
     let settings = Settings {
         jobs: arguments.jobs.map_or_else(available_threads, usize::from),
         is_twice: arguments.twice,
         failures_max: arguments.failures.unwrap_or(1) as usize,
-        demands: sweep.is_none().then_some(ORDINARY),
+        demands,
     };
     let (totals, failed) = campaign::run_all(&next, settings, &|totals, failures| {
         bar.set_position(totals.runs);
@@ -219,7 +222,14 @@ fn run_many(arguments: &Arguments) -> Result<bool, String> {
     for failed in &failed {
         report_failure(failed, arguments);
     }
-    Ok(failed.is_empty())
+    let lacks = match demands {
+        Some(demands) if failed.is_empty() => demands.lacks_of_all(&totals),
+        _ => Vec::new(),
+    };
+    for lack in &lacks {
+        println!("\nFAILED: the runs together show less than is demanded of them: {lack}");
+    }
+    Ok(failed.is_empty() && lacks.is_empty())
 }
 
 fn available_threads() -> usize {
@@ -291,12 +301,6 @@ fn print_totals(totals: &Totals, failures: usize, elapsed: Duration, arguments: 
         .map(|(code, count)| format!("{code} {count}"))
         .collect();
     println!("refused requests: {}", refusals.join(", "));
-    if let Some(first) = &totals.first_short {
-        println!(
-            "{} runs show less than they should; {first}",
-            totals.short_of_demands
-        );
-    }
 }
 
 fn print_counters(counters: &Counters) {

@@ -18,15 +18,25 @@ use super::plan::Plan;
 use super::run::{Report, TraceWriter, run};
 use crate::sim::Counters;
 
-/// What every run of a campaign must have, so that it shows something. Short plans of sweeps have less.
+/// What every run of a campaign must show, lest it fails: a run without faults proves nothing. Short plans of sweeps
+/// have less.
 #[derive(Clone, Copy, Debug)]
 pub struct Demands {
     /// Operations of the workload.
     pub operations: usize,
-    /// Kinds of fault that struck.
+    /// Kinds of fault beside crashes ([`FaultKind::is_inflicted`](crate::sim::FaultKind::is_inflicted)) that struck.
     pub fault_kinds: usize,
     /// Crashes of the server.
     pub crashes: u64,
+    /// Cores of each start.
+    pub cores: u16,
+    /// Shards.
+    pub shards: u32,
+    /// Requests for one key that came in on another core than the key's, in percent. Also a demand on all runs
+    /// together.
+    pub cross_core_percent: u64,
+    /// From so many runs on, every kind of fault there is must have struck in one of them.
+    pub runs_for_every_kind: u64,
 }
 
 /// The demands on runs of [`Plan::of_seed`].
@@ -34,10 +44,17 @@ pub const ORDINARY: Demands = Demands {
     operations: 1_000,
     fault_kinds: 3,
     crashes: 1,
+    cores: 2,
+    shards: 16,
+    cross_core_percent: 50,
+    runs_for_every_kind: 1_000,
 };
 
 /// The check that a run violates which comes out otherwise the second time.
 pub const SAME_AGAIN: &str = "the same seed gives the same run";
+
+/// The check that a run violates when it shows less than the [`Demands`].
+const SHOWS_ENOUGH: &str = "a run shows what is demanded of it";
 
 /// Sums over runs.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +79,10 @@ pub struct Totals {
     pub refused_starts: u64,
     /// Crashes of nodes.
     pub crashes: u64,
-    /// Faults that struck.
+    /// Faults that struck before the runs were healed.
     pub counters: Counters,
     /// Refused requests by code.
     pub refusals: BTreeMap<String, u64>,
-    /// Runs that did not meet the [`Demands`], and what the first lacked.
-    pub short_of_demands: u64,
-    /// See `short_of_demands`.
-    pub first_short: Option<String>,
 }
 
 /// A run that failed.
@@ -95,7 +108,7 @@ pub struct Settings {
 }
 
 impl Totals {
-    fn add(&mut self, plan: &Plan, report: &Report, demands: Option<Demands>) {
+    fn add(&mut self, plan: &Plan, report: &Report) {
         self.runs += 1;
         self.operations += plan.operations() as u64;
         self.answered += report.answered;
@@ -106,14 +119,9 @@ impl Totals {
         self.starts += u64::from(report.starts);
         self.refused_starts += u64::from(report.refused_starts);
         self.crashes += report.crashes();
-        self.counters.add_all(&report.counters);
+        self.counters.add_all(&report.struck);
         for (code, count) in &report.refusals {
             *self.refusals.entry(code.clone()).or_default() += count;
-        }
-        if let Some(lack) = demands.and_then(|demands| demands.lack(plan, report)) {
-            self.short_of_demands += 1;
-            self.first_short
-                .get_or_insert(format!("seed {}: {lack}", plan.seed));
         }
     }
 
@@ -124,21 +132,40 @@ impl Totals {
 }
 
 impl Demands {
-    fn lack(&self, plan: &Plan, report: &Report) -> Option<String> {
-        let (operations, kinds, crashes) = (plan.operations(), report.struck.kinds(), report.crashes());
+    /// What a run lacks.
+    pub fn lack(&self, plan: &Plan, report: &Report) -> Option<String> {
+        let (operations, crashes) = (plan.operations(), report.crashes());
+        let kinds = report.struck.inflicted_kinds();
         let is_enough = operations >= self.operations
             && kinds >= self.fault_kinds
             && crashes >= self.crashes
-            && plan.shards >= 16
-            && plan.cores.iter().all(|cores| *cores >= 2)
-            && report.cross_core * 2 >= report.requests;
+            && plan.shards >= self.shards
+            && plan.cores.iter().all(|cores| *cores >= self.cores)
+            && report.cross_core * 100 >= report.requests * self.cross_core_percent;
         (!is_enough).then(|| {
             format!(
-                "{operations} operations, {kinds} kinds of fault, {crashes} crashes, {} shards, cores {:?}, {} of {} \
-                 requests across cores",
+                "{operations} operations, {kinds} kinds of fault beside crashes, {crashes} crashes, {} shards, cores \
+                 {:?}, {} of {} requests across cores; demanded are {self:?}",
                 plan.shards, plan.cores, report.cross_core, report.requests
             )
         })
+    }
+
+    /// What all runs together lack, a sentence each.
+    pub fn lacks_of_all(&self, totals: &Totals) -> Vec<String> {
+        let mut lacks = Vec::new();
+        if totals.cross_core_percent() < self.cross_core_percent {
+            lacks.push(format!(
+                "{} % of the requests came in on another core than the key's, demanded are {} %",
+                totals.cross_core_percent(),
+                self.cross_core_percent
+            ));
+        }
+        if totals.runs >= self.runs_for_every_kind {
+            let missing = totals.counters.missing().into_iter();
+            lacks.extend(missing.map(|kind| format!("no {} struck in {} runs", kind.name(), totals.runs)));
+        }
+        lacks
     }
 }
 
@@ -160,9 +187,16 @@ pub fn run_all(
             }
             let number = number.fetch_add(1, Ordering::Relaxed);
             let Some(plan) = next(number) else { break };
-            let report = run_once_or_twice(&plan, settings.is_twice, None);
+            let mut report = run_once_or_twice(&plan, settings.is_twice, None);
+            if report.failure.is_none() {
+                let lack = settings.demands.and_then(|demands| demands.lack(&plan, &report));
+                report.failure = lack.map(|detail| Failure {
+                    check: SHOWS_ENOUGH.to_owned(),
+                    detail,
+                });
+            }
             let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
-            sums.0.add(&plan, &report, settings.demands);
+            sums.0.add(&plan, &report);
             if let Some(failure) = report.failure {
                 sums.1.insert(number, FailedRun { plan, failure });
             }

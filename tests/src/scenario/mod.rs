@@ -3,7 +3,8 @@
 //! 1. [`plan`]: what a run does, drawn from a seed.
 //! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`rude`]:
 //!    connections that break the rules.
-//! 3. [`run`]: the course of a run; [`judge`]: its verdict; [`strikes`]: what its faults at operations came to.
+//! 3. [`run`]: the course of a run; [`refusal`], [`damage`], [`shared`]: what a node may and must say when it gives up
+//!    or refuses; [`judge`]: the verdict; [`strikes`]: what its faults at operations came to.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
 //!    of a short run.
 //!
@@ -13,10 +14,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod plan;
+mod plan_faults;
 
 pub mod run;
 
+pub mod damage;
 pub mod judge;
+pub mod refusal;
 pub mod strikes;
 
 pub mod campaign;
@@ -27,5 +31,7 @@ pub mod client;
 pub mod node;
 pub mod record;
 pub mod rude;
+pub mod rude_scripts;
+pub mod shared;
 pub mod values;
 pub mod workload;

@@ -1,175 +1,274 @@
 //! Connections that break the rules: garbage, halves of frames, hellos that are refused, requests without end whose
-//! answers nobody reads. The node must refuse them and serve everybody else as before.
+//! answers nobody reads. The node must refuse each in the way that `docs/wire.md` says, and serve everybody else as
+//! before.
+//!
+//! 1. What is sent, and what must come of it, is a [`Script`].
+//! 2. It is carried out from a client's host; every frame that comes back is noted.
+//! 3. Every answer must be the right one, always. None may be missing, and the end must be the right one, unless a
+//!    fault struck this very connection, or the node's process ended.
 
-use core::net::SocketAddr;
-use core::task::Poll;
+use core::task::{Context, Poll};
 use core::time::Duration;
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 
 use ostrakon::env::{Connection, Tasks};
-use ostrakon_wire::ClusterId;
-use ostrakon_wire::message::{Condition, Encoder, Hello, PROTOCOL_VERSION, Request, ScanRequest};
+use ostrakon_wire::frame;
+use ostrakon_wire::limits::BODY_BYTES_MAX;
+use ostrakon_wire::message::{Encoder, Request, Response};
 
 use super::client::within;
-use super::plan::{Rudeness, RudenessKind};
-use super::workload::Shared;
-use crate::sim::{HostId, World};
+use super::plan::{Rudeness, SERVER};
+use super::rude_scripts::{Answer, Ending, Script, script_of};
+use super::shared::Shared;
+use crate::sim::{Counters, FaultKind, HostId};
 
-/// How long a rude connection stays at most.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// Requests that are sent without reading an answer.
-const UNREAD_REQUESTS: u64 = 1_500;
+/// How long the node may take for anything, pauses of its process included.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A silent connection is not ended before: 10 seconds (`docs/wire.md`) on a clock that runs fast.
+const SILENCE_MIN_NS: u64 = 9_900_000_000;
+/// How long a connection is watched on which nothing should happen, or left unread.
+const WATCH: Duration = Duration::from_secs(3);
+/// Id of the request that shows that a connection is still served.
+const PING_ID: u64 = 1 << 40;
 
-/// Carries out one rudeness, from a client's host.
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By the node, after its last byte.
+    Closed,
+    /// With an error.
+    Broken,
+}
+
+/// A connection, what is to be sent on it, and what came back.
+struct Conversation<'a> {
+    connection: &'a dyn Connection,
+    tasks: &'a dyn Tasks,
+    out: Vec<u8>,
+    sent: usize,
+    received: Vec<u8>,
+    /// By request id.
+    answers: Vec<(u64, Answer)>,
+    end: Option<End>,
+    /// What was wrong with the bytes themselves.
+    nonsense: Option<String>,
+    /// Patience came to its end.
+    is_late: bool,
+}
+
+/// Carries out one rudeness from a client's host, and judges what comes of it.
 pub async fn be_rude(shared: Rc<Shared>, host: HostId, rudeness: Rudeness) {
     let tasks = shared.world.client_env(host).tasks;
     tasks.sleep(Duration::from_nanos(rudeness.at_ns)).await;
+    if let Err(sentence) = converse(&shared, host, &*tasks, rudeness).await {
+        let sentence = format!("a rude connection ({rudeness:?}): {sentence}");
+        shared.recorder.violation(sentence);
+    }
+    shared.finished.set(shared.finished.get() + 1);
+}
+
+async fn converse(
+    shared: &Shared,
+    host: HostId,
+    tasks: &dyn Tasks,
+    rudeness: Rudeness,
+) -> Result<(), String> {
+    // While the node is down there is nobody to be rude to. (Its address is known until the operator sees that.)
     let Some(address) = shared.address.get() else {
-        return;
+        return Ok(());
     };
-    let rude = converse(&shared.world, host, address, rudeness);
-    // Whether the node ends the connection or patience does makes no difference here.
-    let _ended = within(rude, tasks.sleep(PATIENCE)).await;
-}
-
-async fn converse(world: &World, host: HostId, address: SocketAddr, rudeness: Rudeness) {
-    let Ok(connection) = world.connect(host, address).await else {
-        return;
+    if shared.world.running_process(SERVER).is_none() {
+        return Ok(());
+    }
+    let (begun_ns, before) = (shared.world.now_ns(), shared.world.counters());
+    let (number, connection) = match shared.world.connect_numbered(host, address).await {
+        Ok(connected) => connected,
+        Err(_) if explains_no_connection(&before, &shared.world.counters()) => return Ok(()),
+        Err(error) => return Err(format!("can't connect: {error}")),
     };
-    let tasks = world.client_env(host).tasks;
-    let bytes = bytes_of(&rudeness);
-    let reads = rudeness.kind != RudenessKind::NeverReads;
-    exchange(&*connection, &*tasks, &bytes, reads).await;
+    let script = script_of(&rudeness, shared.cores.get());
+    let mut conversation = Conversation {
+        connection: &*connection,
+        tasks,
+        out: script.bytes.clone(),
+        sent: 0,
+        received: Vec::new(),
+        answers: Vec::new(),
+        end: None,
+        nonsense: None,
+        is_late: false,
+    };
+    conversation.carry_out(&script).await;
+    let passed_ns = shared.world.now_ns() - begun_ns;
     connection.shutdown();
+    let missing = conversation.judge_answers(shared, &script)?;
+    let complaint = conversation.complaint(&script, &missing, passed_ns);
+    match (complaint, shared.world.connection_trouble(number)) {
+        (Some(complaint), None) => Err(complaint),
+        _ => Ok(()),
+    }
 }
 
-/// Sends all bytes, and reads until the node closes, if `reads`.
-async fn exchange(connection: &dyn Connection, tasks: &dyn Tasks, bytes: &[u8], reads: bool) {
-    let sent = Cell::new(0);
-    if !reads {
+/// True if a fault explains that a connection did not come about.
+fn explains_no_connection(before: &Counters, after: &Counters) -> bool {
+    let kinds = [
+        FaultKind::ProcessKill,
+        FaultKind::PowerLoss,
+        FaultKind::PartitionFull,
+        FaultKind::PartitionOneWay,
+    ];
+    kinds.into_iter().any(|kind| after.get(kind) > before.get(kind))
+}
+
+impl Conversation<'_> {
+    async fn carry_out(&mut self, script: &Script) {
+        if matches!(script.ending, Ending::Leaves | Ending::ReadsLate) {
+            self.send_unread().await;
+        }
+        match script.ending {
+            Ending::Leaves => {}
+            Ending::Closed { .. } | Ending::ClosedSilently => self.until(usize::MAX, PATIENCE).await,
+            Ending::Waits => {
+                self.until(script.answers.len(), PATIENCE).await;
+                let is_late = self.is_late;
+                self.until(usize::MAX, WATCH).await;
+                self.is_late = is_late;
+            }
+            Ending::StaysOpen | Ending::ReadsLate => {
+                self.until(script.answers.len(), PATIENCE).await;
+                Encoder::new().request(&mut self.out, PING_ID, 0, &Request::Ping);
+                self.until(script.answers.len() + 1, PATIENCE).await;
+            }
+        }
+    }
+
+    /// Sends as much as the node takes within a while, and reads nothing.
+    async fn send_unread(&mut self) {
+        let timer = self.tasks.sleep(WATCH);
         let sending = poll_fn(|cx| {
-            while sent.get() < bytes.len() {
-                match connection.poll_send(cx, &bytes[sent.get()..]) {
-                    Poll::Ready(Ok(count)) => sent.set(sent.get() + count),
+            while self.sent < self.out.len() {
+                match self.connection.poll_send(cx, &self.out[self.sent..]) {
+                    Poll::Ready(Ok(count)) => self.sent += count,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }
             Poll::Ready(())
         });
-        let _given_up = within(sending, tasks.sleep(PATIENCE / 4)).await;
-        return tasks.sleep(PATIENCE / 4).await;
+        let _given_up = within(sending, timer).await;
+        self.tasks.sleep(WATCH).await;
     }
-    poll_fn(|cx| {
+
+    /// Sends all and reads until so many answers have come, or the connection has ended.
+    async fn until(&mut self, answers: usize, patience: Duration) {
+        let timer = self.tasks.sleep(patience);
+        let moving = poll_fn(|cx| self.poll_move(cx, answers));
+        self.is_late |= within(moving, timer).await.is_none();
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, answers: usize) -> Poll<()> {
         loop {
+            let is_all_sent = self.sent == self.out.len();
+            if self.end.is_some() || (is_all_sent && self.answers.len() >= answers) {
+                return Poll::Ready(());
+            }
             let mut is_stuck = true;
-            if sent.get() < bytes.len()
-                && let Poll::Ready(Ok(count)) = connection.poll_send(cx, &bytes[sent.get()..])
+            if !is_all_sent
+                && let Poll::Ready(Ok(count)) = self.connection.poll_send(cx, &self.out[self.sent..])
             {
-                sent.set(sent.get() + count);
+                self.sent += count;
                 is_stuck = false;
             }
-            match connection.poll_recv(cx, &mut |_| {}) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            let received = &mut self.received;
+            match self
+                .connection
+                .poll_recv(cx, &mut |bytes| received.extend_from_slice(bytes))
+            {
+                Poll::Ready(Ok(0)) => self.end = Some(End::Closed),
+                Poll::Ready(Err(_)) => self.end = Some(End::Broken),
                 Poll::Pending if is_stuck => return Poll::Pending,
-                Poll::Ready(Ok(_)) | Poll::Pending => {}
-            }
-        }
-    })
-    .await;
-}
-
-fn hello(core: Option<u16>) -> Hello<'static> {
-    Hello {
-        version_min: PROTOCOL_VERSION,
-        version_max: PROTOCOL_VERSION,
-        cluster_id: ClusterId::ANY,
-        core,
-        client: "rude",
-    }
-}
-
-fn wrong_hello(number: u64) -> Hello<'static> {
-    match number % 3 {
-        0 => Hello {
-            version_min: PROTOCOL_VERSION + 1,
-            version_max: PROTOCOL_VERSION + 1,
-            ..hello(None)
-        },
-        1 => Hello {
-            cluster_id: ClusterId { high: 1, low: number },
-            ..hello(None)
-        },
-        _ => hello(Some(60_000)),
-    }
-}
-
-fn bytes_of(rudeness: &Rudeness) -> Vec<u8> {
-    let number = rudeness.number;
-    let mut encoder = Encoder::new();
-    let mut bytes = Vec::new();
-    let mut say = |request: &Request<'_>, timestamp: u64, bytes: &mut Vec<u8>| {
-        encoder.request(bytes, number % 7, timestamp, request);
-    };
-    let get = Request::Get { key: b"key 00001" };
-    match rudeness.kind {
-        RudenessKind::Garbage => {
-            bytes.extend((0..number % 3_000).map(|place| (place.wrapping_mul(number) >> 3) as u8));
-        }
-        RudenessKind::HalfHello => {
-            say(&Request::Hello(hello(None)), 0, &mut bytes);
-            bytes.truncate(bytes.len() / 2);
-        }
-        RudenessKind::NoHello => say(&get, 0, &mut bytes),
-        RudenessKind::WrongHello => say(&Request::Hello(wrong_hello(number)), 0, &mut bytes),
-        RudenessKind::SecondHello => {
-            say(&Request::Hello(hello(Some((number % 2) as u16))), 0, &mut bytes);
-            say(&Request::Hello(hello(None)), 0, &mut bytes);
-        }
-        RudenessKind::FarAhead => {
-            say(&Request::Hello(hello(None)), 0, &mut bytes);
-            say(&get, u64::MAX >> 1, &mut bytes);
-            let scan = ScanRequest {
-                start: &[],
-                end: None,
-                limit: 1,
-                snapshot: u64::MAX >> 1,
-                keys_only: false,
-            };
-            say(&Request::Scan(scan), 0, &mut bytes);
-        }
-        RudenessKind::DamagedFrame => {
-            say(&Request::Hello(hello(None)), 0, &mut bytes);
-            let put = Request::Put {
-                key: b"key 00001",
-                value: &[1; 100],
-                condition: Condition::None,
-            };
-            let start = bytes.len();
-            say(&put, 0, &mut bytes);
-            let place = start + number as usize % (bytes.len() - start);
-            bytes[place] ^= 1 << (number % 8);
-        }
-        RudenessKind::NeverReads => {
-            say(&Request::Hello(hello(None)), 0, &mut bytes);
-            let scan = ScanRequest {
-                start: &[],
-                end: None,
-                limit: 0,
-                snapshot: 0,
-                keys_only: false,
-            };
-            for request in 0..UNREAD_REQUESTS {
-                let request = if request % 50 == 0 {
-                    Request::Scan(scan)
-                } else {
-                    get
-                };
-                say(&request, 0, &mut bytes);
+                Poll::Ready(Ok(_)) => self.understand(),
+                Poll::Pending => {}
             }
         }
     }
-    bytes
+
+    /// Takes the whole frames off what was received.
+    fn understand(&mut self) {
+        loop {
+            match frame::decode(&self.received, BODY_BYTES_MAX) {
+                Ok(None) => return,
+                Ok(Some((header, body))) => {
+                    match Response::decode(header.kind, body) {
+                        Ok(response) => self.answers.push((header.request_id, Answer::of(&response))),
+                        Err(error) => self.nonsense = Some(error.to_string()),
+                    }
+                    self.received.drain(..header.frame_bytes());
+                }
+                Err(error) => {
+                    self.nonsense = Some(error.to_string());
+                    return self.received.clear();
+                }
+            }
+        }
+    }
+
+    /// Holds every answer against what the script wants. Returns what is missing.
+    fn judge_answers(&self, shared: &Shared, script: &Script) -> Result<Vec<(u64, Answer)>, String> {
+        if let Some(nonsense) = &self.nonsense {
+            return Err(format!("the node sent what is no answer: {nonsense}"));
+        }
+        let mut wanted: BTreeMap<u64, Answer> = script.answers.iter().copied().collect();
+        if script.ending.is_open() {
+            wanted.insert(PING_ID, Answer::Pong);
+        }
+        for (id, found) in &self.answers {
+            let Some(expected) = wanted.remove(id) else {
+                return Err(format!("answer {id} ({found:?}) is of no request, or the second"));
+            };
+            let is_right = match (expected, *found) {
+                (Answer::Get | Answer::Scan, Answer::Refused(code)) => shared.may_refuse_read(code),
+                (expected, found) => expected.is_met_by(found),
+            };
+            if !is_right {
+                return Err(format!("request {id}: expected {expected:?}, found {found:?}"));
+            }
+        }
+        Ok(wanted.into_iter().collect())
+    }
+
+    /// What only a fault of this connection can excuse.
+    fn complaint(&self, script: &Script, missing: &[(u64, Answer)], passed_ns: u64) -> Option<String> {
+        if script.ending == Ending::Leaves {
+            return None;
+        }
+        // A node that closes before it has read everything resets the connection, and the reset may overtake what it
+        // has sent.
+        if script.ending == (Ending::Closed { may_be_reset: true }) && self.end == Some(End::Broken) {
+            return None;
+        }
+        if !missing.is_empty() {
+            return Some(format!(
+                "{} answers are missing, first {:?}; the connection's end: {:?}",
+                missing.len(),
+                missing[0],
+                self.end
+            ));
+        }
+        let ends_rightly = match script.ending {
+            Ending::Closed { .. } => self.end == Some(End::Closed),
+            Ending::ClosedSilently => self.end == Some(End::Closed) && passed_ns >= SILENCE_MIN_NS,
+            _ => self.end.is_none(),
+        };
+        (!ends_rightly || self.is_late).then(|| {
+            format!(
+                "expected {:?}, found {:?} after {} ms",
+                script.ending,
+                self.end,
+                passed_ns / 1_000_000
+            )
+        })
+    }
 }

@@ -7,8 +7,8 @@
 //! 3. All keys are read, the node is drained and started again, and all keys are read again.
 //! 4. The checkers judge the history.
 //!
-//! A start may be refused for a reason only: damage on the disk (whose file the refusal must name), or a disk
-//! that failed, was full or could not be read meanwhile.
+//! A start may be refused only for the reason that it names ([`super::refusal`]), and must find the damage in what it
+//! reads ([`super::damage`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,14 +16,17 @@ use std::rc::Rc;
 
 use ostrakon::server::node::NodeEvent;
 
+use super::damage;
 use super::judge::{Failure, judge};
 use super::node::{NodeSettings, Progress, SimNode};
 use super::plan::{Operation, OperationKind, Plan, SERVER};
 use super::record::Recorder;
+use super::refusal::{Reason, Since, take_away};
 use super::rude::be_rude;
+use super::shared::Shared;
 use super::strikes::{self, MUST_STRIKE, Operations};
 use super::values;
-use super::workload::{Client, Shared, Thread};
+use super::workload::{Client, Thread};
 use crate::check::history::History;
 use crate::sim::{Counters, CrashStyle, Fault, FaultKind, HostId, ProcessStatus, RunEnd, World};
 
@@ -116,8 +119,8 @@ struct Runner<'a> {
     starts: u32,
     refused_starts: u32,
     is_healed: bool,
-    /// Faults until the start of the node that runs.
-    started_with: Counters,
+    /// When the node that runs was started, and the faults until then.
+    started_with: (u64, Counters),
     /// Number of the next value that is written once all is healed.
     next_number: u64,
     /// Starts that were refused because of damage, in words that name the file.
@@ -167,7 +170,7 @@ impl<'a> Runner<'a> {
             starts: 0,
             refused_starts: 0,
             is_healed: false,
-            started_with: Counters::default(),
+            started_with: (0, Counters::default()),
             next_number: plan.next_number(),
             refused_for_damage: 0,
             before_heal: None,
@@ -233,6 +236,7 @@ impl<'a> Runner<'a> {
         }
         for (rudeness, client) in self.plan.rudenesses.iter().zip(self.clients.iter().cycle()) {
             let rude = be_rude(Rc::clone(&self.shared), client.host(), *rudeness);
+            threads += 1;
             self.world.spawn(client.host(), rude);
         }
         let deadline_ns = self.world.now_ns() + SAFETY_PHASE_NS;
@@ -265,9 +269,7 @@ impl<'a> Runner<'a> {
         } else if let Some(node) = &self.node {
             match node.status() {
                 ProcessStatus::Running => {
-                    if !has_failed_since(&self.world, &self.started_with) {
-                        return fail("a log fails for a reason only", format!("{:?}", node.events()));
-                    }
+                    self.judge_failed_logs(node)?;
                     // A core's log has failed; its operator notices after a while.
                     self.world
                         .note(SERVER, "the operator sees that a core has failed");
@@ -337,6 +339,7 @@ impl<'a> Runner<'a> {
                 },
             };
             let (begun_ns, before) = (self.world.now_ns(), self.world.counters());
+            let due = damage::due(&self.world.disk(SERVER), &self.world.data_directory());
             let node = SimNode::start(&self.world, SERVER, settings);
             let deadline_ns = self.world.now_ns() + START_NS;
             let end = self.world.run_until(deadline_ns, |world| {
@@ -344,6 +347,9 @@ impl<'a> Runner<'a> {
             });
             match (end, node.progress()) {
                 (RunEnd::Panicked, _) => return self.panicked(),
+                (RunEnd::Met, Progress::Serving(_)) if !due.is_empty() => {
+                    return fail("a start finds the damage in what it reads", due.join("\n"));
+                }
                 (RunEnd::Met, Progress::Serving(address)) => {
                     let flips = strikes::flipped_reads(&self.world, self.plan);
                     if flips > self.refused_for_damage {
@@ -353,7 +359,7 @@ impl<'a> Runner<'a> {
                         );
                     }
                     self.node = Some(node);
-                    self.started_with = before;
+                    self.started_with = (begun_ns, before);
                     self.shared.address.set(Some(address));
                     self.shared.cores.set(settings.cores);
                     self.shared.owners.borrow_mut().clear();
@@ -383,33 +389,35 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// A start was refused: it must have had a reason, and an operator takes that away.
+    /// A start was refused: it must have had the reason that it names, and an operator takes that away.
     fn refused(&mut self, sentence: &str, begun_ns: u64, before: &Counters) -> Result<(), Failure> {
         self.refused_starts += 1;
-        let disk = self.world.disk(SERVER);
-        if disk.was_full_since(begun_ns) || has_failed_since(&self.world, before) {
-            // New hardware, more space: whatever ailed the disk is over. Damage shows at the next start.
-            disk.heal();
-            return Ok(());
+        let reason = self.reason(sentence, begun_ns, before)?;
+        self.refused_for_damage += usize::from(matches!(reason, Reason::Damage(_)));
+        take_away(&self.world.disk(SERVER), &reason, sentence);
+        Ok(())
+    }
+
+    /// The reason that the node names, if it is one that has come up since.
+    fn reason(&self, sentence: &str, begun_ns: u64, before: &Counters) -> Result<Reason, Failure> {
+        let since = Since {
+            disk: &self.world.disk(SERVER),
+            begun_ns,
+            before,
+            now: &self.world.counters(),
+        };
+        since.reason(sentence)
+    }
+
+    /// Each log that has failed must have had the reason that it names.
+    fn judge_failed_logs(&self, node: &SimNode) -> Result<(), Failure> {
+        let (begun_ns, before) = &self.started_with;
+        for event in node.events() {
+            if let NodeEvent::LogFailed(_, sentence) = event {
+                self.reason(&sentence, *begun_ns, before)?;
+            }
         }
-        let damage = disk.outstanding_damage();
-        let names_one = damage
-            .iter()
-            .any(|damage| sentence.contains(&*damage.path.to_string_lossy()));
-        if names_one {
-            self.refused_for_damage += 1;
-            disk.repair_damage();
-            return Ok(());
-        }
-        if !damage.is_empty() {
-            let files: Vec<_> = damage
-                .iter()
-                .map(|damage| (&damage.path, damage.offset))
-                .collect();
-            let detail = format!("damaged: {files:?}; the node says: {sentence}");
-            return fail("a refusal names the damaged file", detail);
-        }
-        fail("no start is refused without a reason", sentence)
+        Ok(())
     }
 
     fn liveness_phase(&mut self) -> Result<(), Failure> {
@@ -553,7 +561,11 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn fail<T>(check: &str, detail: impl Into<String>) -> Result<T, Failure> {
+/// A failed check.
+///
+/// # Errors
+/// Always.
+pub(super) fn fail<T>(check: &str, detail: impl Into<String>) -> Result<T, Failure> {
     Err(Failure {
         check: check.to_owned(),
         detail: detail.into(),
@@ -569,16 +581,4 @@ fn needs_restart(world: &World, node: Option<&SimNode>) -> bool {
 /// True when a start has ended, one way or another.
 fn has_ended(world: &World, node: &SimNode) -> bool {
     world.is_crash_wanted() || node.status() != ProcessStatus::Running
-}
-
-/// True when the disk gave a reason to refuse a start since `before`.
-fn has_failed_since(world: &World, before: &Counters) -> bool {
-    let now = world.counters();
-    [
-        FaultKind::DiskError,
-        FaultKind::LatentReadError,
-        FaultKind::DiskFull,
-    ]
-    .into_iter()
-    .any(|kind| now.get(kind) > before.get(kind))
 }

@@ -3,7 +3,6 @@
 //! Each process has one operation at a time. Several share a [`Link`], so that their requests are pipelined and
 //! meet each other in flight. After an unknown outcome the thread goes on under a new process number.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,11 +13,12 @@ use ostrakon::env::tasks::TaskFuture;
 use ostrakon_wire::message::{Condition, ErrorCode, Request, ScanRequest};
 
 use super::client::{CallError, Link, Page, Reply, within};
-use super::plan::{Operation, OperationKind, SERVER};
+use super::plan::{Operation, OperationKind};
 use super::record::Recorder;
+use super::shared::{Asked, Shared};
 use super::values;
 use crate::check::history::{self, Action, Datum, KeyRange, Observed, Process, Step, StepAction, Version};
-use crate::sim::{FaultKind, HostId, World};
+use crate::sim::HostId;
 
 /// How long a process waits for an answer before it gives the connection up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -26,36 +26,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Pages of one scan, at most.
 const SCAN_PAGES_MAX: u32 = 200;
-
-/// What all processes of a run share.
-pub struct Shared {
-    /// The world.
-    pub world: World,
-    /// Where the node listens, while it does.
-    pub address: Cell<Option<SocketAddr>>,
-    /// Cores of the node that runs or ran last.
-    pub cores: Cell<u16>,
-    /// Owner of each shard, while known.
-    pub owners: RefCell<Vec<u16>>,
-    /// The history.
-    pub recorder: Recorder,
-    /// Shards.
-    pub shards: u32,
-    /// Every key of the run, for scans: keys that a scan did not return were absent.
-    pub keys: Vec<Vec<u8>>,
-    /// Operations answered, refused conditions included.
-    pub answered: Cell<u64>,
-    /// Requests for one key, and those of them that came in on another core than the key's.
-    pub requests: Cell<u64>,
-    /// See `requests`.
-    pub cross_core: Cell<u64>,
-    /// True if memory may run out.
-    pub has_little_memory: bool,
-    /// Refusals by code.
-    pub refusals: RefCell<BTreeMap<String, u64>>,
-    /// Threads that have nothing left to do.
-    pub finished: Cell<usize>,
-}
 
 /// Connections of a client, to two cores where there are as many.
 const LINKS: usize = 2;
@@ -167,28 +137,17 @@ impl Client {
     }
 
     /// A refusal must have its reason.
-    fn refused(&self, code: ErrorCode, message: &str) {
+    fn refused(&self, code: ErrorCode, message: &str, asked: &Asked) {
         let shared = &self.shared;
         *shared
             .refusals
             .borrow_mut()
             .entry(format!("{code:?}"))
             .or_default() += 1;
-        let counters = shared.world.counters();
-        let has_erred = counters.get(FaultKind::DiskError) + counters.get(FaultKind::LatentReadError) > 0;
-        let was_full = counters.get(FaultKind::DiskFull) > 0;
-        let has_reason = match code {
-            ErrorCode::DiskFull => has_erred || was_full || shared.world.disk(SERVER).was_full_since(0),
-            ErrorCode::CoreFailed => has_erred || was_full,
-            ErrorCode::MemoryFull => shared.has_little_memory,
-            ErrorCode::Busy | ErrorCode::ShuttingDown => true,
-            // The node has forgotten timestamps that it gave out and nothing durable rests on.
-            ErrorCode::TimestampAhead => {
-                self.disconnect();
-                counters.get(FaultKind::ClockJump) + counters.get(FaultKind::ClockDrift) > 0
-            }
-            _ => false,
-        };
+        if code == ErrorCode::TimestampAhead {
+            self.disconnect();
+        }
+        let has_reason = shared.may_refuse(code, asked);
         if !has_reason {
             let sentence = format!("refused without a reason: {code:?}, {message}");
             shared.recorder.violation(sentence);
@@ -205,9 +164,10 @@ impl Client {
             let is_cross_core = u64::from(owner != link.server().core);
             shared.cross_core.set(shared.cross_core.get() + is_cross_core);
         }
+        let asked = Asked::now(&shared.world, request, link.timestamp());
         let reply = link.call(request, self.sleep(ANSWER_TIMEOUT)).await;
         match &reply {
-            Ok(Reply::Refused { code, message }) => self.refused(*code, message),
+            Ok(Reply::Refused { code, message }) => self.refused(*code, message, &asked),
             Ok(other) if !answers(request, other) => {
                 let sentence = format!("{request:?} was answered with {other:?}");
                 shared.recorder.violation(sentence);

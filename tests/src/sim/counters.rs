@@ -93,6 +93,26 @@ fault_kinds! {
     CrashAtOperation => "crash-at-operation",
 }
 
+impl FaultKind {
+    /// True for what a plan inflicts beside crashes. False for crashes, for what a crash makes of unsynced writes and
+    /// names, and for the whims of the scheduler: those come without anybody's doing.
+    pub fn is_inflicted(self) -> bool {
+        !matches!(
+            self,
+            FaultKind::ProcessKill
+                | FaultKind::PowerLoss
+                | FaultKind::CrashAtOperation
+                | FaultKind::SpuriousWake
+                | FaultKind::UnsyncedWriteKept
+                | FaultKind::UnsyncedWriteDropped
+                | FaultKind::UnsyncedWriteTorn
+                | FaultKind::UnsyncedCreateUndone
+                | FaultKind::UnsyncedRenameUndone
+                | FaultKind::UnsyncedUnlinkUndone
+        )
+    }
+}
+
 /// Counters by kind.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Counters(Vec<u64>);
@@ -114,9 +134,16 @@ impl Counters {
         FaultKind::ALL.iter().map(|kind| (*kind, self.get(*kind)))
     }
 
-    /// Number of kinds that happened at least once.
-    pub fn kinds(&self) -> usize {
-        self.0.iter().filter(|count| **count > 0).count()
+    /// Number of kinds that a plan inflicts ([`FaultKind::is_inflicted`]) and that happened at least once.
+    pub fn inflicted_kinds(&self) -> usize {
+        let struck = self.iter().filter(|(_, count)| *count > 0);
+        struck.filter(|(kind, _)| kind.is_inflicted()).count()
+    }
+
+    /// Kinds that did not happen.
+    pub fn missing(&self) -> Vec<FaultKind> {
+        let missing = self.iter().filter(|(_, count)| *count == 0);
+        missing.map(|(kind, _)| kind).collect()
     }
 
     /// Adds the counters of another run.

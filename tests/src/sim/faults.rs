@@ -11,6 +11,9 @@ use super::network::faults::NetworkTrouble;
 use super::trace::TraceKind;
 use super::world::World;
 
+/// How often a fault that would meet nothing looks for a target.
+const TARGET_INTERVAL_NS: u64 = 1_000_000;
+
 /// A fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -34,7 +37,7 @@ pub enum FaultAction {
     },
     /// A core of the process stands still.
     StallCore {
-        /// Which one; one that the process does not have is no fault.
+        /// Which one; it waits for a process that has it.
         core: u16,
         /// For so long.
         duration_ns: u64,
@@ -226,15 +229,36 @@ impl FaultAtKind {
 }
 
 impl World {
-    /// Lets a fault happen at its time. Those that are still to come when [`World::heal`] is called do not
-    /// happen.
+    /// Lets a fault happen at its time, or as soon as there is something for it to strike: a process to kill or to
+    /// stop, a connection to break. Those that are still to come when [`World::heal`] is called do not happen.
     pub fn schedule(&self, fault: Fault) {
         let generation = self.0.fault_generation.get();
         self.at(fault.at_ns, move |world| {
-            if world.0.fault_generation.get() == generation {
-                world.inflict(&fault);
+            if world.0.fault_generation.get() != generation {
+                return;
             }
+            if world.has_target(&fault) {
+                return world.inflict(&fault);
+            }
+            world.schedule(Fault {
+                at_ns: world.now_ns() + TARGET_INTERVAL_NS,
+                ..fault
+            });
         });
+    }
+
+    /// True unless the fault would meet nothing now.
+    fn has_target(&self, fault: &Fault) -> bool {
+        match fault.kind {
+            FaultAction::Crash(CrashStyle::ProcessKill) | FaultAction::Pause { .. } => {
+                self.running_process(fault.host).is_some()
+            }
+            FaultAction::StallCore { core, .. } => self.cores_running(fault.host) > core,
+            FaultAction::ConnectionReset { .. } | FaultAction::HalfClose => {
+                self.0.network.borrow().has_open_stream(fault.host)
+            }
+            _ => true,
+        }
     }
 
     /// Lets a fault happen at an operation.

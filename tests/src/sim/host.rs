@@ -230,6 +230,20 @@ impl World {
         self.with_host(host, |host| host.process.as_ref().map(|process| process.id))
     }
 
+    /// Cores of the process that runs on a host; 0 when none does.
+    pub(super) fn cores_running(&self, host: HostId) -> u16 {
+        self.with_host(host, |host| {
+            host.process
+                .as_ref()
+                .map_or(0, |process| process.cores.len() as u16)
+        })
+    }
+
+    /// What a host's wall clock shows, in microseconds since 1970.
+    pub fn wall_us(&self, host: HostId) -> u64 {
+        self.with_host(host, |host| host.clock.wall_us(self.now_ns()))
+    }
+
     /// What became of a process.
     pub fn process_status(&self, process: ProcessId) -> ProcessStatus {
         self.0.hosts.borrow().statuses[process.0 as usize]

@@ -9,7 +9,7 @@
 //!
 //! What damage changed is remembered, so that a harness can put the right bytes back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ostrakon::env::disk::BLOCK_BYTES;
@@ -272,10 +272,16 @@ impl DiskState {
         })
     }
 
-    /// Puts the right bytes back, newest damage first; returns what it repaired.
-    pub(super) fn repair(&mut self) -> usize {
+    /// Puts the right bytes back in the files that `is_meant` picks, newest damage first; returns what it repaired.
+    pub(super) fn repair(&mut self, is_meant: &dyn Fn(&Path) -> bool) -> usize {
         let mut repaired = 0;
-        while let Some(damaged) = self.damage.blocks.pop() {
+        let all = core::mem::take(&mut self.damage.blocks);
+        let tree = &self.tree;
+        let (meant, other): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|damaged| tree.path_of(damaged.inode).is_some_and(|path| is_meant(&path)));
+        self.damage.blocks = other;
+        for damaged in meant.into_iter().rev() {
             let Some(file) = self.tree.files.get_mut(&damaged.inode) else {
                 continue;
             };

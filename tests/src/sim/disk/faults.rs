@@ -233,6 +233,10 @@ impl DiskState {
         });
     }
 
+    pub(super) fn end_errors(&mut self) {
+        self.faults.errors.clear();
+    }
+
     pub(in crate::sim) fn arm_strike(&mut self, strike: Strike) {
         self.faults.strikes.push(strike);
     }

@@ -229,7 +229,41 @@ impl HostDisk {
 
     /// Puts the right bytes back wherever damage is outstanding; returns the number of blocks.
     pub fn repair_damage(&self) -> usize {
-        self.with(DiskState::repair)
+        self.with(|disk| disk.repair(&|_| true))
+    }
+
+    /// Puts the right bytes back in these files only; returns the number of blocks.
+    pub fn repair_damage_of(&self, files: &[PathBuf]) -> usize {
+        self.with(|disk| disk.repair(&|path| files.iter().any(|file| file == path)))
+    }
+
+    /// Blocks that can't be read, as files and offsets.
+    pub fn unreadable_blocks(&self) -> Vec<(PathBuf, u64)> {
+        self.with(|disk| {
+            let files = disk.tree.files.iter();
+            let blocks = files.flat_map(|(inode, file)| file.unreadable.iter().map(|block| (*inode, *block)));
+            blocks
+                .filter_map(|(inode, block)| Some((disk.tree.path_of(inode)?, block * BLOCK_BYTES as u64)))
+                .collect()
+        })
+    }
+
+    /// Ends errors of the device that wait for operations, and makes the blocks of these files readable again.
+    pub fn end_errors(&self, files: &[PathBuf]) {
+        self.with(|disk| {
+            disk.end_errors();
+            for path in files {
+                if let Ok(inode) = disk.tree.find_file(path) {
+                    disk.tree.file_mut(inode).unreadable.clear();
+                }
+            }
+        });
+    }
+
+    /// Gives the disk the room back that a fault has taken.
+    pub fn add_space(&self) {
+        let now_ns = self.world.now_ns();
+        self.with(|disk| disk.empty(now_ns));
     }
 
     /// Ends all faults of this disk, as new hardware or more space would. Damage stays; blocks that could not be

@@ -253,12 +253,24 @@ impl World {
 }
 
 impl NetworkState {
-    fn pick_stream(&mut self, host: HostId) -> Option<u64> {
-        let of_host = self.streams.iter().filter(|(_, stream)| {
+    /// Connections of a host that are open both ways.
+    fn open_streams(&self, host: HostId) -> impl Iterator<Item = u64> {
+        let of_host = self.streams.iter().filter(move |(_, stream)| {
             stream.ends.iter().any(|end| end.host == host)
-                && stream.ends.iter().all(|end| !end.is_closed && !end.is_reset)
+                && stream
+                    .ends
+                    .iter()
+                    .all(|end| !end.is_closed && !end.is_reset && !end.is_end_sent)
         });
-        let ids: Vec<u64> = of_host.map(|(id, _)| *id).collect();
+        of_host.map(|(id, _)| *id)
+    }
+
+    pub(in crate::sim) fn has_open_stream(&self, host: HostId) -> bool {
+        self.open_streams(host).next().is_some()
+    }
+
+    fn pick_stream(&mut self, host: HostId) -> Option<u64> {
+        let ids: Vec<u64> = self.open_streams(host).collect();
         (!ids.is_empty()).then(|| ids[self.fault_random.index(ids.len())])
     }
 }

@@ -15,7 +15,7 @@ use ostrakon::env::{Connection, Listener};
 
 use super::handle::SimConnection;
 use super::stream::{End, Payload, Stream};
-use super::{NetworkState, os_error};
+use super::{ConnectionNumber, NetworkState, os_error};
 use crate::sim::host::{HostId, ProcessId};
 use crate::sim::trace::TraceKind;
 use crate::sim::world::World;
@@ -150,7 +150,7 @@ impl Drop for SimListener {
     }
 }
 
-type Outcome = io::Result<Rc<dyn Connection>>;
+type Outcome = io::Result<(ConnectionNumber, Rc<dyn Connection>)>;
 
 /// Where the outcome of a connect waits for its task.
 #[derive(Default)]
@@ -183,7 +183,20 @@ impl World {
     /// # Errors
     /// `ConnectionRefused` when nobody listens there, `TimedOut` when no answer comes, `HostUnreachable` when no
     /// host has the address.
-    pub fn connect(&self, from: HostId, to: SocketAddr) -> impl Future<Output = Outcome> + use<> {
+    pub fn connect(
+        &self,
+        from: HostId,
+        to: SocketAddr,
+    ) -> impl Future<Output = io::Result<Rc<dyn Connection>>> + use<> {
+        let connecting = self.connect_numbered(from, to);
+        async move { connecting.await.map(|(_, connection)| connection) }
+    }
+
+    /// The same, with the number by which the harness can ask for what befell the connection.
+    ///
+    /// # Errors
+    /// As [`World::connect`].
+    pub fn connect_numbered(&self, from: HostId, to: SocketAddr) -> impl Future<Output = Outcome> + use<> {
         let world = self.clone();
         async move {
             let target = if to.ip().is_loopback() {
@@ -327,7 +340,7 @@ impl World {
             (Some(slot), Some(stream)) => {
                 let connection: Rc<dyn Connection> =
                     Rc::new(SimConnection::new(self, stream, 0, connecting.to));
-                slot.fill(Ok(connection));
+                slot.fill(Ok((ConnectionNumber(stream), connection)));
             }
             (Some(slot), None) => slot.fill(Err(os_error(libc::ECONNREFUSED))),
             // Nobody waits any more.

@@ -28,6 +28,7 @@ use self::faults::Links;
 use self::handle::{Detached, SimConnection};
 use self::listener::{ListenerState, SimListener};
 use self::stream::Stream;
+use super::counters::FaultKind;
 use super::faults::FaultAtKind;
 use super::host::{HostId, ProcessId};
 use super::random::SimRandom;
@@ -108,7 +109,13 @@ pub(super) struct NetworkState {
     fault_random: SimRandom,
     /// Ends whose handle was dropped on the way between two cores.
     lost: Inbox<(u64, usize)>,
+    /// By connection, the first fault that may have cost it bytes or its end.
+    troubles: BTreeMap<u64, FaultKind>,
 }
+
+/// A connection, for questions of the harness. No number is given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionNumber(u64);
 
 impl NetworkState {
     pub(super) fn new(seed: u64) -> NetworkState {
@@ -124,7 +131,13 @@ impl NetworkState {
             random: SimRandom::stream(seed, "network", &[]),
             fault_random: SimRandom::stream(seed, "network faults", &[]),
             lost: Inbox::default(),
+            troubles: BTreeMap::new(),
         }
+    }
+
+    /// A fault has struck a connection.
+    fn trouble(&mut self, stream: u64, kind: FaultKind) {
+        self.troubles.entry(stream).or_insert(kind);
     }
 
     pub(super) fn clear(&mut self) {
@@ -185,6 +198,13 @@ impl World {
     pub fn segments(&self, host: HostId) -> Vec<SentSegment> {
         let network = self.0.network.borrow();
         network.operations.get(&host).cloned().unwrap_or_default()
+    }
+
+    /// The first fault because of which one end of a connection may not have got what the other sent, or may have
+    /// seen an end that the other did not intend: a partition, a reset, a half-close, a doubled segment (whose copy a
+    /// closed end answers with a reset), the end of the process of the other. `None` when there was no such fault.
+    pub fn connection_trouble(&self, connection: ConnectionNumber) -> Option<FaultKind> {
+        self.0.network.borrow().troubles.get(&connection.0).copied()
     }
 
     /// Connections that exist, counting those of which one end is closed.

@@ -47,6 +47,9 @@ impl World {
         };
         let fault = network.at_operation.remove(&(place.host, place.operation));
         let journey = network.journey(self, hosts);
+        if journey.doubled_after_ns.is_some() || matches!(fault, Some(FaultAtKind::SegmentDuplicate)) {
+            network.trouble(stream, FaultKind::SegmentDuplicate);
+        }
         match fault {
             Some(fault) => self.depart_struck(network, segment, journey, (hosts, place, &fault)),
             None => self.depart(segment, &journey),
@@ -143,6 +146,7 @@ impl World {
             self.strike(place);
             let (stream_id, from, stuck_ns) = (segment.stream, segment.from, stream.stuck_ns);
             network.links.held.push((hosts, segment));
+            network.trouble(stream_id, kind);
             self.at(self.now_ns() + stuck_ns, move |world| {
                 world.give_up(stream_id, from);
             });
@@ -227,6 +231,7 @@ impl World {
         if let Some(found) = network.streams.get_mut(&stream) {
             self.count(FaultKind::ConnectionReset);
             found.ends.iter_mut().for_each(super::stream::End::reset);
+            network.trouble(stream, FaultKind::ConnectionReset);
         }
     }
 
@@ -306,6 +311,7 @@ impl World {
         self.count(FaultKind::HalfClose);
         let offset = mine.sent;
         mine.sender.take().into_iter().for_each(core::task::Waker::wake);
+        network.trouble(stream, FaultKind::HalfClose);
         self.transmit(network, stream, end, offset, Payload::End);
     }
 
@@ -334,7 +340,13 @@ impl World {
             // Its tasks are about to be dropped: nobody is woken.
             (mine.receiver, mine.sender) = (None, None);
             let (offset, host) = (mine.sent, mine.host);
-            if stream.is_over() {
+            let is_over = stream.is_over();
+            match style {
+                Some(CrashStyle::ProcessKill) => network.trouble(id, FaultKind::ProcessKill),
+                Some(CrashStyle::PowerLoss) => network.trouble(id, FaultKind::PowerLoss),
+                None => {}
+            }
+            if is_over {
                 network.streams.remove(&id);
                 continue;
             }

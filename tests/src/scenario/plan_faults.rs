@@ -1,0 +1,327 @@
+//! The faults of an ordinary run, drawn from its seed: some kinds of fault, a few times each, at least one crash, and
+//! enough kinds that are sure to strike.
+
+use super::plan::SERVER;
+use crate::sim::disk::DiskOperations;
+use crate::sim::{CrashStyle, Fault, FaultAction, FaultAt, FaultAtKind, HostId, NetworkTrouble, SimRandom};
+
+const MILLISECOND_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// In some runs, a fault or two at operations, wherever those may be.
+pub(super) fn draw_faults_at(random: &SimRandom) -> Vec<FaultAt> {
+    let count = if random.one_in(4) { random.between(1, 2) } else { 0 };
+    (0..count)
+        .map(|_| {
+            let kinds = [
+                FaultAtKind::DiskError,
+                FaultAtKind::DiskSlow(1_000),
+                FaultAtKind::DiskHang(SECOND_NS),
+                FaultAtKind::LatentReadError,
+                FaultAtKind::SegmentLoss(3),
+                FaultAtKind::SegmentDuplicate,
+                FaultAtKind::SegmentDelay(2 * SECOND_NS),
+                FaultAtKind::ConnectionReset,
+            ];
+            let place = random.index(kinds.len());
+            FaultAt {
+                host: SERVER,
+                operation: random.below(2_500),
+                kind: kinds[place].clone(),
+                is_network: place >= 4,
+            }
+        })
+        .collect()
+}
+
+/// Some kinds of fault, each a few times, and at least one crash.
+pub(super) fn draw_faults(random: &SimRandom, horizon_ns: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let at = |kind| Fault {
+        at_ns: random.below(horizon_ns),
+        host: SERVER,
+        kind,
+    };
+    for _ in 0..random.between(1, 4) {
+        let style = if random.one_in(3) {
+            CrashStyle::ProcessKill
+        } else {
+            CrashStyle::PowerLoss
+        };
+        faults.push(at(FaultAction::Crash(style)));
+    }
+    let mut damage_left = 2;
+    for _ in 0..random.between(3, 9) {
+        let (count, action) = draw_action(random);
+        let is_damage = matches!(
+            action,
+            FaultAction::BitFlip
+                | FaultAction::LostWrite
+                | FaultAction::MisdirectedWrite
+                | FaultAction::LatentReadError
+        );
+        for _ in 0..count {
+            if is_damage && damage_left == 0 {
+                break;
+            }
+            damage_left -= u32::from(is_damage);
+            faults.push(at(action.clone()));
+        }
+    }
+    add_sure_kinds(&random.derived("sure kinds"), horizon_ns, &mut faults);
+    faults.sort_by_key(|fault| fault.at_ns);
+    faults
+}
+
+/// Kinds of fault beside crashes that each run is meant to see.
+const SURE_KINDS: usize = 3;
+/// Longer than any run: pauses may take up most of a shorter time.
+const UNTIL_HEALED_NS: u64 = 1_000 * SECOND_NS;
+
+/// Adds faults until there are [`SURE_KINDS`] kinds that will strike: those that wait for what they strike, those
+/// that need nothing to strike, and those that go on for so long that they must meet something.
+fn add_sure_kinds(random: &SimRandom, horizon_ns: u64, faults: &mut Vec<Fault>) {
+    let is_sure = |action: &FaultAction| match action {
+        FaultAction::Pause { .. }
+        | FaultAction::ClockOffset { .. }
+        | FaultAction::ClockJump { .. }
+        | FaultAction::ClockDrift { .. }
+        | FaultAction::MonotonicRate { .. } => true,
+        // Each start has two cores at least.
+        FaultAction::StallCore { core, .. } => *core < 2,
+        FaultAction::DiskSlow { duration_ns, .. } | FaultAction::Network { duration_ns, .. } => {
+            *duration_ns >= UNTIL_HEALED_NS
+        }
+        _ => false,
+    };
+    let kind = |action: &FaultAction| match action {
+        FaultAction::Network { trouble, .. } => (std::mem::discriminant(action), Some(*trouble as u8)),
+        _ => (std::mem::discriminant(action), None),
+    };
+    let sure = faults
+        .iter()
+        .map(|fault| &fault.kind)
+        .filter(|action| is_sure(action));
+    let mut kinds = Vec::new();
+    for action in sure {
+        if !kinds.contains(&kind(action)) {
+            kinds.push(kind(action));
+        }
+    }
+    while kinds.len() < SURE_KINDS {
+        let action = draw_sure(random);
+        if is_sure(&action) && !kinds.contains(&kind(&action)) {
+            kinds.push(kind(&action));
+            // Early, so that there is enough to strike.
+            faults.push(Fault {
+                at_ns: random.below(horizon_ns / 4 + 1),
+                host: SERVER,
+                kind: action,
+            });
+        }
+    }
+}
+
+fn draw_sure(random: &SimRandom) -> FaultAction {
+    let duration_ns = UNTIL_HEALED_NS;
+    match random.below(8) {
+        0 | 1 => draw_standstill(random).1,
+        2 | 3 => draw_clock(random).1,
+        4 => FaultAction::DiskSlow {
+            factor: random.between(3, 20),
+            duration_ns,
+        },
+        _ => {
+            let trouble = WEATHER[random.index(WEATHER.len())];
+            FaultAction::Network {
+                trouble,
+                per_thousand: random.between(50, 300) as u32,
+                duration_ns,
+            }
+        }
+    }
+}
+
+/// How often, and what.
+fn draw_action(random: &SimRandom) -> (u64, FaultAction) {
+    match random.below(5) {
+        0 => draw_standstill(random),
+        1 => draw_clock(random),
+        2 => draw_disk(random),
+        3 => draw_damage(random),
+        _ => draw_network(random),
+    }
+}
+
+/// A short time and a long one, as faults go.
+fn durations(random: &SimRandom) -> (u64, u64) {
+    (random.around(30 * MILLISECOND_NS), random.around(2 * SECOND_NS))
+}
+
+fn draw_standstill(random: &SimRandom) -> (u64, FaultAction) {
+    let (short_ns, long_ns) = durations(random);
+    let few = random.between(1, 3);
+    let core = random.below(4) as u16;
+    match random.below(4) {
+        0 => (
+            few,
+            FaultAction::Pause {
+                duration_ns: short_ns,
+            },
+        ),
+        1 => (1, FaultAction::Pause { duration_ns: long_ns }),
+        2 => (
+            1,
+            FaultAction::StallCore {
+                core,
+                duration_ns: long_ns,
+            },
+        ),
+        _ => (
+            few,
+            FaultAction::StallCore {
+                core,
+                duration_ns: short_ns * 3,
+            },
+        ),
+    }
+}
+
+fn draw_clock(random: &SimRandom) -> (u64, FaultAction) {
+    // Up to `most` in either direction.
+    let around_zero = |most: i64| random.below(2 * most as u64) as i64 - most;
+    match random.below(4) {
+        0 => (
+            1,
+            FaultAction::ClockOffset {
+                by_us: around_zero(10_000_000),
+            },
+        ),
+        1 => (
+            random.between(1, 3),
+            FaultAction::ClockJump {
+                by_us: around_zero(3_600_000_000),
+            },
+        ),
+        2 => (
+            1,
+            FaultAction::ClockDrift {
+                ppm: around_zero(100_000),
+            },
+        ),
+        _ => (
+            1,
+            FaultAction::MonotonicRate {
+                ppm: around_zero(1_000),
+            },
+        ),
+    }
+}
+
+fn draw_disk(random: &SimRandom) -> (u64, FaultAction) {
+    let (short_ns, long_ns) = durations(random);
+    match random.below(5) {
+        0 => {
+            let factor = random.between(5, 300);
+            (
+                random.between(1, 3),
+                FaultAction::DiskSlow {
+                    factor,
+                    duration_ns: short_ns * 4,
+                },
+            )
+        }
+        1 => (1, FaultAction::DiskHang { duration_ns: long_ns }),
+        2 => {
+            let kinds = [
+                DiskOperations::All,
+                DiskOperations::Write,
+                DiskOperations::Sync,
+                DiskOperations::SyncDir,
+                DiskOperations::Open,
+                DiskOperations::Read,
+                DiskOperations::Names,
+                DiskOperations::List,
+            ];
+            let operations = kinds[random.index(kinds.len())];
+            (
+                1,
+                FaultAction::DiskError {
+                    operations,
+                    count: random.between(1, 3) as u32,
+                },
+            )
+        }
+        _ => {
+            let free_bytes = random.below(3 << 20);
+            // Long enough, at times, for ceilings to run out.
+            let duration_ns = long_ns * random.between(1, 10);
+            (
+                1,
+                FaultAction::DiskFull {
+                    free_bytes,
+                    duration_ns,
+                },
+            )
+        }
+    }
+}
+
+fn draw_damage(random: &SimRandom) -> (u64, FaultAction) {
+    let kinds = [
+        FaultAction::BitFlip,
+        FaultAction::LatentReadError,
+        FaultAction::LostWrite,
+        FaultAction::MisdirectedWrite,
+    ];
+    (1, kinds[random.index(kinds.len())].clone())
+}
+
+/// What may befall segments for a while.
+const WEATHER: [NetworkTrouble; 4] = [
+    NetworkTrouble::Loss,
+    NetworkTrouble::Duplicate,
+    NetworkTrouble::Reorder,
+    NetworkTrouble::Delay,
+];
+
+fn draw_network(random: &SimRandom) -> (u64, FaultAction) {
+    let (_, long_ns) = durations(random);
+    let few = random.between(1, 3);
+    match random.below(8) {
+        0 => (few, partition(random, true, true, long_ns)),
+        1 => {
+            let sends = random.one_in(2);
+            (few, partition(random, sends, !sends, long_ns))
+        }
+        2 => (few, FaultAction::HalfClose),
+        3 => (
+            few * 2,
+            FaultAction::ConnectionReset {
+                after_bytes: random.below(20_000),
+            },
+        ),
+        _ => (
+            few,
+            network(random, WEATHER[random.index(WEATHER.len())], long_ns),
+        ),
+    }
+}
+
+fn partition(random: &SimRandom, sends: bool, receives: bool, duration_ns: u64) -> FaultAction {
+    FaultAction::Partition {
+        // From one client, or from all.
+        peer: random.one_in(2).then(|| HostId(1 + random.below(2) as u16)),
+        sends,
+        receives,
+        duration_ns,
+    }
+}
+
+fn network(random: &SimRandom, trouble: NetworkTrouble, duration_ns: u64) -> FaultAction {
+    FaultAction::Network {
+        trouble,
+        per_thousand: random.between(10, 300) as u32,
+        duration_ns,
+    }
+}

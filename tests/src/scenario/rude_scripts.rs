@@ -1,0 +1,259 @@
+//! What each rude connection sends, and what `docs/wire.md` says must come of it.
+
+use ostrakon_wire::ClusterId;
+use ostrakon_wire::frame::{self, FrameError};
+use ostrakon_wire::limits::{HELLO_BODY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use ostrakon_wire::message::{
+    Condition, Encoder, ErrorCode, Hello, PROTOCOL_VERSION, Request, Response, ScanRequest,
+};
+
+use super::plan::{Rudeness, RudenessKind};
+
+/// Requests that are sent without reading an answer.
+const UNREAD_REQUESTS: u64 = 1_500;
+/// Longest body of a request after the hello: `frame_bytes_max` of `docs/wire.md` without the header.
+const BODY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 4096;
+/// A timestamp that no honest clock shows before the year 2041.
+const FAR_AHEAD: u64 = u64::MAX >> 1;
+/// Id of the error that answers bytes which are no frame.
+const NO_ID: u64 = 0;
+
+/// One conversation.
+pub struct Script {
+    /// What is sent.
+    pub bytes: Vec<u8>,
+    /// By request id, what must be answered, in any order.
+    pub answers: Vec<(u64, Answer)>,
+    /// What becomes of the connection.
+    pub ending: Ending,
+}
+
+/// What a frame of the node says, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The connection is open, on this core if one was asked for.
+    Hello(Option<u16>),
+    /// A get was answered; where it is expected, a refusal that has its reason will do.
+    Get,
+    /// A scan was answered; where it is expected, a refusal that has its reason will do.
+    Scan,
+    /// A sign of life.
+    Pong,
+    /// An error.
+    Refused(ErrorCode),
+    /// Something that no request here asks for.
+    Other,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The node closes it at once.
+    Closed {
+        /// The node may find enough to close it before it has read everything.
+        may_be_reset: bool,
+    },
+    /// The node closes it without a word when it was silent for 10 seconds.
+    ClosedSilently,
+    /// It stays open, and nothing comes any more: the node waits for the rest of a frame.
+    Waits,
+    /// It stays open, and is served.
+    StaysOpen,
+    /// The same, after it has left everything unread for a while.
+    ReadsLate,
+    /// The client goes away without having read anything.
+    Leaves,
+}
+
+impl Ending {
+    /// True if a request is answered after all others.
+    pub fn is_open(self) -> bool {
+        matches!(self, Ending::StaysOpen | Ending::ReadsLate)
+    }
+}
+
+impl Answer {
+    /// What a response is.
+    pub fn of(response: &Response<'_>) -> Answer {
+        match response {
+            Response::Hello(reply) => Answer::Hello(Some(reply.core)),
+            Response::Get { .. } => Answer::Get,
+            Response::Scan(_) => Answer::Scan,
+            Response::Pong => Answer::Pong,
+            Response::Error(error) => Answer::Refused(error.code),
+            Response::Write { .. } | Response::Topology(_) | Response::Status { .. } => Answer::Other,
+        }
+    }
+
+    /// True if `found` is what is expected here.
+    pub fn is_met_by(self, found: Answer) -> bool {
+        match (self, found) {
+            (Answer::Hello(None), Answer::Hello(_)) => true,
+            (expected, found) => expected == found,
+        }
+    }
+}
+
+/// Writes requests and what is expected of them.
+struct Writer {
+    encoder: Encoder,
+    script: Script,
+    next_id: u64,
+}
+
+impl Writer {
+    fn say(&mut self, request: &Request<'_>, timestamp: u64, answer: Option<Answer>) {
+        self.encoder
+            .request(&mut self.script.bytes, self.next_id, timestamp, request);
+        self.script
+            .answers
+            .extend(answer.map(|answer| (self.next_id, answer)));
+        self.next_id += 1;
+    }
+
+    fn greet(&mut self) {
+        self.say(&Request::Hello(hello(None)), 0, Some(Answer::Hello(None)));
+    }
+
+    fn ends(mut self, ending: Ending) -> Script {
+        self.script.ending = ending;
+        self.script
+    }
+
+    /// The bytes from `start` on are damaged: what comes of it depends on what the damage made of them.
+    fn ends_after_bad_bytes(mut self, start: usize, body_bytes_max: usize, while_waiting: Ending) -> Script {
+        let bytes = &self.script.bytes[start..];
+        match frame::decode(bytes, body_bytes_max) {
+            Ok(Some(_)) => unreachable!("the checksum of a frame covers every bit of it"),
+            Ok(None) => self.ends(while_waiting),
+            Err(error) => {
+                let seen_bytes = match error {
+                    FrameError::TooLarge { .. } => 4,
+                    _ => frame::frame_bytes(bytes).expect("its length was read"),
+                };
+                let may_be_reset = seen_bytes < bytes.len();
+                let refusal = (NO_ID, Answer::Refused(ErrorCode::BadFrame));
+                self.script.answers.push(refusal);
+                self.ends(Ending::Closed { may_be_reset })
+            }
+        }
+    }
+}
+
+fn hello(core: Option<u16>) -> Hello<'static> {
+    Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        cluster_id: ClusterId::ANY,
+        core,
+        client: "rude",
+    }
+}
+
+fn wrong_hello(number: u64) -> (Hello<'static>, ErrorCode) {
+    match number % 3 {
+        0 => {
+            let newer = Hello {
+                version_min: PROTOCOL_VERSION + 1,
+                version_max: PROTOCOL_VERSION + 1,
+                ..hello(None)
+            };
+            (newer, ErrorCode::UnsupportedVersion)
+        }
+        1 => {
+            let foreign = Hello {
+                cluster_id: ClusterId { high: 1, low: number },
+                ..hello(None)
+            };
+            (foreign, ErrorCode::WrongCluster)
+        }
+        _ => (hello(Some(60_000)), ErrorCode::BadRequest),
+    }
+}
+
+fn scan(limit: u32, snapshot: u64) -> Request<'static> {
+    Request::Scan(ScanRequest {
+        start: &[],
+        end: None,
+        limit,
+        snapshot,
+        keys_only: false,
+    })
+}
+
+/// What this rudeness sends to a node with so many cores, and what must come of it.
+pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
+    let number = rudeness.number;
+    let mut writer = Writer {
+        encoder: Encoder::new(),
+        script: Script {
+            bytes: Vec::new(),
+            answers: Vec::new(),
+            ending: Ending::Waits,
+        },
+        next_id: 1 + number % 7,
+    };
+    let closed = Ending::Closed { may_be_reset: false };
+    let refused = |code| Some(Answer::Refused(code));
+    let get = Request::Get { key: b"key 00001" };
+    match rudeness.kind {
+        RudenessKind::Garbage => {
+            let garbage = (0..number % 3_000).map(|place| (place.wrapping_mul(number) >> 3) as u8);
+            writer.script.bytes.extend(garbage);
+            writer.ends_after_bad_bytes(0, HELLO_BODY_BYTES_MAX, Ending::ClosedSilently)
+        }
+        RudenessKind::HalfHello => {
+            writer.say(&Request::Hello(hello(None)), 0, None);
+            let half = writer.script.bytes.len() / 2;
+            writer.script.bytes.truncate(half);
+            writer.ends(Ending::ClosedSilently)
+        }
+        RudenessKind::NoHello => {
+            writer.say(&get, 0, refused(ErrorCode::BadRequest));
+            writer.ends(closed)
+        }
+        RudenessKind::WrongHello => {
+            let (hello, code) = wrong_hello(number);
+            writer.say(&Request::Hello(hello), 0, refused(code));
+            writer.ends(closed)
+        }
+        RudenessKind::SecondHello => {
+            let core = (number % 2) as u16 % cores;
+            let answer = Answer::Hello(Some(core));
+            writer.say(&Request::Hello(hello(Some(core))), 0, Some(answer));
+            writer.say(&Request::Hello(hello(None)), 0, refused(ErrorCode::BadRequest));
+            writer.ends(Ending::StaysOpen)
+        }
+        RudenessKind::FarAhead => {
+            writer.greet();
+            writer.say(&get, FAR_AHEAD, refused(ErrorCode::TimestampAhead));
+            writer.say(&scan(1, FAR_AHEAD), 0, refused(ErrorCode::TimestampAhead));
+            writer.ends(Ending::StaysOpen)
+        }
+        RudenessKind::DamagedFrame => {
+            writer.greet();
+            let start = writer.script.bytes.len();
+            let put = Request::Put {
+                key: b"key 00001",
+                value: &[1; 100],
+                condition: Condition::None,
+            };
+            writer.say(&put, 0, None);
+            let bytes = &mut writer.script.bytes[start..];
+            bytes[number as usize % bytes.len()] ^= 1 << (number % 8);
+            writer.ends_after_bad_bytes(start, BODY_BYTES_MAX, Ending::Waits)
+        }
+        RudenessKind::NeverReads => {
+            writer.greet();
+            for request in 0..UNREAD_REQUESTS {
+                if request % 50 == 0 {
+                    writer.say(&scan(0, 0), 0, Some(Answer::Scan));
+                } else {
+                    writer.say(&get, 0, Some(Answer::Get));
+                }
+            }
+            let leaves = number.is_multiple_of(2);
+            writer.ends(if leaves { Ending::Leaves } else { Ending::ReadsLate })
+        }
+    }
+}
