@@ -87,7 +87,7 @@ impl Rested {
                 offset,
             };
             let header = check_batch(&bytes[offset as usize..], place).expect("a batch with padding");
-            if header.content_bytes() % 4096 != 0 {
+            if !header.content_bytes().is_multiple_of(4096) {
                 return header;
             }
             offset += header.content_bytes() as u64;

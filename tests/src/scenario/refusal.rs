@@ -47,13 +47,13 @@ impl Since<'_> {
         if sentence.contains(DEVICE_ERROR) {
             let is_real =
                 self.has_struck(FaultKind::DiskError) || self.has_struck(FaultKind::LatentReadError);
-            return self.real(Reason::DeviceError, is_real, sentence);
+            return real(Reason::DeviceError, is_real, sentence);
         }
         let has_no_room = NO_ROOM.iter().any(|words| sentence.contains(words));
         if sentence.contains(NO_SPACE) || has_no_room {
             let was_full = has_no_room && self.disk.was_full_since(self.begun_ns);
             let is_real = was_full || self.has_struck(FaultKind::DiskFull);
-            return self.real(Reason::NoSpace, is_real, sentence);
+            return real(Reason::NoSpace, is_real, sentence);
         }
         let damage = self.disk.outstanding_damage();
         let named: Vec<PathBuf> = damage
@@ -78,14 +78,14 @@ impl Since<'_> {
     fn has_struck(&self, kind: FaultKind) -> bool {
         self.now.get(kind) > self.before.get(kind)
     }
+}
 
-    fn real(&self, reason: Reason, is_real: bool, sentence: &str) -> Result<Reason, Failure> {
-        if is_real {
-            return Ok(reason);
-        }
-        let detail = format!("there was no {reason:?}; the node says: {sentence}");
-        fail("a node that gives up names the reason that there is", detail)
+fn real(reason: Reason, is_real: bool, sentence: &str) -> Result<Reason, Failure> {
+    if is_real {
+        return Ok(reason);
     }
+    let detail = format!("there was no {reason:?}; the node says: {sentence}");
+    fail("a node that gives up names the reason that there is", detail)
 }
 
 /// True if the sentence names the damaged file, and an offset up to the damage.

@@ -115,6 +115,17 @@ impl Writer {
         self.say(&Request::Hello(hello(None)), 0, Some(Answer::Hello(None)));
     }
 
+    /// Many gets, and a few scans.
+    fn ask_much(&mut self, get: &Request<'_>) {
+        for request in 0..UNREAD_REQUESTS {
+            if request % 50 == 0 {
+                self.say(&scan(0, 0), 0, Some(Answer::Scan));
+            } else {
+                self.say(get, 0, Some(Answer::Get));
+            }
+        }
+    }
+
     fn ends(mut self, ending: Ending) -> Script {
         self.script.ending = ending;
         self.script
@@ -245,13 +256,7 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
         }
         RudenessKind::NeverReads => {
             writer.greet();
-            for request in 0..UNREAD_REQUESTS {
-                if request % 50 == 0 {
-                    writer.say(&scan(0, 0), 0, Some(Answer::Scan));
-                } else {
-                    writer.say(&get, 0, Some(Answer::Get));
-                }
-            }
+            writer.ask_much(&get);
             let leaves = number.is_multiple_of(2);
             writer.ends(if leaves { Ending::Leaves } else { Ending::ReadsLate })
         }
