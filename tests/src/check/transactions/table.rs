@@ -144,14 +144,18 @@ impl Table {
         let mut named: Vec<usize> = entries.iter().map(|entry| entry.key).collect();
         named.sort_unstable();
         let inside = (start..self.keys.len()).take_while(|key| range.contains(&self.keys[*key]));
-        entries.extend(inside.filter(|key| named.binary_search(key).is_err()).map(|key| Entry {
-            key,
-            deed: Deed::Read {
-                seen: Observed::Nothing,
-                by_range: true,
-            },
-            version: None,
-        }));
+        entries.extend(
+            inside
+                .filter(|key| named.binary_search(key).is_err())
+                .map(|key| Entry {
+                    key,
+                    deed: Deed::Read {
+                        seen: Observed::Nothing,
+                        by_range: true,
+                    },
+                    version: None,
+                }),
+        );
     }
 
     fn note_use(&mut self, operation: &Operation, key: usize, action: &StepAction) -> Result<(), Malformed> {
