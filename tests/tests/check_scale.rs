@@ -10,7 +10,9 @@
 use std::time::{Duration, Instant};
 
 use ostrakon_tests::check::generate::{Random, Shape, Workload, generate};
-use ostrakon_tests::check::history::{Action, Datum, EventKind, History, Observed, StepAction};
+use ostrakon_tests::check::history::{
+    Action, Datum, Event, EventKind, History, KeyRange, Observed, Process, Step, StepAction, Version,
+};
 use ostrakon_tests::check::{Verdict, registers, transactions};
 use transactions::{Level, Settings};
 
@@ -134,6 +136,67 @@ fn read_write_transactions_with_versions() {
 #[test]
 fn read_write_transactions_without_versions() {
     good_then_planted(Workload::ReadWrite, false);
+}
+
+/// Keys of the history of scans, and operations from one scan of all of them to the next.
+const SCANNED_KEYS: u64 = 20_000;
+const SCAN_EVERY: u64 = 1_000;
+
+/// Writes one after the other, each key again and again, and between them scans of everything, one after the other.
+fn scans() -> History {
+    let mut events = Vec::new();
+    let mut present = std::collections::BTreeMap::new();
+    for number in 0..OPERATIONS {
+        let (call, answer, version) = if number % SCAN_EVERY == SCAN_EVERY - 1 {
+            let scan = Some(KeyRange {
+                start: None,
+                end: None,
+            });
+            let read = |(key, version): (&i64, &u64)| Step {
+                action: StepAction::Read {
+                    key: Datum::from(*key),
+                    value: Observed::Value(Datum::from(*version as i64)),
+                },
+                version: Some(Version(*version)),
+            };
+            let steps = present.iter().map(read).collect();
+            let call = Action::Transaction {
+                steps: Vec::new(),
+                scan: scan.clone(),
+            };
+            (call, Action::Transaction { steps, scan }, None)
+        } else {
+            // Far apart, so that keys which are not there yet lie between others.
+            let key = (number * 7_919 % SCANNED_KEYS) as i64;
+            present.insert(key, number + 1);
+            let write = Action::Write {
+                key: Datum::from(key),
+                value: Datum::from((number + 1) as i64),
+            };
+            (write.clone(), write, Some(Version(number + 1)))
+        };
+        let process = Process(number % 8);
+        events.push(Event::new(number * 2, EventKind::Invoke, process, call));
+        events.push(Event {
+            version,
+            ..Event::new(number * 2 + 1, EventKind::Ok, process, answer)
+        });
+    }
+    History::new(events)
+}
+
+#[test]
+fn scans_of_many_keys() {
+    let mut history = scans();
+    let level = Level::StrictSerializable;
+    assert_eq!(judge(&history, Workload::ReadWrite, level), Vec::<String>::new());
+    let last = history.events.last_mut().expect("a scan");
+    let Action::Transaction { steps, .. } = &mut last.action else {
+        panic!("the last operation is a scan");
+    };
+    steps.remove(steps.len() / 2);
+    let found = judge(&history, Workload::ReadWrite, level);
+    assert!(!found.is_empty(), "a key that is missing in a scan was accepted");
 }
 
 #[test]

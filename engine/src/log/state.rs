@@ -134,8 +134,8 @@ impl LogState {
         self.backlog_bytes() >= log_queue_bytes_max(self.config.segment_bytes) / 2
     }
 
-    /// True if records of a shard with these payloads find room when they are appended now, in order. Always, unless the
-    /// disk is full; then in the segment in use, behind what waits, and of it `kept_bytes` are to stay free.
+    /// True if records of a shard with these payloads find room when they are appended now, in order. Always, unless
+    /// the disk is full; then in the segment in use, behind what waits, and of it `kept_bytes` are to stay free.
     ///
     /// # Panics
     /// On a full disk before the head of the segment was begun: nobody is served before it is durable.

@@ -225,8 +225,8 @@ impl Log {
         self.0.payload_bytes_max
     }
 
-    /// True if entries of a shard with these payloads, which no client asks for, find room when they are appended now, one
-    /// after the other. They do not when the disk is full and the segment in use, too.
+    /// True if entries of a shard with these payloads, which no client asks for, find room when they are appended now,
+    /// one after the other. They do not when the disk is full and the segment in use, too.
     pub fn has_room(&self, shard: ShardId, payloads_bytes: &[usize]) -> bool {
         self.0.state.borrow().has_room(shard, payloads_bytes, 0)
     }

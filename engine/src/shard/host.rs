@@ -86,9 +86,9 @@ impl ShardHost {
         self.core.wall_us = wall.0;
     }
 
-    /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full, here or for another core
-    /// that will read at it: then it is the newest timestamp that this core knows, so that reads need no more ceilings than
-    /// writes do in a log that has little room for them.
+    /// A snapshot at or above all that this core has heard of. It is now, unless the disk is full, here or for another
+    /// core that will read at it: then it is the newest timestamp that this core knows, so that reads need no more
+    /// ceilings than writes do in a log that has little room for them.
     pub fn read_timestamp(&mut self, is_full_elsewhere: bool) -> Timestamp {
         if is_full_elsewhere || self.core.log.is_disk_full() {
             self.core.hlc.peek()

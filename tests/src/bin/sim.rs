@@ -54,8 +54,8 @@ struct Arguments {
     /// Runs a plan that a failure has left
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Writes every event of the run (of the first with --twice) to this file, or without one to standard error. Only with
-    /// --seed or --plan
+    /// Writes every event of the run (of the first with --twice) to this file, or without one to standard error. Only
+    /// with --seed or --plan
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stderr")]
     #[arg(conflicts_with_all = MANY)]
     trace: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    reason = "a node's events may come from any of its threads by type; here it has one, and the lock is never contended"
+    reason = "by type, a node's events may come from any thread; here there is one, and the lock is never contended"
 )]
 
 use core::net::SocketAddr;

@@ -3,7 +3,7 @@
 //! A component (a set of transactions each of which must come before each other) always holds a cycle; which
 //! kinds it holds is asked from the strictest to the loosest; the shortest answer is the easiest to understand.
 //! For snapshot isolation a cycle counts only if no two of its anti-dependencies follow each other (Cerone and
-//! Gotsman, "Analysing snapshot isolation", 2018, theorem 10); a flag in the walk, "the last edge was one",
+//! Gotsman, "Analysing Snapshot Isolation", 2018, on dependency graphs); a flag in the walk, "the last edge was one",
 //! decides that exactly.
 
 use std::collections::{HashMap, VecDeque};

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::history::Datum;
 use super::graph::{Graph, Kind};
 use super::internal::{elements, ends_with};
-use super::table::{Deed, Table, Use};
+use super::table::{Deed, Entry, Table, Use};
 use super::{Anomaly, Findings, explain};
 
 /// An element's writer.
@@ -71,20 +71,22 @@ pub(super) fn add_edges(table: &Table, graph: &mut Graph, findings: &mut Finding
 
 fn collect(table: &Table) -> Vec<List<'_>> {
     let mut lists: Vec<List<'_>> = table.keys.iter().map(|_| List::default()).collect();
+    // By key: the appends of the transaction at hand, and those of them that were met.
+    let mut appends = vec![0; table.keys.len()];
+    let mut met = vec![0; table.keys.len()];
+    let is_append = |entry: &&Entry| matches!(entry.deed, Deed::Append(_));
     for (number, transaction) in table.transactions.iter().enumerate() {
-        for (place, entry) in transaction.entries.iter().enumerate() {
+        for entry in transaction.entries.iter().filter(is_append) {
+            appends[entry.key] += 1;
+        }
+        for entry in &transaction.entries {
             let list = &mut lists[entry.key];
-            let own_before = transaction.entries[..place]
-                .iter()
-                .filter(|other| other.key == entry.key);
             match &entry.deed {
                 Deed::Append(element) => {
-                    let mut after = transaction.entries[place + 1..].iter();
-                    let again =
-                        after.any(|other| other.key == entry.key && matches!(other.deed, Deed::Append(_)));
+                    met[entry.key] += 1;
                     let writer = Writer {
                         transaction: number,
-                        last: !again,
+                        last: met[entry.key] == appends[entry.key],
                     };
                     list.writers.insert(element, writer);
                     list.appends.push((element, number));
@@ -92,17 +94,15 @@ fn collect(table: &Table) -> Vec<List<'_>> {
                 Deed::Read { seen, by_range } => list.reads.push(Read {
                     transaction: number,
                     list: elements(seen),
-                    own: own_before
-                        .filter(|other| matches!(other.deed, Deed::Append(_)))
-                        .count(),
-                    appends: transaction
-                        .entries
-                        .iter()
-                        .any(|other| other.key == entry.key && matches!(other.deed, Deed::Append(_))),
+                    own: met[entry.key],
+                    appends: appends[entry.key] > 0,
                     by_range: *by_range,
                 }),
                 Deed::Matched | Deed::Write(_) => (),
             }
+        }
+        for entry in transaction.entries.iter().filter(is_append) {
+            (appends[entry.key], met[entry.key]) = (0, 0);
         }
     }
     for transaction in &table.failed {

@@ -1,5 +1,5 @@
 //! Isolation of transactions over lists and registers, after Adya ("Weak consistency", 1999) and Elle (Kingsbury
-//! and Alvaro, VLDB 2020).
+//! and Alvaro, "Inferring isolation anomalies from experimental observations", 2020).
 //!
 //! 1. [`table`] takes over what may have taken effect, with numbers for keys.
 //! 2. [`internal`] looks at each transaction alone: does it agree with its own steps?

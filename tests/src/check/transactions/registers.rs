@@ -92,12 +92,19 @@ pub(super) fn add_edges(table: &Table, level: Level, graph: &mut Graph, findings
 
 fn collect(table: &Table) -> Vec<Register<'_>> {
     let mut registers: Vec<Register<'_>> = table.keys.iter().map(|_| Register::default()).collect();
+    // By key: the transaction that touched it last, and where the transaction at hand wrote it last.
+    let mut touched = vec![None; table.keys.len()];
+    let mut last_write = vec![0; table.keys.len()];
     for (number, transaction) in table.transactions.iter().enumerate() {
+        for (place, entry) in transaction.entries.iter().enumerate() {
+            if matches!(entry.deed, Deed::Write(_)) {
+                last_write[entry.key] = place;
+            }
+        }
         for (place, entry) in transaction.entries.iter().enumerate() {
             let register = &mut registers[entry.key];
             let version = entry.version.map(|version| version.0);
-            let here = |other: &&super::table::Entry| other.key == entry.key;
-            let touched_before = || transaction.entries[..place].iter().any(|other| here(&other));
+            let is_first = touched[entry.key].replace(number) != Some(number);
             let read = |seen, by_range| Read {
                 transaction: number,
                 seen,
@@ -107,8 +114,7 @@ fn collect(table: &Table) -> Vec<Register<'_>> {
             };
             match &entry.deed {
                 Deed::Write(value) => {
-                    let mut after = transaction.entries[place + 1..].iter().filter(here);
-                    if !after.any(|other| matches!(other.deed, Deed::Write(_))) {
+                    if last_write[entry.key] == place {
                         let install = register.installs.len();
                         register.by_value.entry(value.as_ref()).or_default().push(install);
                         register.installs.push(Install {
@@ -120,12 +126,12 @@ fn collect(table: &Table) -> Vec<Register<'_>> {
                         register.replaced.insert(value, number);
                     }
                 }
-                Deed::Read { seen, by_range } if !touched_before() => match seen {
+                Deed::Read { seen, by_range } if is_first => match seen {
                     Observed::Nothing => register.reads.push(read(Seen::Nothing, *by_range)),
                     Observed::Value(value) => register.reads.push(read(Seen::Value(value), *by_range)),
                     Observed::List(_) => (),
                 },
-                Deed::Matched if !touched_before() => register.reads.push(read(Seen::Version, false)),
+                Deed::Matched if is_first => register.reads.push(read(Seen::Version, false)),
                 Deed::Read { .. } | Deed::Matched | Deed::Append(_) => (),
             }
         }
