@@ -115,3 +115,33 @@ fn times_set(world: &World) -> u64 {
     let counters = world.counters();
     counters.get(FaultKind::ClockJump) + counters.get(FaultKind::ClockOffset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Fault, FaultAction};
+
+    #[test]
+    fn a_timestamp_is_ahead_only_beyond_ten_seconds_or_if_the_clock_was_set_meanwhile() {
+        let world = World::new(1);
+        assert_eq!(world.add_host("server"), SERVER);
+        let ahead_by = |ahead_us: u64| {
+            let timestamp = Timestamp::from_micros(world.wall_us(SERVER) + ahead_us);
+            Asked::now(&world, &Request::Ping, timestamp.0)
+        };
+        let set_back = |by_us| {
+            world.inflict(&Fault {
+                at_ns: 0,
+                host: SERVER,
+                kind: FaultAction::ClockJump { by_us },
+            });
+        };
+        set_back(-20_000_000);
+        // A clock that was set before the request is no excuse by itself.
+        assert!(!ahead_by(9_000_000).was_ahead(&world));
+        assert!(ahead_by(11_000_000).was_ahead(&world));
+        let asked = ahead_by(0);
+        set_back(1);
+        assert!(asked.was_ahead(&world));
+    }
+}
