@@ -69,8 +69,32 @@ pub(super) fn draw_faults(random: &SimRandom, horizon_ns: u64) -> Vec<Fault> {
         }
     }
     add_sure_kinds(&random.derived("sure kinds"), horizon_ns, &mut faults);
+    add_clock_blip(&random.derived("clock blip"), horizon_ns, &mut faults);
     faults.sort_by_key(|fault| fault.at_ns);
     faults
+}
+
+/// In some runs, a wall clock that is far ahead for a moment, and a crash soon after: some shards have logged ceilings of
+/// that moment and others have not, so that the cores of the next process begin far apart.
+fn add_clock_blip(random: &SimRandom, horizon_ns: u64, faults: &mut Vec<Fault>) {
+    if !random.one_in(10) {
+        return;
+    }
+    let by_us = random.between(20, 3_600) as i64 * 1_000_000;
+    let forth_ns = random.below(horizon_ns);
+    let back_ns = forth_ns + random.between(MILLISECOND_NS, 40 * MILLISECOND_NS);
+    let crash_ns = back_ns + random.between(MILLISECOND_NS, 100 * MILLISECOND_NS);
+    for (at_ns, kind) in [
+        (forth_ns, FaultAction::ClockJump { by_us }),
+        (back_ns, FaultAction::ClockJump { by_us: -by_us }),
+        (crash_ns, FaultAction::Crash(CrashStyle::ProcessKill)),
+    ] {
+        faults.push(Fault {
+            at_ns,
+            host: SERVER,
+            kind,
+        });
+    }
 }
 
 /// Kinds of fault beside crashes that each run is meant to see.

@@ -23,7 +23,7 @@ use super::plan::{Operation, OperationKind, Plan, SERVER};
 use super::record::Recorder;
 use super::refusal::{Reason, Since, take_away};
 use super::rude::be_rude;
-use super::shared::Shared;
+use super::shared::{Clocks, Shared};
 use super::strikes::{self, MUST_STRIKE, Operations};
 use super::values;
 use super::workload::{Client, Thread};
@@ -150,6 +150,7 @@ impl<'a> Runner<'a> {
             has_little_memory: plan.memory_budget_bytes < MEMORY_AMPLE_BYTES,
             refusals: RefCell::default(),
             finished: Cell::new(0),
+            clocks: Clocks::default(),
         });
         let hosts: Vec<HostId> = (0..plan.clients.len())
             .map(|number| world.add_host(&format!("client{number}")))
@@ -340,6 +341,7 @@ impl<'a> Runner<'a> {
             };
             let (begun_ns, before) = (self.world.now_ns(), self.world.counters());
             let due = damage::due(&self.world.disk(SERVER), &self.world.data_directory());
+            self.shared.clocks.node_starts(&self.world);
             let node = SimNode::start(&self.world, SERVER, settings);
             let deadline_ns = self.world.now_ns() + START_NS;
             let end = self.world.run_until(deadline_ns, |world| {

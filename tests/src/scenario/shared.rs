@@ -14,6 +14,10 @@ use crate::sim::{FaultKind, World};
 /// How far a timestamp may be ahead of the node's wall clock, in microseconds (docs/wire.md).
 const TIMESTAMP_AHEAD_MAX_US: u64 = 10_000_000;
 
+/// How long the cores of a node may take to tell each other of a clock that was set: a second, and as long as a plan lets
+/// a core or the process stand still.
+const SHARED_WITHIN_NS: u64 = 8_000_000_000;
+
 /// What all processes of a run share.
 pub struct Shared {
     /// The world.
@@ -42,6 +46,49 @@ pub struct Shared {
     pub refusals: RefCell<BTreeMap<String, u64>>,
     /// Threads that have nothing left to do.
     pub finished: Cell<usize>,
+    /// What the clocks of the node have come to.
+    pub clocks: Clocks,
+}
+
+/// How the node's clocks look to its clients.
+#[derive(Default)]
+pub struct Clocks {
+    /// Processes that have run the node.
+    processes: Cell<u64>,
+    /// The highest timestamp that the one which runs has told, or been told by a request that it has answered.
+    told: Cell<u64>,
+    /// When its start began, in virtual nanoseconds.
+    started_ns: Cell<u64>,
+    /// How often the wall clock was set, and when that was noticed last, in virtual nanoseconds.
+    set: Cell<(u64, u64)>,
+}
+
+impl Clocks {
+    /// Another process is about to run the node. Its cores tell each other how their clocks stand before they serve.
+    pub(super) fn node_starts(&self, world: &World) {
+        self.last_set_ns(world);
+        self.processes.set(self.processes.get() + 1);
+        self.told.set(0);
+        self.started_ns.set(world.now_ns());
+    }
+
+    /// A request was answered, not refused; this is the highest timestamp that its client has now.
+    pub(super) fn answered(&self, asked: &Asked, timestamp: u64) {
+        if asked.process == self.processes.get() {
+            self.told.set(self.told.get().max(timestamp).max(asked.latest.0));
+        }
+    }
+
+    /// When the wall clock was set last, if it ever was.
+    fn last_set_ns(&self, world: &World) -> Option<u64> {
+        let times = times_set(world);
+        let (known, noticed_ns) = self.set.get();
+        if times > known {
+            self.set.set((times, world.now_ns()));
+            return Some(world.now_ns());
+        }
+        (times > 0).then_some(noticed_ns)
+    }
 }
 
 impl Shared {
@@ -60,9 +107,7 @@ impl Shared {
             ErrorCode::DiskFull => self.disk_has_erred() || self.disk_was_full(),
             ErrorCode::MemoryFull => self.has_little_memory,
             ErrorCode::ShuttingDown => true,
-            // The node has forgotten timestamps that it gave out and nothing durable rests on, and its clock was set
-            // back.
-            ErrorCode::TimestampAhead => asked.was_ahead(&self.world),
+            ErrorCode::TimestampAhead => asked.may_be_ahead(&self.world, &self.clocks),
             code => self.may_refuse_read(code),
         }
     }
@@ -81,8 +126,12 @@ impl Shared {
 
 /// How the clocks stood when a request was made.
 pub(super) struct Asked {
-    /// The highest timestamp in it, in microseconds.
-    latest_us: u64,
+    /// Which process ran the node.
+    process: u64,
+    /// The highest timestamp in it.
+    latest: Timestamp,
+    /// True if the process that runs the node has told a timestamp that high.
+    is_known: bool,
     /// What the node's wall clock showed, in microseconds.
     wall_us: u64,
     /// How often it was set so far.
@@ -90,23 +139,35 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn now(world: &World, request: &Request<'_>, timestamp: u64) -> Asked {
+    pub(super) fn now(world: &World, clocks: &Clocks, request: &Request<'_>, timestamp: u64) -> Asked {
         let snapshot = match request {
             Request::Scan(scan) => scan.snapshot,
             _ => 0,
         };
+        let latest = Timestamp(timestamp.max(snapshot));
+        clocks.last_set_ns(world);
         Asked {
-            latest_us: Timestamp(timestamp.max(snapshot)).micros(),
+            process: clocks.processes.get(),
+            latest,
+            is_known: latest.0 <= clocks.told.get(),
             wall_us: world.wall_us(SERVER),
             times_set: times_set(world),
         }
     }
 
-    /// True if the request was further ahead of the node's wall clock than the protocol allows, at some time between
-    /// then and now.
-    pub(super) fn was_ahead(&self, world: &World) -> bool {
+    /// True if the node may call an honest request's timestamp too far ahead. It is further ahead of the node's wall clock
+    /// than the protocol allows, and the node can't know that it has told it: a process that is gone did, whose clock was
+    /// set; or one of its cores did after the clock was set, and has not come to tell the others.
+    fn may_be_ahead(&self, world: &World, clocks: &Clocks) -> bool {
         let lowest_us = self.wall_us.min(world.wall_us(SERVER));
-        self.latest_us > lowest_us + TIMESTAMP_AHEAD_MAX_US || times_set(world) > self.times_set
+        let was_set = times_set(world) > self.times_set;
+        let is_ahead = self.latest.micros() > lowest_us + TIMESTAMP_AHEAD_MAX_US || was_set;
+        let Some(last_set_ns) = clocks.last_set_ns(world) else {
+            return false;
+        };
+        let since_ns = world.now_ns().saturating_sub(last_set_ns);
+        let is_news = since_ns <= SHARED_WITHIN_NS && last_set_ns > clocks.started_ns.get();
+        is_ahead && (!self.is_known || is_news)
     }
 }
 
@@ -122,13 +183,15 @@ mod tests {
     use crate::sim::{Fault, FaultAction};
 
     #[test]
-    fn a_timestamp_is_ahead_only_beyond_ten_seconds_or_if_the_clock_was_set_meanwhile() {
+    fn a_timestamp_is_ahead_only_if_the_node_cannot_know_that_it_has_told_it() {
         let world = World::new(1);
         assert_eq!(world.add_host("server"), SERVER);
-        let ahead_by = |ahead_us: u64| {
-            let timestamp = Timestamp::from_micros(world.wall_us(SERVER) + ahead_us);
-            Asked::now(&world, &Request::Ping, timestamp.0)
-        };
+        let clocks = Clocks::default();
+        clocks.node_starts(&world);
+        world.at(1, |_| {});
+        world.run_for(1);
+        let ahead_by = |ahead_us: u64| Timestamp::from_micros(world.wall_us(SERVER) + ahead_us).0;
+        let ask = |timestamp| Asked::now(&world, &clocks, &Request::Ping, timestamp);
         let set_back = |by_us| {
             world.inflict(&Fault {
                 at_ns: 0,
@@ -136,12 +199,24 @@ mod tests {
                 kind: FaultAction::ClockJump { by_us },
             });
         };
+        assert!(
+            !ask(ahead_by(20_000_000)).may_be_ahead(&world, &clocks),
+            "no clock was set"
+        );
+        let told = ahead_by(0);
+        clocks.answered(&ask(told), told);
+        let asked = ask(told);
         set_back(-20_000_000);
-        // A clock that was set before the request is no excuse by itself.
-        assert!(!ahead_by(9_000_000).was_ahead(&world));
-        assert!(ahead_by(11_000_000).was_ahead(&world));
-        let asked = ahead_by(0);
-        set_back(1);
-        assert!(asked.was_ahead(&world));
+        assert!(asked.may_be_ahead(&world, &clocks), "it was set meanwhile");
+        assert!(ask(told).may_be_ahead(&world, &clocks), "it was set just now");
+        assert!(!ask(ahead_by(9_000_000)).may_be_ahead(&world, &clocks));
+        world.at(world.now_ns() + SHARED_WITHIN_NS + 1, |_| {});
+        world.run_for(SHARED_WITHIN_NS + 1);
+        assert!(!ask(told).may_be_ahead(&world, &clocks), "the cores know by now");
+        clocks.node_starts(&world);
+        assert!(
+            ask(told).may_be_ahead(&world, &clocks),
+            "the process that told it is gone"
+        );
     }
 }

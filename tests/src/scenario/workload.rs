@@ -164,7 +164,7 @@ impl Client {
             let is_cross_core = u64::from(owner != link.server().core);
             shared.cross_core.set(shared.cross_core.get() + is_cross_core);
         }
-        let asked = Asked::now(&shared.world, request, link.timestamp());
+        let asked = Asked::now(&shared.world, &shared.clocks, request, link.timestamp());
         let reply = link.call(request, self.sleep(ANSWER_TIMEOUT)).await;
         match &reply {
             Ok(Reply::Refused { code, message }) => self.refused(*code, message, &asked),
@@ -172,7 +172,8 @@ impl Client {
                 let sentence = format!("{request:?} was answered with {other:?}");
                 shared.recorder.violation(sentence);
             }
-            _ => {}
+            Ok(_) => shared.clocks.answered(&asked, link.timestamp()),
+            Err(_) => {}
         }
         reply
     }
