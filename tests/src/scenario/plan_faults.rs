@@ -74,8 +74,8 @@ pub(super) fn draw_faults(random: &SimRandom, horizon_ns: u64) -> Vec<Fault> {
     faults
 }
 
-/// In some runs, a wall clock that is far ahead for a moment, and a crash soon after: some shards have logged ceilings of
-/// that moment and others have not, so that the cores of the next process begin far apart.
+/// In some runs, a wall clock that is far ahead for a moment, and a crash soon after: some shards have logged
+/// ceilings of that moment and others have not, so that the cores of the next process begin far apart.
 fn add_clock_blip(random: &SimRandom, horizon_ns: u64, faults: &mut Vec<Fault>) {
     if !random.one_in(10) {
         return;

@@ -14,8 +14,8 @@ use crate::sim::{FaultKind, World};
 /// How far a timestamp may be ahead of the node's wall clock, in microseconds (docs/wire.md).
 const TIMESTAMP_AHEAD_MAX_US: u64 = 10_000_000;
 
-/// How long the cores of a node may take to tell each other of a clock that was set: a second, and as long as a plan lets
-/// a core or the process stand still.
+/// How long the cores of a node may take to tell each other of a clock that was set: a second, and as long as a plan
+/// lets a core or the process stand still.
 const SHARED_WITHIN_NS: u64 = 8_000_000_000;
 
 /// What all processes of a run share.
@@ -155,9 +155,9 @@ impl Asked {
         }
     }
 
-    /// True if the node may call an honest request's timestamp too far ahead. It is further ahead of the node's wall clock
-    /// than the protocol allows, and the node can't know that it has told it: a process that is gone did, whose clock was
-    /// set; or one of its cores did after the clock was set, and has not come to tell the others.
+    /// True if the node may call an honest request's timestamp too far ahead. It is further ahead of the node's wall
+    /// clock than the protocol allows, and the node can't know that it has told it: a process that is gone did, whose
+    /// clock was set; or one of its cores did after the clock was set, and has not come to tell the others.
     fn may_be_ahead(&self, world: &World, clocks: &Clocks) -> bool {
         let lowest_us = self.wall_us.min(world.wall_us(SERVER));
         let was_set = times_set(world) > self.times_set;
