@@ -48,6 +48,10 @@ const SCAN_RECORDS_DEFAULT: u32 = 100;
 /// --on-disconnect stop).
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loadgen", version, max_term_width = 110)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one flag of the command line"
+)]
 pub struct Arguments {
     /// YCSB core workload: a (50 % reads, 50 % updates), b (95/5), c (reads only), d (95 % reads of the latest
     /// records, 5 % inserts), e (95 % scans, 5 % inserts), f (50 % reads, 50 % read-modify-writes). A value is
@@ -271,7 +275,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json_out: Option<PathBuf>,
 
-    /// Write the latency distribution of the last phase as HdrHistogram's percentile table, in milliseconds:
+    /// Write the latency distribution of the last phase in the percentile table of HDR histograms, in milliseconds:
     /// whole operations to FILE; each kind of request, and for an open loop the time from handing over, to
     /// files beside it (out.hgrm, out.read.hgrm, …, out.service.hgrm)
     #[arg(long, value_name = "FILE", help_heading = "Output")]

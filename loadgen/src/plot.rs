@@ -348,11 +348,11 @@ fn rates(area: &Area<'_>, search: &SearchReport) -> Drawn {
         x_range: (0.0, last * 1.02),
         x_ticks: ticks((0.0, last * 1.02)),
     };
-    logarithmic_chart(area, &axes, &lines, grouped)
+    logarithmic_chart(area, &axes, &lines, |rate| grouped(*rate))
 }
 
 /// A number with a space between thousands.
-fn grouped(number: &f64) -> String {
+fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -365,8 +365,8 @@ fn grouped(number: &f64) -> String {
 }
 
 /// Milliseconds with as many digits as they need.
-fn milliseconds(value: &f64) -> String {
-    let digits = if *value >= 1.0 {
+fn milliseconds(value: f64) -> String {
+    let digits = if value >= 1.0 {
         0
     } else {
         -value.log10().floor() as usize
@@ -382,7 +382,7 @@ fn linear_chart(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
         .configure_mesh()
         .x_desc(axes.x_title)
         .y_desc(axes.y_title)
-        .y_label_formatter(&grouped)
+        .y_label_formatter(&|value| grouped(*value))
         .x_label_formatter(&|seconds| format!("{seconds:.0}"))
         .light_line_style(WHITE)
         .draw()?;
@@ -416,7 +416,7 @@ fn logarithmic_chart(
         .configure_mesh()
         .x_desc(axes.x_title)
         .y_desc(axes.y_title)
-        .y_label_formatter(&milliseconds)
+        .y_label_formatter(&|value| milliseconds(*value))
         .x_label_formatter(&x_label)
         .light_line_style(WHITE)
         .draw()?;
@@ -516,10 +516,10 @@ mod tests {
 
     #[test]
     fn labels_are_readable() {
-        assert_eq!(grouped(&1_234_567.0), "1 234 567");
-        assert_eq!(grouped(&12.0), "12");
+        assert_eq!(grouped(1_234_567.0), "1 234 567");
+        assert_eq!(grouped(12.0), "12");
         assert_eq!(
-            [milliseconds(&0.01), milliseconds(&0.1), milliseconds(&100.0)],
+            [milliseconds(0.01), milliseconds(0.1), milliseconds(100.0)],
             ["0.01", "0.1", "100"]
         );
         assert!((nines(0.999) - 3.0).abs() < 1e-9);

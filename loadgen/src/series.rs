@@ -212,12 +212,13 @@ mod tests {
 
     #[test]
     fn each_second_has_what_was_answered_in_it() {
-        let zero_at = Instant::now() + Duration::from_secs(2);
+        let now = Instant::now();
+        let zero_at = now + Duration::from_secs(2);
         let series = Arc::new(Series::new(2));
         let mut first = SeriesRecorder::new(Arc::clone(&series), 0, zero_at);
         let mut second = SeriesRecorder::new(Arc::clone(&series), 1, zero_at);
         let at = |milliseconds: u64| zero_at + Duration::from_millis(milliseconds);
-        first.answered(zero_at - Duration::from_millis(1), 1000);
+        first.answered(now + Duration::from_millis(1999), 1000);
         first.answered(at(0), 1000);
         for latency_us in 1..=999 {
             second.answered(at(999), latency_us * 1000);

@@ -148,7 +148,9 @@ fn scrambling_puts_each_rank_at_its_hash() {
         }
     }
     let total: f64 = expected.iter().sum();
-    expected.iter_mut().for_each(|probability| *probability /= total);
+    for probability in &mut expected {
+        *probability /= total;
+    }
     let found = counts(
         KeyChooser::ScrambledZipfian { zipfian, records },
         records,

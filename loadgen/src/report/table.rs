@@ -1,6 +1,6 @@
 //! The report as text.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::{ErrorRow, Latency, PhaseReport, RunReport};
 use crate::cli::Phase;
@@ -151,8 +151,9 @@ pub fn seconds(rows: &[SecondRow]) -> String {
         "second", "operations", "mean", "p50", "p99", "p99.9", "max", "errors"
     );
     for row in rows {
-        text += &format!(
-            "  {:<18}{:>11}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>9}\n",
+        writeln!(
+            text,
+            "  {:<18}{:>11}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>9}",
             row.second,
             row.operations,
             row.mean_us,
@@ -161,7 +162,8 @@ pub fn seconds(rows: &[SecondRow]) -> String {
             row.p999_us,
             row.max_us,
             row.errors
-        );
+        )
+        .expect("a string takes everything");
     }
     text
 }

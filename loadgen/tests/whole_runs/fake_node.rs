@@ -152,7 +152,7 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>) {
             match &request {
                 Request::Hello(hello) => core = hello.core,
                 Request::Get { key } => {
-                    state.misrouted += u64::from(core.is_some_and(|core| core != owner(key)))
+                    state.misrouted += u64::from(core.is_some_and(|core| core != owner(key)));
                 }
                 _ => {}
             }
