@@ -21,16 +21,7 @@ impl Key {
     /// The key of record `index`.
     pub fn of(index: KeyIndex) -> Self {
         let mut digits = [0_u8; 20];
-        let mut first = digits.len();
-        let mut rest = fnv_hash64(index.0);
-        loop {
-            first -= 1;
-            digits[first] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
+        let first = decimal(&mut digits, fnv_hash64(index.0));
         let digits = &digits[first..];
         let mut key = Self {
             bytes: *b"user\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
@@ -51,6 +42,25 @@ impl std::fmt::Display for Key {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&String::from_utf8_lossy(self.bytes()))
     }
+}
+
+/// Writes `number` in decimal to the end of `digits`; gives where it begins. Two digits at a time: keys are made
+/// for every request.
+pub(crate) fn decimal(digits: &mut [u8; 20], number: u64) -> usize {
+    let mut first = digits.len();
+    let mut rest = number;
+    while rest >= 10 {
+        let pair = (rest % 100) as u8;
+        rest /= 100;
+        first -= 2;
+        digits[first] = b'0' + pair / 10;
+        digits[first + 1] = b'0' + pair % 10;
+    }
+    if rest > 0 || first == digits.len() {
+        first -= 1;
+        digits[first] = b'0' + rest as u8;
+    }
+    first
 }
 
 /// FNV-1a over the eight little-endian bytes of `number`, made non-negative as YCSB's Java `long` is: below
@@ -75,6 +85,29 @@ mod tests {
         let plain = 0xA8C7_F832_281A_39C5_u64;
         assert_eq!(fnv_hash64(0), (plain as i64).unsigned_abs());
         assert_eq!(Key::of(KeyIndex(0)).bytes(), b"user6284781860667377211");
+    }
+
+    #[test]
+    fn decimals_are_those_of_the_standard_library() {
+        let mut digits = [0; 20];
+        for number in [
+            0,
+            1,
+            9,
+            10,
+            11,
+            99,
+            100,
+            101,
+            999,
+            1000,
+            12_345,
+            1 << 63,
+            u64::MAX,
+        ] {
+            let first = decimal(&mut digits, number);
+            assert_eq!(&digits[first..], number.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -13,8 +13,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 
-use crate::arrival::Rate;
-use crate::report::PhaseReport;
+use crate::report::{Offered, PhaseReport, shown_us};
 use crate::search::SearchReport;
 use crate::series::SecondRow;
 
@@ -25,6 +24,8 @@ const FONT: &str = "sans-serif";
 /// A last second that lasted less is left out: its few operations say nothing.
 const LAST_SECOND_MIN: f64 = 0.5;
 
+/// Of the middle of the legend, in the title's row of a chart.
+const LEGEND_Y: i32 = 12;
 /// Points of a line that still get a dot each.
 const DOTS_MAX: usize = 40;
 
@@ -38,17 +39,12 @@ const GREY: RGBColor = RGBColor(120, 120, 120);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// Draws a line, with a dot at each point if they are few, and names it in the legend.
+/// Draws a line, with a dot at each point if they are few.
 macro_rules! series {
     ($chart:expr, $line:expr) => {{
         let color = $line.color;
-        $chart
-            .draw_series(LineSeries::new(
-                $line.points.iter().copied(),
-                color.stroke_width(2),
-            ))?
-            .label($line.name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], color.stroke_width(2)));
+        let points = $line.points.iter().copied();
+        $chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
         if $line.points.len() <= DOTS_MAX {
             let dots = $line
                 .points
@@ -57,19 +53,6 @@ macro_rules! series {
             $chart.draw_series(dots)?;
         }
     }};
-}
-
-/// Draws the legend, after all lines.
-macro_rules! legend {
-    ($chart:expr) => {
-        $chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .label_font((FONT, 12))
-            .draw()?
-    };
 }
 
 /// One line of a chart.
@@ -122,7 +105,7 @@ impl Axes<'_> {
     }
 }
 
-/// Draws a phase; `rate` is that of an open loop, `heading` stands above all.
+/// Draws a phase; `offered` is what was asked of an open loop, `heading` stands above all.
 ///
 /// # Errors
 /// A sentence, when the file can't be written.
@@ -130,10 +113,10 @@ pub fn draw(
     path: &Path,
     heading: &str,
     report: &PhaseReport,
-    rate: Option<Rate>,
+    offered: Option<Offered>,
     search: Option<&SearchReport>,
 ) -> Result<(), String> {
-    let svg = svg(heading, report, rate, search);
+    let svg = svg(heading, report, offered, search);
     let written = svg.and_then(|svg| Ok(std::fs::write(path, svg)?));
     written.map_err(|error| format!("could not draw the plot {}: {error}", path.display()))
 }
@@ -141,7 +124,7 @@ pub fn draw(
 fn svg(
     heading: &str,
     report: &PhaseReport,
-    rate: Option<Rate>,
+    offered: Option<Offered>,
     search: Option<&SearchReport>,
 ) -> Result<String, Box<dyn Error>> {
     let charts = 3 + u32::from(search.is_some());
@@ -156,7 +139,7 @@ fn svg(
         let rows: Vec<&SecondRow> = { report.series.iter() }
             .filter(|row| row.lasted_seconds >= LAST_SECOND_MIN)
             .collect();
-        throughput(&areas[0], &rows, rate)?;
+        throughput(&areas[0], &rows, offered)?;
         percentiles(&areas[1], &rows)?;
         distribution(&areas[2], report)?;
         if let Some(search) = search {
@@ -169,14 +152,14 @@ fn svg(
 
 fn title(area: &Area<'_>, heading: &str, report: &PhaseReport) -> Drawn {
     let figures = format!(
-        "{} operations in {:.2} s, {:.0} operations/s; p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs",
-        report.operations,
+        "{} operations in {:.2} s, {} operations/s; p50 {}, p99 {}, p99.9 {}, max {}",
+        grouped(report.operations as f64),
         report.seconds,
-        report.operations_per_second,
-        report.latency.p50_us,
-        report.latency.p99_us,
-        report.latency.p999_us,
-        report.latency.max_us
+        grouped(report.operations_per_second),
+        shown_us(report.latency.p50_us),
+        shown_us(report.latency.p99_us),
+        shown_us(report.latency.p999_us),
+        shown_us(report.latency.max_us)
     );
     let small = (FONT, 13).into_font().color(&BLACK);
     area.draw(&Text::new(heading.to_owned(), (20, 14), small.clone()))?;
@@ -206,7 +189,7 @@ fn ticks((from, to): (f64, f64)) -> Vec<f64> {
     (0..count).map(|index| (first + index as f64) * step).collect()
 }
 
-fn throughput(area: &Area<'_>, rows: &[&SecondRow], rate: Option<Rate>) -> Drawn {
+fn throughput(area: &Area<'_>, rows: &[&SecondRow], offered: Option<Offered>) -> Drawn {
     let middle = |row: &SecondRow| row.second as f64 + row.lasted_seconds / 2.0;
     let per_second = |count: u64, row: &SecondRow| (middle(row), count as f64 / row.lasted_seconds);
     let mut lines = vec![Line {
@@ -214,18 +197,19 @@ fn throughput(area: &Area<'_>, rows: &[&SecondRow], rate: Option<Rate>) -> Drawn
         color: BLUE,
         points: rows.iter().map(|row| per_second(row.operations, row)).collect(),
     }];
-    if let Some(rate) = rate {
-        // The warm-up is at the first rate.
-        let due = |seconds: f64| rate.due_within(seconds) + rate.from_per_second * seconds.min(0.0);
-        let offered = |row: &&SecondRow| {
+    if let Some(Offered { rate, seconds }) = offered {
+        // The warm-up is at the first rate, and nothing is due after the end.
+        let end = seconds.unwrap_or(f64::INFINITY);
+        let due = |seconds: f64| rate.due_within(seconds.min(end)) + rate.from_per_second * seconds.min(0.0);
+        let points = rows.iter().map(|row| {
             let from = row.second as f64;
             let to = from + row.lasted_seconds;
             (middle(row), (due(to) - due(from)) / row.lasted_seconds)
-        };
+        });
         lines.push(Line {
             name: "offered",
             color: GREY,
-            points: rows.iter().map(offered).collect(),
+            points: points.collect(),
         });
     }
     if rows.iter().any(|row| row.errors > 0) {
@@ -366,12 +350,26 @@ fn grouped(number: f64) -> String {
 
 /// Milliseconds with as many digits as they need.
 fn milliseconds(value: f64) -> String {
-    let digits = if value >= 1.0 {
-        0
-    } else {
-        -value.log10().floor() as usize
-    };
+    if value >= 1.0 {
+        return grouped(value);
+    }
+    let digits = -value.log10().floor() as usize;
     format!("{value:.digits$}")
+}
+
+/// Names the lines at the right of the title, from the right to the left, where no line can run through it.
+fn legend(area: &Area<'_>, lines: &[Line]) -> Drawn {
+    let mut right = WIDTH_PIXELS as i32 - 30;
+    for line in lines.iter().rev() {
+        let text = (FONT, 12).into_font();
+        let (text_width, _) = text.box_size(line.name).map_err(|error| error.to_string())?;
+        right -= text_width as i32 + 6;
+        area.draw(&Text::new(line.name, (right, LEGEND_Y - 6), text.color(&BLACK)))?;
+        let stroke = vec![(right - 24, LEGEND_Y), (right - 6, LEGEND_Y)];
+        area.draw(&PathElement::new(stroke, line.color.stroke_width(2)))?;
+        right -= 40;
+    }
+    Ok(())
 }
 
 fn linear_chart(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
@@ -389,8 +387,7 @@ fn linear_chart(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     for line in lines {
         series!(chart, line);
     }
-    legend!(chart);
-    Ok(())
+    legend(area, lines)
 }
 
 fn logarithmic_chart(
@@ -423,8 +420,7 @@ fn logarithmic_chart(
     for line in lines {
         series!(chart, line);
     }
-    legend!(chart);
-    Ok(())
+    legend(area, lines)
 }
 
 fn builder<'a, 'b>(area: &'a Area<'b>, axes: &Axes<'_>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
@@ -433,6 +429,7 @@ fn builder<'a, 'b>(area: &'a Area<'b>, axes: &Axes<'_>) -> ChartBuilder<'a, 'b, 
         .caption(axes.title, (FONT, 16))
         .margin_left(10)
         .margin_right(30)
+        .margin_bottom(14)
         .x_label_area_size(42)
         .y_label_area_size(72);
     builder
@@ -441,9 +438,9 @@ fn builder<'a, 'b>(area: &'a Area<'b>, axes: &Axes<'_>) -> ChartBuilder<'a, 'b, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrival::Rate;
     use crate::cli::Phase;
     use crate::driver::PhaseOutcome;
-    use crate::report::Offered;
     use std::time::Duration;
 
     fn row(second: i64, operations: u64) -> SecondRow {
@@ -472,17 +469,20 @@ mod tests {
                 .statistics
                 .record_service(latency_us * 500, latency_us * 500);
         }
-        let offered = Offered {
+        PhaseReport::new(Phase::Run, outcome, Some(offered()))
+    }
+
+    fn offered() -> Offered {
+        Offered {
             rate: Rate::fixed(300.0),
             seconds: Some(3.0),
-        };
-        PhaseReport::new(Phase::Run, outcome, Some(offered))
+        }
     }
 
     #[test]
     fn a_picture_has_its_charts_and_lines() {
         let report = report(vec![row(-1, 300), row(0, 310), row(1, 0), row(2, 305)]);
-        let svg = svg("YCSB-A <here>", &report, Some(Rate::fixed(300.0)), None).unwrap();
+        let svg = svg("YCSB-A <here>", &report, Some(offered()), None).unwrap();
         for text in [
             "YCSB-A &lt;here&gt;",
             "Throughput",

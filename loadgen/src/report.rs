@@ -21,7 +21,7 @@ use crate::search::SearchReport;
 use crate::series::SecondRow;
 use crate::statistics::{ErrorLabel, Measure, Statistics};
 
-pub use table::seconds;
+pub use table::{seconds, shown_us};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -107,6 +107,9 @@ pub struct PhaseReport {
     pub busiest_thread: f64,
     /// Second by second, warm-up included.
     pub series: Vec<SecondRow>,
+    /// What was asked of an open loop, for pictures.
+    #[serde(skip)]
+    pub offered: Option<Offered>,
     /// For tables of percentiles and pictures.
     #[serde(skip)]
     pub statistics: Statistics,
@@ -215,6 +218,7 @@ impl PhaseReport {
             unanswered: statistics.unanswered,
             busiest_thread,
             series,
+            offered,
             statistics,
         }
     }

@@ -367,13 +367,7 @@ fn write_pictures(report: &RunReport<'_>) -> Result<Vec<PathBuf>, String> {
     }
     if let Some(path) = &configuration.plot {
         let heading = report::headline(configuration, report.records, &report.addresses);
-        let found = report.search.as_ref().map(|search| search.found_per_second);
-        let rate = match (found, configuration.open_loop) {
-            (Some(found), _) => found.map(Rate::fixed),
-            (None, Some(open_loop)) if phase.phase == Phase::Run => Some(open_loop.rate),
-            _ => None,
-        };
-        plot::draw(path, &heading, phase, rate, report.search.as_ref())?;
+        plot::draw(path, &heading, phase, phase.offered, report.search.as_ref())?;
         files.push(path.clone());
     }
     Ok(files)

@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cli::Goals;
-use crate::report::PhaseReport;
+use crate::report::{PhaseReport, shown_us};
 
 /// The bracket is narrow enough when its ends are within this factor.
 const PRECISION: f64 = 1.05;
@@ -167,14 +167,6 @@ fn failures(goals: &Goals, length: Duration, report: &PhaseReport) -> Vec<String
         failures.push(format!("it took {late:.2} s more to finish"));
     }
     failures
-}
-
-fn shown_us(microseconds: f64) -> String {
-    if microseconds >= 1000.0 {
-        format!("{:.2} ms", microseconds / 1000.0)
-    } else {
-        format!("{microseconds:.0} µs")
-    }
 }
 
 impl fmt::Display for SearchReport {

@@ -69,7 +69,11 @@ fn connect_to_redis(
         let (stream, wire) = greet_redis(address, wire)?;
         connections.push(Ready { stream, wire, group });
     }
-    Ok((connections, Router::Addresses(addresses.len())))
+    let router = match addresses.len() {
+        1 => Router::Any,
+        several => Router::Addresses(several),
+    };
+    Ok((connections, router))
 }
 
 fn connect_to_nodes(

@@ -31,7 +31,7 @@ use crate::kernel;
 use crate::random::Random;
 use crate::records::Records;
 use crate::register::{Register, Violation};
-use crate::series::{SecondRow, Series, SeriesRecorder};
+use crate::series::{SecondRow, Series, SeriesSender};
 use crate::statistics::{LiveCounters, Statistics};
 use crate::value::{ValueSize, WriterId};
 
@@ -52,7 +52,6 @@ const OPEN_LOOP_LEAD: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Shared {
     live: Vec<LiveCounters>,
-    series: Arc<Series>,
     /// What times of the phase count from; set by the first executor.
     origin: OnceLock<Instant>,
     is_stopped: AtomicBool,
@@ -129,7 +128,6 @@ impl Shared {
     pub fn new(threads: usize) -> Self {
         Self {
             live: (0..threads).map(|_| LiveCounters::default()).collect(),
-            series: Arc::new(Series::new(threads)),
             origin: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             findings: Mutex::new(Findings::default()),
@@ -187,6 +185,7 @@ pub fn run_phase(
         Err(error) => return Ok(not_connected(error)),
     };
     let threads = configuration.thread_cpus.len();
+    let series = Series::start(threads).map_err(|error| format!("could not start a thread: {error}"))?;
     let mut dealt: Vec<Vec<Ready>> = (0..threads).map(|_| Vec::new()).collect();
     for (index, ready) in ready.into_iter().enumerate() {
         dealt[index % threads].push(ready);
@@ -198,7 +197,7 @@ pub fn run_phase(
             .preempt_timer(Duration::from_millis(1))
             .io_memory(1 << 20);
         let (order, shared) = (
-            ThreadOrder::new(order, index, router.clone(), history),
+            ThreadOrder::new(order, index, router.clone(), series.recorder(index), history),
             Arc::clone(shared),
         );
         let spawned = builder.spawn(move || async move { order.run(&shared, ready).await });
@@ -217,7 +216,7 @@ pub fn run_phase(
     if let (Some(origin), Some(ended_at)) = (shared.origin.get(), last_ended_at) {
         outcome.elapsed = ended_at.saturating_duration_since(*origin + order.warm_up);
     }
-    outcome.series = shared.series.rows(outcome.elapsed.as_secs_f64());
+    outcome.series = series.rows(outcome.elapsed.as_secs_f64());
     outcome.findings = shared
         .findings
         .lock()
@@ -245,6 +244,7 @@ struct ThreadOrder {
     length: Length,
     executors: usize,
     seed: u64,
+    series: SeriesSender,
     register: Option<Arc<Register>>,
     writer: WriterId,
     value_size: ValueSize,
@@ -269,7 +269,13 @@ struct ThreadDone {
 }
 
 impl ThreadOrder {
-    fn new(order: &Order<'_>, index: usize, router: Router, history: Option<&PhaseHistory>) -> Self {
+    fn new(
+        order: &Order<'_>,
+        index: usize,
+        router: Router,
+        series: SeriesSender,
+        history: Option<&PhaseHistory>,
+    ) -> Self {
         let configuration = order.configuration;
         let executors = configuration.thread_cpus.len();
         let records = order.records.count();
@@ -302,6 +308,7 @@ impl ThreadOrder {
             length,
             executors,
             seed: configuration.seed,
+            series,
             register: order.register.clone(),
             // Values of two executors without a register differ by their writer.
             writer: WriterId(order.writer.0.wrapping_add(index as u64)),
@@ -373,7 +380,7 @@ impl ThreadOrder {
             source: Source::new(self.draw, pace, end, measure_from, self.router, connections),
             ledger,
             statistics: Statistics::default(),
-            series: SeriesRecorder::new(Arc::clone(&shared.series), self.index, measure_from),
+            series: self.series.begin(measure_from),
             shared: Arc::clone(shared),
             live_index: self.index,
             value_size: self.value_size,

@@ -144,6 +144,15 @@ fn latency_row(
     writeln!(formatter, "{}", line.trim_end())
 }
 
+/// A latency in the unit that suits it.
+pub fn shown_us(microseconds: f64) -> String {
+    match microseconds {
+        long if long >= 1e6 => format!("{:.2} s", long / 1e6),
+        middling if middling >= 1e3 => format!("{:.2} ms", middling / 1e3),
+        short => format!("{short:.0} µs"),
+    }
+}
+
 /// The time series as a table.
 pub fn seconds(rows: &[SecondRow]) -> String {
     let mut text = format!(

@@ -1,16 +1,16 @@
 //! The client's side of one Redis connection, without IO: RESP2, answers in the order of the requests.
 //!
-//! A get is `GET`, a put `SET`, a delete `DEL`, a ping `PING`. Frames are made and read by the crate
+//! A get is `GET`, a put `SET`, a delete `DEL`, a ping `PING`. Answers are read by the crate
 //! `redis-protocol`; values are lent from the receive buffer, never copied.
 
 use std::collections::VecDeque;
 
 use ostrakon_client::{Request, Response};
 use redis_protocol::resp2::decode::decode_range;
-use redis_protocol::resp2::encode::encode_borrowed;
-use redis_protocol::resp2::types::{BorrowedFrame, RangeFrame};
+use redis_protocol::resp2::types::RangeFrame;
 
 use super::{Answer, WireError};
+use crate::keys::decimal;
 
 /// Least room for a read.
 const ROOM_BYTES: usize = 64 * 1024;
@@ -56,40 +56,44 @@ impl RedisProtocol {
         }
     }
 
-    pub(super) fn submit_command(&mut self, words: &[BorrowedFrame<'_>]) -> Result<(), String> {
-        let frame = BorrowedFrame::Array(words);
-        let start = self.send.len();
-        self.send.resize(start + frame.encode_len(false), 0);
-        let encoded = encode_borrowed(&mut self.send[start..], &frame, false);
-        match encoded {
-            Ok(_whole) => Ok(()),
-            Err(error) => {
-                self.send.truncate(start);
-                Err(format!("a request could not be encoded: {error}"))
-            }
+    /// An array of bulk strings. Written here because the crate's encoder takes 1,800 instructions per request
+    /// (it counts digits by logarithms), two fifths of all that a request costs the generator.
+    fn command(&mut self, words: &[&[u8]]) {
+        self.header(b'*', words.len());
+        for word in words {
+            self.header(b'$', word.len());
+            self.send.extend_from_slice(word);
+            self.send.extend_from_slice(b"\r\n");
         }
+    }
+
+    fn header(&mut self, sort: u8, length: usize) {
+        let mut digits = [0; 20];
+        let first = decimal(&mut digits, length as u64);
+        self.send.push(sort);
+        self.send.extend_from_slice(&digits[first..]);
+        self.send.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn submit(&mut self, request: &Request<'_>) -> Result<usize, String> {
         if self.awaited.len() == self.capacity {
             return Err(format!("more than {} requests are unanswered", self.capacity));
         }
-        let word = |bytes| BorrowedFrame::BulkString(bytes);
         let awaited = match *request {
             Request::Ping => {
-                self.submit_command(&[word(b"PING")])?;
+                self.command(&[b"PING"]);
                 Awaited::Ping
             }
             Request::Get { key } => {
-                self.submit_command(&[word(b"GET"), word(key)])?;
+                self.command(&[b"GET", key]);
                 Awaited::Get
             }
             Request::Put { key, value, .. } => {
-                self.submit_command(&[word(b"SET"), word(key), word(value)])?;
+                self.command(&[b"SET", key, value]);
                 Awaited::Set
             }
             Request::Delete { key, .. } => {
-                self.submit_command(&[word(b"DEL"), word(key)])?;
+                self.command(&[b"DEL", key]);
                 Awaited::Delete
             }
             _ => return Err("Redis has no such request".to_owned()),

@@ -40,6 +40,9 @@ pub(crate) enum Fault {
     StallAtRead(u64, u64),
     /// Each request takes so many microseconds, one after the other.
     Slow(u64),
+    /// In these phases of loads, from 1, every get and put is refused. A phase begins with a hello that names
+    /// no core.
+    RefuseInPhases(&'static [usize]),
 }
 
 /// A listening node; it lives as long as the test.
@@ -179,6 +182,13 @@ impl State {
     fn answer(&mut self, request: &Request<'_>, out: &mut Vec<u8>, id: u64, encoder: &mut Encoder) -> bool {
         if let Fault::Slow(microseconds) = self.fault {
             thread::sleep(Duration::from_micros(microseconds));
+        }
+        if let (Fault::RefuseInPhases(phases), Request::Get { .. } | Request::Put { .. }) =
+            (self.fault, request)
+            && phases.contains(&self.cores_asked.iter().filter(|core| core.is_none()).count())
+        {
+            encoder.error(out, id, 0, ErrorCode::MemoryFull, "no memory", 0);
+            return true;
         }
         match request {
             Request::Hello(hello) => {

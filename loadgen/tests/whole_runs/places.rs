@@ -62,7 +62,7 @@ fn nodes_of_two_clusters_are_refused() {
 fn with_the_map_of_shards_each_request_goes_to_the_core_of_its_key() {
     for pace in [
         &["--operations", "6000"] as &[&str],
-        &["--rate", "3000", "--duration", "1s"],
+        &["--rate", "1000", "--duration", "1s"],
     ] {
         let node = FakeNode::start(Fault::None);
         let words = [
@@ -83,7 +83,7 @@ fn with_the_map_of_shards_each_request_goes_to_the_core_of_its_key() {
         let sharded = configuration(&node, &words);
         let report = execute(&sharded).unwrap();
         assert_eq!(report.outcome, Outcome::Ok, "{report}");
-        assert!(run_phase(&report).operations >= 2999, "{report}");
+        assert!(run_phase(&report).operations >= 999, "{report}");
         assert_eq!(node.misrouted(), 0, "{report}");
         execute(&configuration(&node, &["--operations", "500"])).unwrap();
         assert!(
