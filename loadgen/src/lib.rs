@@ -1,14 +1,17 @@
 //! `loadgen`: load generator and verifier for Ostrakon.
 //!
 //! Reading order: [`cli`] turns the command line into a configuration; [`run`] takes it through its phases.
-//! The load and run phases are driven by [`driver`], which takes operations as [`workload`] and [`keys`]
-//! define them, and measures into [`statistics`]. Values prove themselves ([`mod@value`]), the [`register`]
-//! knows what the database has promised, and [`check`] compares it with a full scan. [`report`] and
-//! [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named. On
+//! The load and run phases are driven by [`driver`]: operations are those of [`workload`], on the records that
+//! [`distribution`] chooses among [`records`], begun when a connection is free or when [`arrival`] says that
+//! they are due. They go out in the words of [`target`] and are measured into [`statistics`] and [`series`].
+//! [`search`] repeats this at rising rates. Values prove themselves ([`mod@value`]), the [`register`] knows what
+//! the database has promised, and [`check`] compares it with a full scan. [`report`], [`plot`], [`percentiles`]
+//! and [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named. On
 //! request, [`history`] writes down every request and answer for checkers outside of loadgen.
 //!
 //! loadgen speaks to a node only over the wire, embedded or not, and shares no code with the engine that it
-//! checks, save the wire format's own crates.
+//! checks, save the wire format's own crates. Redis, for comparison, gets the same operations from the same
+//! code.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,18 +19,26 @@
     reason = "loadgen is a client: it has clocks, threads, files and sockets of its own"
 )]
 
+pub mod arrival;
 pub mod check;
 pub mod cli;
+pub mod distribution;
 pub mod driver;
 pub mod embedded;
 pub mod history;
 pub mod kernel;
 pub mod keys;
+pub mod percentiles;
+pub mod plot;
 pub mod progress;
 pub mod random;
+pub mod records;
 pub mod register;
 pub mod report;
 pub mod run;
+pub mod search;
+pub mod series;
 pub mod statistics;
+mod target;
 pub mod value;
 pub mod workload;

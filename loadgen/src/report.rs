@@ -1,19 +1,27 @@
 //! What a run found, as a table for people and as one JSON document for programs.
 //!
 //! Both say the same. Latencies are in microseconds, taken from the merged histograms of all executors (three
-//! significant digits); throughput is what was finished divided by the time from the first executor's start
-//! to the last one's end.
+//! significant digits); throughput is what was begun after the warm-up and finished, divided by the time from
+//! the end of the warm-up to the last answer.
 
-use std::fmt::{self, Write as _};
+mod table;
+
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use hdrhistogram::Histogram;
 use ostrakon_client::ErrorCode;
 
+use crate::arrival::Rate;
 use crate::check::CheckReport;
-use crate::cli::{Configuration, Phase};
+use crate::cli::{Configuration, Phase, Speaks};
 use crate::driver::PhaseOutcome;
 use crate::register::Violation;
-use crate::statistics::{Measure, Statistics};
+use crate::search::SearchReport;
+use crate::series::SecondRow;
+use crate::statistics::{ErrorLabel, Measure, Statistics};
+
+pub use table::{seconds, shown_us};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -48,12 +56,14 @@ pub struct RunReport<'a> {
     pub loadgen: &'static str,
     /// What was asked for.
     pub configuration: &'a Configuration,
-    /// Number of records.
+    /// Number of records at the beginning.
     pub records: u64,
-    /// Where the node listened.
-    pub address: String,
-    /// The load and run phases that were begun.
+    /// Where the nodes listened.
+    pub addresses: Vec<String>,
+    /// The load and run phases that were begun; of a search only the last one.
     pub phases: Vec<PhaseReport>,
+    /// The search for the highest rate, if there was one.
+    pub search: Option<SearchReport>,
     /// The check phase, if it was begun.
     pub check: Option<CheckReport>,
     /// Broken promises, the first few.
@@ -69,22 +79,40 @@ pub struct RunReport<'a> {
 pub struct PhaseReport {
     /// Which.
     pub phase: Phase,
-    /// How long it took.
+    /// How long it took after the warm-up, until the last answer.
     pub seconds: f64,
-    /// Finished operations.
+    /// Finished operations, those of the warm-up left out.
     pub operations: u64,
     /// Per second.
     pub operations_per_second: f64,
+    /// Finished operations that were begun in the warm-up.
+    pub warm_up_operations: u64,
+    /// Of whole operations that were answered without error, from the moment they were due.
+    pub latency: Latency,
     /// One row per kind of request that occurred.
     pub requests: Vec<RequestRow>,
+    /// What an open loop was about.
+    pub open_loop: Option<OpenLoopReport>,
     /// Errors by code.
     pub errors: Vec<ErrorRow>,
     /// `Busy` answers after which the operation was sent again.
     pub busy_retries: u64,
     /// Reads that found no record.
     pub not_found: u64,
+    /// Records that scans returned.
+    pub scanned_records: u64,
     /// Requests without answer when the connection was lost.
     pub unanswered: u64,
+    /// The part of the time, from 0 to 1, that the busiest load thread was on its CPU.
+    pub busiest_thread: f64,
+    /// Second by second, warm-up included.
+    pub series: Vec<SecondRow>,
+    /// What was asked of an open loop, for pictures.
+    #[serde(skip)]
+    pub offered: Option<Offered>,
+    /// For tables of percentiles and pictures.
+    #[serde(skip)]
+    pub statistics: Statistics,
 }
 
 /// One kind of request.
@@ -92,31 +120,62 @@ pub struct PhaseReport {
 pub struct RequestRow {
     /// Which.
     pub operation: Measure,
-    /// Answered without error.
-    pub count: u64,
     /// Per second.
     pub per_second: f64,
-    /// Latency.
-    pub mean_us: f64,
-    /// Latency.
-    pub p50_us: f64,
-    /// Latency.
-    pub p95_us: f64,
-    /// Latency.
-    pub p99_us: f64,
-    /// Latency.
-    pub p999_us: f64,
-    /// Latency.
-    pub max_us: f64,
+    /// Of the answers without error.
+    #[serde(flatten)]
+    pub latency: Latency,
     /// Answered with an error.
     pub errors: u64,
+}
+
+/// Quantiles of a histogram.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Mean.
+    pub mean_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 95 % are at most this.
+    pub p95_us: f64,
+    /// 99 % are at most this.
+    pub p99_us: f64,
+    /// 99.9 % are at most this.
+    pub p999_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
+/// What an open loop was about.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct OpenLoopReport {
+    /// Operations that were due per second, on average.
+    pub offered_per_second: f64,
+    /// Due, and given up since no connection was free for too long.
+    pub unstarted: u64,
+    /// From handing an operation to a connection to its last answer.
+    pub service: Latency,
+    /// From the moment an operation was due to handing it over: waiting for a connection, and what the load
+    /// threads were late by.
+    pub start_delay: Latency,
+}
+
+/// What was asked of an open loop.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Offered {
+    /// How many operations were due.
+    pub rate: Rate,
+    /// For how long after the warm-up, if that was fixed.
+    pub seconds: Option<f64>,
 }
 
 /// One error code.
 #[derive(Debug, serde::Serialize)]
 pub struct ErrorRow {
-    /// On the wire.
-    pub code: u16,
+    /// On Ostrakon's wire; none for Redis.
+    pub code: Option<u16>,
     /// Its name.
     pub name: String,
     /// How often.
@@ -127,58 +186,96 @@ pub struct ErrorRow {
 
 impl PhaseReport {
     /// Of what a phase measured.
-    pub fn new(phase: Phase, outcome: &PhaseOutcome) -> Self {
+    pub fn new(phase: Phase, outcome: PhaseOutcome, offered: Option<Offered>) -> Self {
         let PhaseOutcome {
             statistics,
             elapsed,
-            operations,
+            series,
+            busiest_thread,
             ..
         } = outcome;
         let seconds = elapsed.as_secs_f64();
-        let errors = statistics
-            .errors_by_code()
-            .into_iter()
-            .map(|(code, (count, sentence))| {
-                let name = ErrorCode::from(code).to_string();
-                ErrorRow {
-                    code,
-                    name,
-                    count,
-                    sentence: sentence.to_owned(),
-                }
-            });
         let rows = Measure::ALL
             .iter()
-            .map(|measure| RequestRow::new(*measure, statistics, seconds));
+            .map(|measure| RequestRow::new(*measure, &statistics, seconds));
+        let errors = statistics.errors_by_label();
         Self {
             phase,
             seconds,
-            operations: *operations,
-            operations_per_second: per_second(*operations, seconds),
-            requests: rows.filter(|row| row.count + row.errors > 0).collect(),
-            errors: errors.collect(),
+            operations: statistics.operations,
+            operations_per_second: per_second(statistics.operations, seconds),
+            warm_up_operations: statistics.warm_up_operations,
+            latency: Latency::of(statistics.operations_ns()),
+            requests: rows.filter(|row| row.latency.count + row.errors > 0).collect(),
+            open_loop: offered.map(|offered| OpenLoopReport::new(offered, &statistics, seconds)),
+            errors: errors
+                .into_iter()
+                .map(|(label, (count, sentence))| ErrorRow::new(label, count, sentence))
+                .collect(),
             busy_retries: statistics.busy_retries,
             not_found: statistics.not_found,
+            scanned_records: statistics.scanned_records,
             unanswered: statistics.unanswered,
+            busiest_thread,
+            series,
+            offered,
+            statistics,
+        }
+    }
+}
+
+impl OpenLoopReport {
+    fn new(offered: Offered, statistics: &Statistics, seconds: f64) -> Self {
+        let lasted = offered.seconds.unwrap_or(seconds);
+        let due = offered.rate.due_within(lasted);
+        Self {
+            offered_per_second: if lasted > 0.0 { due / lasted } else { 0.0 },
+            unstarted: statistics.unstarted,
+            service: Latency::of(statistics.service_ns()),
+            start_delay: Latency::of(statistics.start_delays_ns()),
+        }
+    }
+}
+
+impl Latency {
+    /// Of a histogram of nanoseconds.
+    pub fn of(latencies_ns: &Histogram<u64>) -> Self {
+        let quantile_us = |quantile| latencies_ns.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            count: latencies_ns.len(),
+            mean_us: latencies_ns.mean() / 1000.0,
+            p50_us: quantile_us(0.5),
+            p95_us: quantile_us(0.95),
+            p99_us: quantile_us(0.99),
+            p999_us: quantile_us(0.999),
+            max_us: latencies_ns.max() as f64 / 1000.0,
         }
     }
 }
 
 impl RequestRow {
     fn new(operation: Measure, statistics: &Statistics, seconds: f64) -> Self {
-        let latencies = statistics.latencies_ns(operation);
-        let quantile_us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        let latency = Latency::of(statistics.latencies_ns(operation));
         Self {
             operation,
-            count: latencies.len(),
-            per_second: per_second(latencies.len(), seconds),
-            mean_us: latencies.mean() / 1000.0,
-            p50_us: quantile_us(0.5),
-            p95_us: quantile_us(0.95),
-            p99_us: quantile_us(0.99),
-            p999_us: quantile_us(0.999),
-            max_us: latencies.max() as f64 / 1000.0,
+            per_second: per_second(latency.count, seconds),
+            latency,
             errors: statistics.errors_of(operation),
+        }
+    }
+}
+
+impl ErrorRow {
+    fn new(label: &ErrorLabel, count: u64, sentence: &str) -> Self {
+        let (code, name) = match label {
+            ErrorLabel::Code(code) => (Some(*code), ErrorCode::from(*code).to_string()),
+            ErrorLabel::Word(word) => (None, word.clone()),
+        };
+        Self {
+            code,
+            name,
+            count,
+            sentence: sentence.to_owned(),
         }
     }
 }
@@ -191,96 +288,27 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     }
 }
 
-impl fmt::Display for RunReport<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for phase in &self.phases {
-            writeln!(formatter, "{phase}")?;
-        }
-        if let Some(check) = &self.check {
-            writeln!(formatter, "{check}")?;
-        }
-        for violation in &self.violations {
-            writeln!(formatter, "VIOLATION: {violation}")?;
-        }
-        match &self.reason {
-            Some(reason) => writeln!(formatter, "{reason}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for PhaseReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.phase == Phase::Load { "load" } else { "run" };
-        writeln!(
-            formatter,
-            "{name}: {} operations in {:.2} s, {:.0} operations/s",
-            self.operations, self.seconds, self.operations_per_second
-        )?;
-        if !self.requests.is_empty() {
-            writeln!(
-                formatter,
-                "  {:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}{:>9}",
-                "latency in µs", "count", "per s", "p50", "p95", "p99", "p99.9", "max", "errors"
-            )?;
-        }
-        for row in &self.requests {
-            writeln!(
-                formatter,
-                "  {:<18}{:>11}{:>11.0}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>11.1}{:>9}",
-                row.operation.name(),
-                row.count,
-                row.per_second,
-                row.p50_us,
-                row.p95_us,
-                row.p99_us,
-                row.p999_us,
-                row.max_us,
-                row.errors
-            )?;
-        }
-        for (count, what) in [
-            (
-                self.busy_retries,
-                "busy answers, each followed by another attempt",
-            ),
-            (self.not_found, "reads that found no record"),
-            (
-                self.unanswered,
-                "requests without answer when the connection was lost",
-            ),
-        ] {
-            if count > 0 {
-                writeln!(formatter, "  {count} {what}")?;
-            }
-        }
-        for error in &self.errors {
-            let ErrorRow {
-                code,
-                name,
-                count,
-                sentence,
-            } = error;
-            writeln!(formatter, "  {count} × error {code} ({name}): {sentence}")?;
-        }
-        Ok(())
-    }
-}
-
 /// A short list of a configuration, for the note before the first phase.
-pub fn headline(configuration: &Configuration, records: u64, address: &str) -> String {
+pub fn headline(configuration: &Configuration, records: u64, addresses: &[String]) -> String {
     let Configuration {
-        workload,
-        value_bytes,
+        value_size,
         connections,
         pipeline,
         thread_cpus,
         ..
     } = configuration;
+    let workload = match configuration.workload {
+        Some(workload) => format!("YCSB-{}", workload.letter()),
+        None => format!("{} %", configuration.mix),
+    };
+    let speaks = match configuration.speaks {
+        Speaks::Ostrakon => "",
+        Speaks::Redis => "Redis ",
+    };
     let mut line = format!(
-        "YCSB-{} on {address}: {records} records of {value_bytes} bytes; {connections} connections × \
+        "{workload} on {speaks}{}: {records} records of {value_size} bytes; {connections} connections × \
          {pipeline} unanswered operations; load threads on CPU",
-        workload.letter()
+        addresses.join(", ")
     );
     for (index, cpu) in thread_cpus.iter().enumerate() {
         let separator = if index == 0 { " " } else { "," };
@@ -303,23 +331,31 @@ mod tests {
     fn a_phase_is_reported_in_microseconds_and_per_second() {
         let mut outcome = PhaseOutcome {
             elapsed: Duration::from_secs(2),
-            operations: 1000,
             ..PhaseOutcome::default()
         };
+        outcome.statistics.operations = 1000;
         for latency_us in 1..=1000 {
             outcome.statistics.record(Measure::Read, latency_us * 1000);
         }
         outcome
             .statistics
-            .record_error(Measure::Update, 6, "memory is full; add some");
-        let report = PhaseReport::new(Phase::Run, &outcome);
+            .record_error(Measure::Update, ErrorLabel::Code(6), "memory is full; add some");
+        let word = ErrorLabel::Word("OOM".to_owned());
+        outcome
+            .statistics
+            .record_error(Measure::Update, word, "OOM no memory");
+        let report = PhaseReport::new(Phase::Run, outcome, None);
         assert_eq!(report.requests.len(), 2);
         let read = &report.requests[0];
-        assert_eq!((read.count, read.errors), (1000, 0));
+        assert_eq!((read.latency.count, read.errors), (1000, 0));
         let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.002;
         assert!(near(read.per_second, 500.0) && near(report.operations_per_second, 500.0));
-        assert!(near(read.p50_us, 500.0) && near(read.p99_us, 990.0) && near(read.p999_us, 999.0));
-        assert!(near(read.max_us, 1000.0) && near(read.mean_us, 500.5));
+        assert!(
+            near(read.latency.p50_us, 500.0)
+                && near(read.latency.p99_us, 990.0)
+                && near(read.latency.p999_us, 999.0)
+        );
+        assert!(near(read.latency.max_us, 1000.0) && near(read.latency.mean_us, 500.5));
         let text = report.to_string();
         assert!(
             text.contains("run: 1000 operations in 2.00 s, 500 operations/s"),
@@ -329,11 +365,42 @@ mod tests {
             text.contains("1 × error 6") && text.contains("memory is full; add some"),
             "{text}"
         );
+        assert!(text.contains("1 × error OOM: OOM no memory"), "{text}");
+    }
+
+    #[test]
+    fn an_open_loop_tells_what_was_offered_and_what_was_late() {
+        let mut outcome = PhaseOutcome {
+            elapsed: Duration::from_secs(4),
+            busiest_thread: 0.97,
+            ..PhaseOutcome::default()
+        };
+        outcome.statistics.record_operation(7_000_000);
+        outcome.statistics.record_service(2_000_000, 5_000_000);
+        outcome.statistics.unstarted = 3;
+        let offered = Offered {
+            rate: Rate::fixed(250.0),
+            seconds: Some(2.0),
+        };
+        let report = PhaseReport::new(Phase::Run, outcome, Some(offered));
+        let open_loop = report.open_loop.unwrap();
+        assert!((open_loop.offered_per_second - 250.0).abs() < 1e-9);
+        let text = report.to_string();
+        for line in [
+            "0 operations/s of 250 offered",
+            "whole operation",
+            "service time",
+            "start delay",
+            "3 operations were due",
+            "97 % on its CPU",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
     }
 
     #[test]
     fn a_phase_without_operations_is_reported_too() {
-        let report = PhaseReport::new(Phase::Load, &PhaseOutcome::default());
+        let report = PhaseReport::new(Phase::Load, PhaseOutcome::default(), None);
         assert!(report.requests.is_empty());
         assert!(report.to_string().contains("load: 0 operations"));
     }

@@ -20,13 +20,24 @@ pub enum Measure {
     Read,
     /// Write of an existing record.
     Update,
-    /// Read and write, from the handing over of the read to the answer of the write.
+    /// Read and write, from the beginning of the read to the answer of the write.
     ReadModifyWrite,
+    /// Records in the order of their keys; all pages that it takes.
+    Scan,
+    /// Removal of a record.
+    Delete,
 }
 
 impl Measure {
     /// In the order of the table.
-    pub const ALL: [Self; 4] = [Self::Insert, Self::Read, Self::Update, Self::ReadModifyWrite];
+    pub const ALL: [Self; 6] = [
+        Self::Insert,
+        Self::Read,
+        Self::Update,
+        Self::ReadModifyWrite,
+        Self::Scan,
+        Self::Delete,
+    ];
 
     /// For the table.
     pub fn name(self) -> &'static str {
@@ -35,6 +46,8 @@ impl Measure {
             Self::Read => "read",
             Self::Update => "update",
             Self::ReadModifyWrite => "read-modify-write",
+            Self::Scan => "scan",
+            Self::Delete => "delete",
         }
     }
 }
@@ -42,47 +55,98 @@ impl Measure {
 /// Longest latency that is told apart, about 13 days; the histogram's three digits hold up to there.
 const LATENCY_MAX_NS: u64 = 1 << 50;
 
+/// What an error is called where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorLabel {
+    /// Code on Ostrakon's wire.
+    Code(u16),
+    /// First word of a Redis error.
+    Word(String),
+}
+
 /// Measurements of one executor, or, merged, of a phase.
 #[derive(Debug, Clone)]
 pub struct Statistics {
-    latencies_ns: [Histogram<u64>; 4],
-    errors: BTreeMap<(Measure, u16), u64>,
-    error_sentences: BTreeMap<u16, String>,
+    latencies_ns: [Histogram<u64>; Measure::ALL.len()],
+    /// Whole operations, from the moment they were due.
+    operations_ns: Histogram<u64>,
+    /// Whole operations of an open loop, from the moment they were handed to a connection.
+    service_ns: Histogram<u64>,
+    /// In an open loop, how long after its due moment an operation was handed over.
+    start_delays_ns: Histogram<u64>,
+    errors: BTreeMap<(Measure, ErrorLabel), u64>,
+    error_sentences: BTreeMap<ErrorLabel, String>,
+    /// Operations that were begun after the warm-up and are finished.
+    pub operations: u64,
+    /// Finished operations that were begun in the warm-up, and are in no other figure but the errors.
+    pub warm_up_operations: u64,
+    /// Records that scans returned.
+    pub scanned_records: u64,
     /// `Busy` answers after which the operation was sent again.
     pub busy_retries: u64,
     /// Reads that found no record.
     pub not_found: u64,
     /// Requests sent whose connection was lost before the answer.
     pub unanswered: u64,
+    /// Operations of an open loop that were due, and that no connection was free for until the phase gave up.
+    pub unstarted: u64,
 }
 
 impl Default for Statistics {
     fn default() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("the bounds are valid");
         Self {
-            latencies_ns: [histogram(), histogram(), histogram(), histogram()],
+            latencies_ns: std::array::from_fn(|_| histogram()),
+            operations_ns: histogram(),
+            service_ns: histogram(),
+            start_delays_ns: histogram(),
             errors: BTreeMap::new(),
             error_sentences: BTreeMap::new(),
+            operations: 0,
+            warm_up_operations: 0,
+            scanned_records: 0,
             busy_retries: 0,
             not_found: 0,
             unanswered: 0,
+            unstarted: 0,
         }
     }
+}
+
+/// Of latencies in nanoseconds, to three significant digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("the bounds are valid")
+}
+
+/// Counts a latency. Never allocates.
+pub(crate) fn count(histogram: &mut Histogram<u64>, latency_ns: u64) {
+    let recorded = histogram.record(latency_ns);
+    recorded.expect("no run lasts as long as the longest latency");
 }
 
 impl Statistics {
     /// One answered request. Never allocates.
     pub fn record(&mut self, measure: Measure, latency_ns: u64) {
-        let recorded = self.latencies_ns[measure as usize].record(latency_ns);
-        recorded.expect("no run lasts as long as the longest latency");
+        count(&mut self.latencies_ns[measure as usize], latency_ns);
     }
 
-    /// One request answered with an error, whose sentence is kept once per code.
-    pub fn record_error(&mut self, measure: Measure, code: u16, sentence: &str) {
-        *self.errors.entry((measure, code)).or_default() += 1;
+    /// One operation that was answered without error. Never allocates.
+    pub fn record_operation(&mut self, latency_ns: u64) {
+        count(&mut self.operations_ns, latency_ns);
+    }
+
+    /// One such operation of an open loop: from handing over to the last answer, and from the due moment to
+    /// handing over. Never allocates.
+    pub fn record_service(&mut self, service_ns: u64, start_delay_ns: u64) {
+        count(&mut self.service_ns, service_ns);
+        count(&mut self.start_delays_ns, start_delay_ns);
+    }
+
+    /// One request answered with an error, whose sentence is kept once per label.
+    pub fn record_error(&mut self, measure: Measure, label: ErrorLabel, sentence: &str) {
         self.error_sentences
-            .entry(code)
+            .entry(label.clone())
             .or_insert_with(|| sentence.to_owned());
+        *self.errors.entry((measure, label)).or_default() += 1;
     }
 
     /// Adds what another executor measured.
@@ -90,14 +154,25 @@ impl Statistics {
         for (mine, theirs) in self.latencies_ns.iter_mut().zip(&other.latencies_ns) {
             mine.add(theirs).expect("all histograms have the same bounds");
         }
-        for (key, count) in &other.errors {
-            *self.errors.entry(*key).or_default() += count;
+        for (mine, theirs) in [
+            (&mut self.operations_ns, &other.operations_ns),
+            (&mut self.service_ns, &other.service_ns),
+            (&mut self.start_delays_ns, &other.start_delays_ns),
+        ] {
+            mine.add(theirs).expect("all histograms have the same bounds");
         }
-        for (code, sentence) in &other.error_sentences {
+        for (key, count) in &other.errors {
+            *self.errors.entry(key.clone()).or_default() += count;
+        }
+        for (label, sentence) in &other.error_sentences {
             self.error_sentences
-                .entry(*code)
+                .entry(label.clone())
                 .or_insert_with(|| sentence.clone());
         }
+        self.operations += other.operations;
+        self.warm_up_operations += other.warm_up_operations;
+        self.scanned_records += other.scanned_records;
+        self.unstarted += other.unstarted;
         self.busy_retries += other.busy_retries;
         self.not_found += other.not_found;
         self.unanswered += other.unanswered;
@@ -108,24 +183,40 @@ impl Statistics {
         &self.latencies_ns[measure as usize]
     }
 
+    /// Latencies of whole operations, from the moment they were due, in nanoseconds.
+    pub fn operations_ns(&self) -> &Histogram<u64> {
+        &self.operations_ns
+    }
+
+    /// Latencies of whole operations of an open loop, from the moment they were handed over, in nanoseconds.
+    pub fn service_ns(&self) -> &Histogram<u64> {
+        &self.service_ns
+    }
+
+    /// How late operations of an open loop were handed over, in nanoseconds.
+    pub fn start_delays_ns(&self) -> &Histogram<u64> {
+        &self.start_delays_ns
+    }
+
     /// Errors of one kind.
     pub fn errors_of(&self, measure: Measure) -> u64 {
         self.errors
-            .range((measure, 0)..=(measure, u16::MAX))
+            .iter()
+            .filter(|((of, _), _)| *of == measure)
             .map(|(_, count)| count)
             .sum()
     }
 
-    /// Errors by code with the first sentence seen, in order of the code.
-    pub fn errors_by_code(&self) -> BTreeMap<u16, (u64, &str)> {
-        let mut by_code = BTreeMap::new();
-        for ((_, code), count) in &self.errors {
-            let entry = by_code
-                .entry(*code)
-                .or_insert((0, self.error_sentences[code].as_str()));
+    /// Errors by label with the first sentence seen, in order of the label.
+    pub fn errors_by_label(&self) -> BTreeMap<&ErrorLabel, (u64, &str)> {
+        let mut by_label = BTreeMap::new();
+        for ((_, label), count) in &self.errors {
+            let entry = by_label
+                .entry(label)
+                .or_insert((0, self.error_sentences[label].as_str()));
             entry.0 += count;
         }
-        by_code
+        by_label
     }
 
     /// All errors.
@@ -246,17 +337,27 @@ mod tests {
     #[test]
     fn errors_are_counted_by_kind_and_code() {
         let (mut first, mut second) = (Statistics::default(), Statistics::default());
-        first.record_error(Measure::Read, 6, "memory is full");
-        second.record_error(Measure::Update, 6, "memory is full");
-        second.record_error(Measure::Update, 7, "the disk is full");
+        first.record_error(Measure::Read, ErrorLabel::Code(6), "memory is full");
+        second.record_error(Measure::Update, ErrorLabel::Code(6), "memory is full");
+        second.record_error(
+            Measure::Update,
+            ErrorLabel::Word("OOM".to_owned()),
+            "the disk is full",
+        );
         second.busy_retries = 3;
         first.merge(&second);
         assert_eq!(
             (first.errors_of(Measure::Read), first.errors_of(Measure::Update)),
             (1, 2)
         );
-        assert_eq!(first.errors_by_code()[&6], (2, "memory is full"));
-        assert_eq!(first.errors_by_code()[&7], (1, "the disk is full"));
+        assert_eq!(
+            first.errors_by_label()[&ErrorLabel::Code(6)],
+            (2, "memory is full")
+        );
+        assert_eq!(
+            first.errors_by_label()[&ErrorLabel::Word("OOM".to_owned())],
+            (1, "the disk is full")
+        );
         assert_eq!((first.errors_total(), first.busy_retries), (3, 3));
     }
 

@@ -44,6 +44,46 @@ pub struct ValueIdentity {
     pub sequence: WriteSequence,
 }
 
+/// How long values are: always the same, or every length of a range alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ValueSize {
+    /// Shortest, in bytes.
+    pub low_bytes: usize,
+    /// Longest, in bytes.
+    pub high_bytes: usize,
+}
+
+impl ValueSize {
+    /// Always the same.
+    pub fn fixed(bytes: usize) -> Self {
+        Self {
+            low_bytes: bytes,
+            high_bytes: bytes,
+        }
+    }
+
+    /// Length of this write's value, in bytes: each write of a run has its own, and the same one when it is
+    /// sent again.
+    pub fn bytes_of(self, identity: ValueIdentity) -> usize {
+        let span = (self.high_bytes - self.low_bytes) as u64;
+        if span == 0 {
+            return self.low_bytes;
+        }
+        let mut random = Random::for_lane(identity.key.0, identity.sequence.0);
+        self.low_bytes + random.next_below(span + 1) as usize
+    }
+}
+
+impl std::fmt::Display for ValueSize {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.low_bytes == self.high_bytes {
+            write!(formatter, "{}", self.low_bytes)
+        } else {
+            write!(formatter, "{} to {}", self.low_bytes, self.high_bytes)
+        }
+    }
+}
+
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueError {
@@ -250,6 +290,32 @@ mod tests {
                 first_difference_at: 77
             })
         );
+    }
+
+    #[test]
+    fn ranged_lengths_are_uniform_and_stay_with_the_write() {
+        let size = ValueSize {
+            low_bytes: 100,
+            high_bytes: 109,
+        };
+        let mut counts = [0_u32; 10];
+        for sequence in 1..=100 {
+            for key in 0..200 {
+                let identity = ValueIdentity {
+                    key: KeyIndex(key),
+                    writer: WriterId(sequence),
+                    sequence: WriteSequence(sequence),
+                };
+                let bytes = size.bytes_of(identity);
+                assert_eq!(bytes, size.bytes_of(identity));
+                counts[bytes - 100] += 1;
+            }
+        }
+        assert!(
+            counts.iter().all(|count| (1800..2200).contains(count)),
+            "{counts:?}"
+        );
+        assert_eq!(ValueSize::fixed(77).bytes_of(identity()), 77);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What each command line means, and the sentences of those that mean nothing.
 
 use super::*;
+use crate::arrival::Rate;
 
 fn configure(words: &[&str]) -> Result<Configuration, String> {
     let words = std::iter::once("loadgen").chain(words.iter().copied());
@@ -13,7 +14,14 @@ fn no_arguments_load_run_and_check_an_embedded_node() {
     let configuration = configure(&[]).unwrap();
     assert_eq!(configuration.phases, [Phase::Load, Phase::Run, Phase::Check]);
     assert!(configuration.verify);
-    assert_eq!((configuration.records, configuration.value_bytes), (None, 1000));
+    assert_eq!(
+        (configuration.records, configuration.value_size),
+        (None, ValueSize::fixed(1000))
+    );
+    assert_eq!(
+        (configuration.workload, configuration.open_loop),
+        (Some(Workload::A), None)
+    );
     assert_eq!(
         configuration.run_length,
         RunLength::Duration(Duration::from_secs(10))
@@ -80,13 +88,17 @@ fn an_embedded_node_keeps_off_the_cpus_of_the_load() {
 
 #[test]
 fn values_and_lengths_are_read() {
-    assert_eq!(configure(&["--value-size", "100"]).unwrap().value_bytes, 100);
-    assert_eq!(
-        configure(&["--fields", "4", "--field-bytes", "25"])
-            .unwrap()
-            .value_bytes,
-        100
-    );
+    for (words, low_bytes, high_bytes) in [
+        (&["--value-size", "100"] as &[&str], 100, 100),
+        (&["--value-size", "100-2000"], 100, 2000),
+        (&["--fields", "4", "--field-bytes", "25"], 100, 100),
+    ] {
+        let expected = ValueSize {
+            low_bytes,
+            high_bytes,
+        };
+        assert_eq!(configure(words).unwrap().value_size, expected);
+    }
     assert_eq!(
         configure(&["--operations", "7"]).unwrap().run_length,
         RunLength::Operations(7)
@@ -116,6 +128,44 @@ fn wrong_command_lines_are_refused_with_what_to_do() {
         (&["--operations", "0"], "give a number from 1 to"),
         (&["--threads", "9", "--connections", "8"], "see --connections"),
         (&["--value-size", "39"], "must be from 40"),
+        (&["--value-size", "39-100"], "must be from 40"),
+        (&["--value-size", "100-50"], "such as 1000 or 100-1000"),
+        (&["--scan-length", "0"], "give a number from 1 to"),
+        (&["--rate", "0"], "such as 20000 or 20k"),
+        (&["--rate", "fast"], "such as 20000 or 20k"),
+        (&["--rate", "5k", "--ramp", "5s"], "such as --rate 1k-50k"),
+        (&["--rate", "1k-5k", "--operations", "9"], "add --ramp"),
+        (&["--ramp", "5s"], "--rate"),
+        (&["--arrivals", "poisson"], "add --rate or --find-max"),
+        (&["--find-max"], "such as --p99 5ms"),
+        (
+            &["--find-max", "--p99", "5ms", "--rate", "1k-5k"],
+            "give --rate one number",
+        ),
+        (&["--find-max", "--p99", "5ms", "--phase", "load"], "add `run`"),
+        (&["--p99", "5ms"], "--find-max"),
+        (&["--theta", "1"], "such as 0.99"),
+        (&["--hot-records", "20"], "such as 0.2"),
+        (&["--workload", "a", "--mix", "read=1"], "cannot be used with"),
+        (&["--mix", "read=1,sacn=2"], "no operation is called"),
+        (
+            &["--mix", "delete=1", "--verify"],
+            "the register knows no deletes",
+        ),
+        (&["--workload", "e", "--history", "h"], "a workload without scans"),
+        (&["--target", "redis"], "add --connect"),
+        (
+            &["--target", "redis", "--connect", "a:1", "--workload", "e"],
+            "without scans",
+        ),
+        (
+            &["--target", "redis", "--connect", "a:1", "--verify"],
+            "leave --verify",
+        ),
+        (
+            &["--target", "redis", "--connect", "a:1", "--route", "shard"],
+            "leave it out",
+        ),
         (&["--value-size", "9000000"], "must be from 40"),
         (
             &["--fields", "3", "--field-bytes", "10"],
@@ -132,11 +182,74 @@ fn wrong_command_lines_are_refused_with_what_to_do() {
         (&["--operations", "5", "--duration", "5s"], "cannot be used with"),
         (&["--value-size", "100", "--fields", "5"], "cannot be used with"),
         (&["--connect", "a:1", "--data", "b"], "cannot be used with"),
-        (&["--workload", "e"], "possible values"),
+        (&["--workload", "g"], "possible values"),
     ] {
         let error = configure(words).unwrap_err();
         assert!(error.contains(sentence), "{words:?}: {error}");
     }
+}
+
+#[test]
+fn workloads_bring_their_distribution() {
+    for (words, expected) in [
+        (&["--workload", "d"] as &[&str], Distribution::Latest),
+        (&["--workload", "E"], Distribution::Zipfian),
+        (&["--mix", "read=1"], Distribution::Zipfian),
+        (
+            &["--workload", "d", "--distribution", "uniform"],
+            Distribution::Uniform,
+        ),
+    ] {
+        assert_eq!(
+            configure(words).unwrap().choice.distribution,
+            expected,
+            "{words:?}"
+        );
+    }
+    // What the register cannot follow is not verified, unless that is asked for.
+    assert!(configure(&["--workload", "e"]).unwrap().verify);
+    assert!(!configure(&["--mix", "read=1,delete=1"]).unwrap().verify);
+}
+
+#[test]
+fn rates_and_ramps_are_read() {
+    let rate = |words: &[&str]| configure(words).unwrap().open_loop.unwrap().rate;
+    assert_eq!(rate(&["--rate", "20k"]), Rate::fixed(20_000.0));
+    let ramp = Rate {
+        from_per_second: 500.0,
+        to_per_second: 1_500_000.0,
+        ramp_seconds: 10.0,
+    };
+    assert_eq!(rate(&["--rate", "500-1.5M"]), ramp);
+    let short = Rate {
+        ramp_seconds: 3.0,
+        ..ramp
+    };
+    assert_eq!(rate(&["--rate", "500-1.5M", "--ramp", "3s"]), short);
+}
+
+#[test]
+fn a_search_has_a_first_rate_goals_and_short_steps() {
+    let configuration = configure(&["--find-max", "--p99", "5ms", "--p999", "20ms"]).unwrap();
+    assert_eq!(configuration.open_loop.unwrap().rate, Rate::fixed(1000.0));
+    let goals = configuration.goals.unwrap().0;
+    let goals: Vec<_> = goals.iter().map(|goal| (goal.name, goal.most_us)).collect();
+    assert_eq!(goals, [("p99", 5000), ("p99.9", 20_000)]);
+    assert_eq!(
+        (configuration.run_length, configuration.warm_up),
+        (RunLength::Duration(STEP_DEFAULT), STEP_WARM_UP_DEFAULT)
+    );
+}
+
+#[test]
+fn several_addresses_are_read() {
+    let expected = Target::Connect(vec!["a:1".to_owned(), "b:2".to_owned(), "c:3".to_owned()]);
+    assert_eq!(
+        configure(&["--connect", "a:1,b:2", "--connect", "c:3"])
+            .unwrap()
+            .target,
+        expected
+    );
 }
 
 #[test]

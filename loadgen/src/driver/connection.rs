@@ -1,78 +1,25 @@
-//! One connection of a closed loop, without IO: what is in flight, and what follows from each answer.
+//! One connection of the load, without IO: what is in flight, and what follows from each answer.
 //!
-//! 1. [`Connection::top_up`] hands over operations until `pipeline` of them are unanswered.
-//! 2. [`Connection::take_answers`] judges each answer, and hands over what follows: the write of a
-//!    read-modify-write, or the next operation. A `Busy` answer parks the operation until its hint has
-//!    passed.
-//! 3. [`Connection::abandon`] tells the ledger of everything unanswered when the connection is lost.
+//! 1. [`Connection::top_up`] hands over operations until `pipeline` of them are unanswered, or none has come
+//!    due.
+//! 2. [`Connection::take_answers`] has each answer judged, and hands over what follows: the write of a
+//!    read-modify-write, the next page of a scan, or the next operation. A `Busy` answer parks the operation
+//!    until its hint has passed.
+//! 3. [`Connection::abandon`] tells of everything unanswered when the connection is lost.
 //!
 //! If there is a history, every request and what became of it goes to the thread's recorder on the way. A
 //! `Busy` answer ends a request there, and its repetition is another.
 //!
 //! Invariant: each request in flight has its operation in `operations`, at the slot of its id. Once warm, an
-//! operation allocates nothing.
+//! operation allocates nothing, save the further pages of a scan.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ostrakon_client::{Condition, ErrorCode, Protocol, ProtocolError, Request, Response};
-
-use super::Shared;
-use super::ledger::{Ledger, Read, Write};
-use super::source::Source;
-use crate::history::{Call, Process, Recorder, Stopped};
-use crate::keys::{Key, KeyIndex};
-use crate::register::{Violation, ViolationKind};
-use crate::statistics::{LiveCounters, Measure, Statistics};
-use crate::value;
-use crate::workload::OperationKind;
-
-/// An operation that is still refused as `Busy` after this time counts as an error.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
-
-/// What all connections of one executor share.
-#[derive(Debug)]
-pub(crate) struct Thread {
-    pub(crate) source: Source,
-    pub(crate) ledger: Ledger,
-    pub(crate) statistics: Statistics,
-    pub(crate) shared: Arc<Shared>,
-    /// Of this executor among those of `shared`.
-    pub(crate) live_index: usize,
-    pub(crate) value_bytes: usize,
-    /// If there is a history.
-    pub(crate) recorder: Option<Recorder>,
-}
-
-/// One operation from being handed over until its last answer.
-#[derive(Debug, Clone, Copy)]
-struct Operation {
-    kind: OperationKind,
-    key: KeyIndex,
-    stage: Stage,
-    /// When the operation was handed over.
-    handed_at: Instant,
-    /// When its present request was.
-    requested_at: Instant,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Stage {
-    Read(Read),
-    Write(Write),
-}
-
-/// What follows from an answer.
-enum Next {
-    /// The operation is over.
-    Done,
-    /// It goes on with this request.
-    Submit(Operation),
-    /// It is sent again after a while.
-    Park { operation: Operation, after: Duration },
-}
+use super::thread::{Next, Operation, Thread};
+use crate::history::{Process, Recorder};
+use crate::target::{Wire, WireError};
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -86,7 +33,9 @@ pub(crate) enum ConnectionEnd {
 /// See the head of the module.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) protocol: Protocol,
+    pub(crate) wire: Wire,
+    /// Of the connections to the same place.
+    group: usize,
     pipeline: usize,
     operations: Vec<Option<Operation>>,
     /// Who calls in each slot, for the recorder; empty without one.
@@ -102,15 +51,24 @@ pub(crate) struct Connection {
     pub(crate) is_over: bool,
     /// A handle on the socket that ends it.
     control: TcpStream,
-    /// Why it was shut down.
+    /// Was it shut down because the phase is over?
+    is_finished: bool,
+    /// Why it was shut down otherwise.
     shut_down_for: Option<ConnectionEnd>,
 }
 
 impl Connection {
-    pub(crate) fn new(protocol: Protocol, control: TcpStream, pipeline: usize, thread: &Thread) -> Self {
+    pub(crate) fn new(
+        wire: Wire,
+        group: usize,
+        control: TcpStream,
+        pipeline: usize,
+        thread: &Thread,
+    ) -> Self {
         let processes = |recorder: &Recorder| (0..pipeline).map(|_| recorder.new_process()).collect();
         Self {
-            protocol,
+            wire,
+            group,
             pipeline,
             operations: vec![None; pipeline],
             processes: thread.recorder.as_ref().map(processes).unwrap_or_default(),
@@ -120,19 +78,27 @@ impl Connection {
             heard_at: Instant::now(),
             is_over: false,
             control,
+            is_finished: false,
             shut_down_for: None,
         }
     }
 
-    /// Hands over operations until the pipeline is full or the phase has no more.
+    /// Hands over operations until the pipeline is full or there is none.
     pub(crate) fn top_up(&mut self, thread: &mut Thread, now: Instant) -> Result<(), ConnectionEnd> {
-        while self.protocol.requests_in_flight() + self.parked.len() < self.pipeline {
-            let Some(operation) = thread.next_operation(now) else {
-                break;
-            };
-            self.submit(thread, operation)?;
-        }
+        while self.hand_over_one(thread, now)? {}
         Ok(())
+    }
+
+    /// Hands over one operation, if the pipeline has room and there is one.
+    pub(crate) fn hand_over_one(&mut self, thread: &mut Thread, now: Instant) -> Result<bool, ConnectionEnd> {
+        if self.is_over || !self.has_room() {
+            return Ok(false);
+        }
+        let Some(operation) = thread.next_operation(self.group, now) else {
+            return Ok(false);
+        };
+        self.submit(thread, operation)?;
+        Ok(true)
     }
 
     /// Takes all answers that have arrived. Gives the moment of the last `Busy` hint's end, if there was one.
@@ -140,21 +106,19 @@ impl Connection {
         let mut wake_at = None;
         loop {
             let now = Instant::now();
-            let next = match self.protocol.next_response() {
+            let next = match self.wire.next_answer() {
                 Ok(None) => break,
-                Ok(Some((id, response))) => {
-                    let operation = self.operations[id.slot()]
+                Ok(Some((slot, answer))) => {
+                    let operation = self.operations[slot]
                         .take()
                         .expect("an answered request has its operation");
-                    if let Some(process) = self.processes.get_mut(id.slot()) {
-                        thread.record_answer(process, &operation, &response);
+                    if let Some(process) = self.processes.get_mut(slot) {
+                        thread.record_answer(process, &operation, &answer);
                     }
-                    thread.answered(operation, &response, now)
+                    thread.answered(operation, &answer, now)
                 }
-                Err(error @ ProtocolError::ClosedByServer { .. }) => {
-                    return Err(ConnectionEnd::Lost(error.to_string()));
-                }
-                Err(error) => return Err(ConnectionEnd::Broken(error.to_string())),
+                Err(WireError::Closed(reason)) => return Err(ConnectionEnd::Lost(reason)),
+                Err(WireError::Broken(reason)) => return Err(ConnectionEnd::Broken(reason)),
             };
             match next {
                 Next::Done => self.top_up(thread, now)?,
@@ -180,13 +144,39 @@ impl Connection {
     /// Ends the socket for the reader, who then gives this reason; the first one counts.
     pub(crate) fn shut_down(&mut self, end: ConnectionEnd) {
         self.shut_down_for.get_or_insert(end);
+        self.end_socket();
+    }
+
+    /// Ends the socket of a connection that waits for nothing, at the end of the phase.
+    pub(crate) fn finish_if_idle(&mut self) {
+        if self.is_idle() && !self.is_over {
+            self.is_finished = true;
+            self.end_socket();
+        }
+    }
+
+    fn end_socket(&self) {
         // An error says that the socket is no longer connected, which is what is wanted.
         let _already_gone = self.control.shutdown(Shutdown::Both);
     }
 
     /// Is nothing in flight or parked?
-    pub(crate) fn is_idle(&self) -> bool {
-        self.protocol.requests_in_flight() == 0 && self.parked.is_empty()
+    fn is_idle(&self) -> bool {
+        self.wire.requests_in_flight() == 0 && self.parked.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.wire.requests_in_flight() + self.parked.len() < self.pipeline
+    }
+
+    /// Does an answer have to come, or an operation?
+    pub(crate) fn has_more(&self, thread: &Thread) -> bool {
+        !self.is_finished && (!self.is_idle() || !thread.source.is_over_for(self.group))
+    }
+
+    /// Was the end of the stream asked for?
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_finished
     }
 
     /// No answer will come any more, for this reason unless the socket was shut down for another.
@@ -196,13 +186,10 @@ impl Connection {
             let Some(operation) = operation.take() else {
                 continue;
             };
-            thread.statistics.unanswered += 1;
             if let Some(process) = self.processes.get_mut(slot) {
                 thread.record_silence(process, &operation);
             }
-            if let Stage::Write(write) = operation.stage {
-                thread.ledger.write_unknown(&write);
-            }
+            thread.unanswered(&operation);
         }
         for (_, operation) in self.parked.drain(..) {
             thread.refused(&operation);
@@ -211,7 +198,7 @@ impl Connection {
 
     /// Wakes the writer if there is something for it to do.
     pub(crate) fn wake_writer(&mut self) {
-        if (self.is_over || !self.protocol.bytes_to_send().is_empty())
+        if (self.is_over || !self.wire.bytes_to_send().is_empty())
             && let Some(writer) = self.writer.take()
         {
             writer.wake();
@@ -219,213 +206,24 @@ impl Connection {
     }
 
     fn submit(&mut self, thread: &mut Thread, operation: Operation) -> Result<(), ConnectionEnd> {
-        let key = Key::of(operation.key);
-        let request = match &operation.stage {
-            Stage::Read(_) => Request::Get { key: key.bytes() },
-            Stage::Write(write) => {
-                value::fill(
-                    &mut self.value,
-                    thread.ledger.identity(operation.key, write),
-                    thread.value_bytes,
-                );
-                Request::Put {
-                    key: key.bytes(),
-                    value: &self.value,
-                    condition: Condition::None,
-                }
-            }
-        };
-        match self.protocol.submit(&request) {
-            Ok(id) => {
-                let slot = &mut self.operations[id.slot()];
-                assert!(slot.is_none(), "two requests in flight share a slot");
-                *slot = Some(operation);
+        let wire = &mut self.wire;
+        let submitted = operation.with_request(thread, &mut self.value, |request| wire.submit(request));
+        match submitted {
+            Ok(slot) => {
                 // The request is in a buffer: nothing is sent before this returns to the executor.
-                if let Some(process) = self.processes.get(id.slot()) {
+                if let Some(process) = self.processes.get(slot) {
                     thread.record_call(*process, &operation);
                 }
+                let place = &mut self.operations[slot];
+                assert!(place.is_none(), "two requests in flight share a slot");
+                *place = Some(operation);
                 Ok(())
             }
-            Err(error) => {
+            Err(reason) => {
                 // Nothing went out, so a write is as good as refused.
                 thread.refused(&operation);
-                Err(ConnectionEnd::Broken(error.to_string()))
+                Err(ConnectionEnd::Broken(reason))
             }
-        }
-    }
-}
-
-impl Thread {
-    fn live(&self) -> &LiveCounters {
-        &self.shared.live()[self.live_index]
-    }
-
-    fn next_operation(&mut self, now: Instant) -> Option<Operation> {
-        if self.shared.is_stopped() {
-            return None;
-        }
-        let (kind, key) = self.source.next(now)?;
-        let stage = match kind {
-            OperationKind::Read | OperationKind::ReadModifyWrite => Stage::Read(self.ledger.begin_read(key)),
-            OperationKind::Insert | OperationKind::Update => Stage::Write(self.ledger.begin_write(key)),
-        };
-        Some(Operation {
-            kind,
-            key,
-            stage,
-            handed_at: now,
-            requested_at: now,
-        })
-    }
-
-    fn answered(&mut self, operation: Operation, response: &Response<'_>, now: Instant) -> Next {
-        match (&operation.stage, response) {
-            (_, Response::Error(error)) => {
-                let hint = Duration::from_millis(u64::from(error.retry_after_ms.max(1)));
-                if error.code == ErrorCode::Busy && now + hint < operation.handed_at + BUSY_PATIENCE {
-                    self.statistics.busy_retries += 1;
-                    return Next::Park {
-                        operation,
-                        after: hint,
-                    };
-                }
-                self.failed(&operation, error.code, error.message);
-            }
-            (Stage::Read(read), Response::Get { found }) => {
-                self.statistics.not_found += u64::from(found.is_none());
-                let judged = self.ledger.read_answered(read, *found);
-                self.judge(judged);
-                self.record(Measure::Read, now - operation.requested_at);
-                if operation.kind == OperationKind::ReadModifyWrite {
-                    let stage = Stage::Write(self.ledger.begin_write(operation.key));
-                    return Next::Submit(Operation {
-                        stage,
-                        requested_at: now,
-                        ..operation
-                    });
-                }
-            }
-            (Stage::Write(write), Response::Write { applied, version }) => {
-                self.write_answered(&operation, write, *applied, *version);
-                self.record(operation.write_measure(), now - operation.requested_at);
-                if operation.kind == OperationKind::ReadModifyWrite {
-                    self.record(Measure::ReadModifyWrite, now - operation.handed_at);
-                }
-            }
-            _ => unreachable!("the protocol lets no response through that does not fit its request"),
-        }
-        self.live().operation_done();
-        Next::Done
-    }
-
-    fn write_answered(&mut self, operation: &Operation, write: &Write, applied: bool, version: u64) {
-        if applied {
-            let judged = self.ledger.write_acknowledged(write, version);
-            self.judge(judged);
-            return;
-        }
-        self.refused(operation);
-        self.judge(Err(Violation::of_record(
-            ViolationKind::MissingKey,
-            operation.key,
-            "a write without a condition is applied".to_owned(),
-            format!("the node says that it was not; the record is at version {version}"),
-        )));
-    }
-
-    /// An error that is not answered by trying again.
-    fn failed(&mut self, operation: &Operation, code: ErrorCode, sentence: &str) {
-        let measure = match &operation.stage {
-            Stage::Read(_) => Measure::Read,
-            Stage::Write(_) => operation.write_measure(),
-        };
-        self.statistics.record_error(measure, code.number(), sentence);
-        match (&operation.stage, code) {
-            (Stage::Write(write), ErrorCode::CoreFailed | ErrorCode::Other(_)) => {
-                self.ledger.write_unknown(write);
-            }
-            _ => self.refused(operation),
-        }
-    }
-
-    fn refused(&mut self, operation: &Operation) {
-        if let Stage::Write(write) = &operation.stage {
-            let judged = self.ledger.write_refused(write);
-            self.judge(judged);
-        }
-    }
-
-    fn record_call(&mut self, process: Process, operation: &Operation) {
-        let call = self.call(operation);
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.called(process, call);
-            self.go_on_if(recorded);
-        }
-    }
-
-    fn record_answer(&mut self, process: &mut Process, operation: &Operation, response: &Response<'_>) {
-        let call = self.call(operation);
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.answered(*process, call, response);
-            self.go_on_if(recorded.map(|next| *process = next));
-        }
-    }
-
-    fn record_silence(&mut self, process: &mut Process, operation: &Operation) {
-        let call = self.call(operation);
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.unanswered(*process, call);
-            self.go_on_if(recorded.map(|next| *process = next));
-        }
-    }
-
-    fn call(&self, operation: &Operation) -> Call {
-        let write = match &operation.stage {
-            Stage::Read(_) => None,
-            Stage::Write(write) => Some(self.ledger.identity(operation.key, write).sequence),
-        };
-        let key = operation.key;
-        Call { key, write }
-    }
-
-    /// Hands over what is recorded, at the end of the phase.
-    pub(crate) fn finish_recording(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.finish();
-            self.go_on_if(recorded);
-        }
-    }
-
-    /// A history with gaps is none: the phase ends. The reason comes from who writes it.
-    fn go_on_if(&self, recorded: Result<(), Stopped>) {
-        if recorded == Err(Stopped) {
-            let reason = "the history could not be written".to_owned();
-            self.shared.end(ConnectionEnd::Broken(reason));
-        }
-    }
-
-    fn judge(&mut self, judged: Result<(), Violation>) {
-        if let Err(violation) = judged {
-            self.shared.report(violation);
-        }
-    }
-
-    fn record(&mut self, measure: Measure, latency: Duration) {
-        let latency_ns = latency.as_nanos() as u64;
-        self.statistics.record(measure, latency_ns);
-        // The bar shows requests: the sum of a read-modify-write would count its parts twice.
-        if measure != Measure::ReadModifyWrite {
-            self.live().record(latency_ns);
-        }
-    }
-}
-
-impl Operation {
-    fn write_measure(&self) -> Measure {
-        if self.kind == OperationKind::Insert {
-            Measure::Insert
-        } else {
-            Measure::Update
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The reader takes answers and hands over what follows; the writer sends. They share the [`Connection`] and
 //! are never joined in a select: glommio panics on futures that are polled again and again. A third task per
 //! executor looks for connections on which no answer comes any more. A `Busy` hint is waited for by a task of
-//! its own.
+//! its own. Where answers alone do not drive the load there is a [`dispatcher`] besides.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,7 +18,9 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
 use super::connect::Ready;
-use super::connection::{Connection, ConnectionEnd, Thread};
+use super::connection::{Connection, ConnectionEnd};
+use super::dispatcher;
+use super::thread::Thread;
 
 /// A connection with requests in flight that stays silent for so long is lost.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
@@ -26,13 +28,11 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 type SharedConnection = Rc<RefCell<Connection>>;
 type SharedThread = Rc<RefCell<Thread>>;
 
-/// Runs all connections of one executor until the phase is over for them. Returns the moments of start and
-/// end.
-pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize) -> (Instant, Instant) {
-    let started_at = Instant::now();
-    let mut tasks = Vec::with_capacity(ready.len() * 2);
-    let mut watched = Vec::with_capacity(ready.len());
-    for Ready { stream, protocol } in ready {
+/// Runs all connections of one executor until the phase is over for them. Returns the moment of the end.
+pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize) -> Instant {
+    let mut sockets = Vec::with_capacity(ready.len());
+    let mut connections = Vec::with_capacity(ready.len());
+    for Ready { stream, wire, group } in ready {
         let (reader, writer) = match stream
             .try_clone()
             .and_then(|reader| Ok((reader, stream.try_clone()?)))
@@ -44,23 +44,30 @@ pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize
                 continue;
             }
         };
-        let connection = Rc::new(RefCell::new(Connection::new(
-            protocol,
-            stream,
-            pipeline,
-            &thread.borrow(),
-        )));
-        watched.push(Rc::clone(&connection));
-        let reader = read(Rc::clone(&connection), Rc::clone(&thread), adopt(reader));
-        tasks.push(glommio::spawn_local(reader));
-        tasks.push(glommio::spawn_local(write(connection, adopt(writer))));
+        let connection = Connection::new(wire, group, stream, pipeline, &thread.borrow());
+        connections.push(Rc::new(RefCell::new(connection)));
+        sockets.push((reader, writer));
     }
-    let watch = glommio::spawn_local(watch(watched));
+    let mut tasks = Vec::with_capacity(sockets.len() * 2 + 1);
+    for ((reader, writer), connection) in sockets.into_iter().zip(&connections) {
+        let reader = read(Rc::clone(connection), Rc::clone(&thread), adopt(reader));
+        tasks.push(glommio::spawn_local(reader));
+        tasks.push(glommio::spawn_local(write(Rc::clone(connection), adopt(writer))));
+    }
+    let needs_dispatcher = {
+        let source = &thread.borrow().source;
+        source.is_open() || source.is_grouped()
+    };
+    if needs_dispatcher {
+        let dispatcher = dispatcher::run(connections.clone(), Rc::clone(&thread));
+        tasks.push(glommio::spawn_local(dispatcher));
+    }
+    let watch = glommio::spawn_local(watch(connections));
     for task in tasks {
         task.await;
     }
     watch.cancel().await;
-    (started_at, Instant::now())
+    Instant::now()
 }
 
 /// Makes a socket of the standard library one of glommio's.
@@ -73,9 +80,11 @@ async fn read(connection: SharedConnection, thread: SharedThread, mut stream: Tc
     let end = read_until_over(&connection, &thread, &mut stream).await;
     let mut open = connection.borrow_mut();
     open.is_over = true;
+    let mut thread = thread.borrow_mut();
     if let Err(end) = end {
-        open.abandon(&mut thread.borrow_mut(), end);
+        open.abandon(&mut thread, end);
     }
+    thread.call_dispatcher();
     open.wake_writer();
 }
 
@@ -90,13 +99,15 @@ async fn read_until_over(
         open.top_up(&mut thread.borrow_mut(), Instant::now())?;
         open.wake_writer();
     }
-    while !connection.borrow().is_idle() {
+    while connection.borrow().has_more(&thread.borrow()) {
         let read = poll_fn(|context| {
-            Pin::new(&mut *stream).poll_read(context, connection.borrow_mut().protocol.receive_room())
+            Pin::new(&mut *stream).poll_read(context, connection.borrow_mut().wire.receive_room())
         });
-        let count = read
-            .await
-            .map_err(|error| ConnectionEnd::Lost(format!("a connection was lost: {error}")))?;
+        let read = read.await;
+        if connection.borrow().is_finished() {
+            return Ok(());
+        }
+        let count = read.map_err(|error| ConnectionEnd::Lost(format!("a connection was lost: {error}")))?;
         if count == 0 {
             return Err(ConnectionEnd::Lost("the node closed a connection".to_owned()));
         }
@@ -116,7 +127,7 @@ fn take_in(
     thread: &mut Thread,
     count: usize,
 ) -> Result<Option<Instant>, ConnectionEnd> {
-    open.protocol.received(count);
+    open.wire.received(count);
     open.heard_at = Instant::now();
     let wake_at = open.take_answers(thread)?;
     open.wake_writer();
@@ -151,14 +162,14 @@ async fn write_until_over(connection: &SharedConnection, stream: &mut TcpStream)
             if open.is_over {
                 return Poll::Ready(Ok(None));
             }
-            if open.protocol.bytes_to_send().is_empty() {
+            if open.wire.bytes_to_send().is_empty() {
                 open.writer = Some(context.waker().clone());
                 return Poll::Pending;
             }
             let sent =
-                std::task::ready!(Pin::new(&mut *stream).poll_write(context, open.protocol.bytes_to_send()));
+                std::task::ready!(Pin::new(&mut *stream).poll_write(context, open.wire.bytes_to_send()));
             Poll::Ready(sent.map(|count| {
-                open.protocol.sent(count);
+                open.wire.sent(count);
                 Some(count)
             }))
         });
@@ -175,7 +186,7 @@ async fn watch(connections: Vec<SharedConnection>) {
         glommio::timer::sleep(Duration::from_secs(1)).await;
         for connection in &connections {
             let mut open = connection.borrow_mut();
-            let is_waiting = !open.is_over && open.protocol.requests_in_flight() > 0;
+            let is_waiting = !open.is_over && open.wire.requests_in_flight() > 0;
             if is_waiting && open.heard_at.elapsed() > SILENCE_MAX {
                 let reason = format!("no answer came for {} s", SILENCE_MAX.as_secs());
                 open.shut_down(ConnectionEnd::Lost(reason));

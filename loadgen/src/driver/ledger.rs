@@ -84,6 +84,14 @@ impl Ledger {
         }
     }
 
+    /// See [`Register::scanned`].
+    pub(crate) fn scanned(&self, key: &[u8], version: u64, value: &[u8]) -> Result<(), Violation> {
+        match self {
+            Self::Verified(register) => register.scanned(key, Version(version), value),
+            Self::Unchecked { .. } => Ok(()),
+        }
+    }
+
     /// See [`Register::write_acknowledged`].
     pub(crate) fn write_acknowledged(&self, write: &Write, version: u64) -> Result<(), Violation> {
         match (self, &write.ticket) {

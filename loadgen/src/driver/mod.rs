@@ -1,46 +1,77 @@
 //! Drives a node: the load phase and the run phase.
 //!
 //! Connections are opened with blocking sockets ([`connect`]) and dealt out to pinned glommio executors
-//! ([`executor`]), where each is a closed loop ([`connection`]) that takes its operations from its executor's
-//! [`source`] and tells the [`ledger`] of every write and answer. Executors share nothing but [`Shared`] and,
-//! if there is one, the register.
+//! ([`executor`]). In a closed loop each [`connection`] takes its next operation from its executor's [`source`]
+//! when one is answered; in an open loop a [`dispatcher`] hands them over when they are due. What follows from
+//! answers, and what is measured, is in [`thread`]; the [`ledger`] is told of every write and answer. Executors
+//! share nothing but [`Shared`], the number of records and, if there is one, the register.
 
 mod connect;
 mod connection;
+mod dispatcher;
 mod executor;
 mod ledger;
+mod route;
 mod source;
+mod thread;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 
-use crate::cli::{Configuration, Distribution, Phase, RunLength};
+use crate::arrival::{Arrivals, Rate, Schedule};
+use crate::cli::{Configuration, Phase, RunLength};
+use crate::distribution::KeyChooser;
 use crate::history::{PhaseHistory, Recorder};
-use crate::keys::KeyChooser;
+use crate::kernel;
 use crate::random::Random;
+use crate::records::Records;
 use crate::register::{Register, Violation};
+use crate::series::{SecondRow, Series, SeriesSender};
 use crate::statistics::{LiveCounters, Statistics};
-use crate::value::WriterId;
+use crate::value::{ValueSize, WriterId};
 
 use connect::{ConnectError, Ready};
-use connection::{ConnectionEnd, Thread};
+use connection::ConnectionEnd;
 use ledger::Ledger;
-use source::{End, Source};
+use route::Router;
+use source::{Draw, End, Pace, Source};
+use thread::Thread;
 
 /// Violations that are kept; the phase stops at the first, so there are few.
 const VIOLATIONS_KEPT: usize = 20;
+
+/// From the first executor's start to the first arrival of an open loop: the others start meanwhile.
+const OPEN_LOOP_LEAD: Duration = Duration::from_millis(50);
 
 /// What the executors of a phase share with each other and with the progress bar.
 #[derive(Debug)]
 pub struct Shared {
     live: Vec<LiveCounters>,
+    /// What times of the phase count from; set by the first executor.
+    origin: OnceLock<Instant>,
     is_stopped: AtomicBool,
     findings: Mutex<Findings>,
+}
+
+/// When operations begin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PhasePace {
+    /// As soon as a connection is free.
+    Closed,
+    /// When they are due.
+    Open {
+        /// How many are due.
+        rate: Rate,
+        /// How they lie in time.
+        arrivals: Arrivals,
+        /// How long after the end of the phase the last one may begin.
+        give_up_after: Duration,
+    },
 }
 
 /// What ended a phase before its time.
@@ -59,10 +90,12 @@ pub struct Findings {
 pub struct PhaseOutcome {
     /// Of all executors.
     pub statistics: Statistics,
-    /// From the first executor's start to the last one's end.
+    /// From the end of the warm-up to the last executor's end.
     pub elapsed: Duration,
-    /// Finished operations.
-    pub operations: u64,
+    /// Second by second, warm-up included.
+    pub series: Vec<SecondRow>,
+    /// The part of the time, from 0 to 1, that the busiest load thread was on its CPU.
+    pub busiest_thread: f64,
     /// What ended it before its time.
     pub findings: Findings,
 }
@@ -74,10 +107,16 @@ pub struct Order<'a> {
     pub phase: Phase,
     /// Everything the command line says.
     pub configuration: &'a Configuration,
-    /// Where the node listens.
-    pub address: &'a str,
-    /// Number of records.
-    pub records: u64,
+    /// Where the nodes listen.
+    pub addresses: &'a [String],
+    /// Records there are, and are inserted.
+    pub records: Arc<Records>,
+    /// When operations begin.
+    pub pace: PhasePace,
+    /// How long operations are not measured at first.
+    pub warm_up: Duration,
+    /// Length of a run phase.
+    pub run_length: RunLength,
     /// Who judges the answers, if anybody.
     pub register: Option<Arc<Register>>,
     /// Inside the values, if there is no register.
@@ -89,6 +128,7 @@ impl Shared {
     pub fn new(threads: usize) -> Self {
         Self {
             live: (0..threads).map(|_| LiveCounters::default()).collect(),
+            origin: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             findings: Mutex::new(Findings::default()),
         }
@@ -140,17 +180,12 @@ pub fn run_phase(
     history: Option<&PhaseHistory>,
 ) -> Result<PhaseOutcome, String> {
     let configuration = order.configuration;
-    let Configuration {
-        connections,
-        pipeline,
-        spread_cores,
-        ..
-    } = *configuration;
-    let ready = match connect::connect_all(order.address, connections, pipeline, spread_cores) {
+    let (ready, router) = match connect::connect_all(order.addresses, configuration) {
         Ok(ready) => ready,
         Err(error) => return Ok(not_connected(error)),
     };
     let threads = configuration.thread_cpus.len();
+    let series = Series::start(threads).map_err(|error| format!("could not start a thread: {error}"))?;
     let mut dealt: Vec<Vec<Ready>> = (0..threads).map(|_| Vec::new()).collect();
     for (index, ready) in ready.into_iter().enumerate() {
         dealt[index % threads].push(ready);
@@ -161,22 +196,27 @@ pub fn run_phase(
             .name(&format!("loadgen-{index}"))
             .preempt_timer(Duration::from_millis(1))
             .io_memory(1 << 20);
-        let (order, shared) = (ThreadOrder::new(order, index, history), Arc::clone(shared));
-        let spawned = builder.spawn(move || async move { order.run(index, &shared, ready).await });
+        let (order, shared) = (
+            ThreadOrder::new(order, index, router.clone(), series.recorder(index), history),
+            Arc::clone(shared),
+        );
+        let spawned = builder.spawn(move || async move { order.run(&shared, ready).await });
         handles.push(spawned.map_err(|error| format!("could not start a load thread: {error}"))?);
     }
     let mut outcome = PhaseOutcome::default();
-    let mut span: Option<(Instant, Instant)> = None;
+    let mut last_ended_at = None;
     for handle in handles {
-        let (statistics, started_at, ended_at) = handle
+        let done = handle
             .join()
             .map_err(|error| format!("a load thread failed: {error}"))?;
-        outcome.statistics.merge(&statistics);
-        let (first, last) = span.unwrap_or((started_at, ended_at));
-        span = Some((first.min(started_at), last.max(ended_at)));
+        outcome.statistics.merge(&done.statistics);
+        outcome.busiest_thread = outcome.busiest_thread.max(done.busy);
+        last_ended_at = last_ended_at.max(Some(done.ended_at));
     }
-    outcome.elapsed = span.map(|(first, last)| last - first).unwrap_or_default();
-    outcome.operations = shared.live.iter().map(LiveCounters::operations).sum();
+    if let (Some(origin), Some(ended_at)) = (shared.origin.get(), last_ended_at) {
+        outcome.elapsed = ended_at.saturating_duration_since(*origin + order.warm_up);
+    }
+    outcome.series = series.rows(outcome.elapsed.as_secs_f64());
     outcome.findings = shared
         .findings
         .lock()
@@ -196,54 +236,139 @@ fn not_connected(error: ConnectError) -> PhaseOutcome {
 
 /// What one executor needs, owned.
 struct ThreadOrder {
-    source: Source,
+    index: usize,
+    draw: Draw,
+    router: Router,
+    pace: PhasePace,
+    warm_up: Duration,
+    length: Length,
+    executors: usize,
+    seed: u64,
+    series: SeriesSender,
     register: Option<Arc<Register>>,
     writer: WriterId,
-    value_bytes: usize,
+    value_size: ValueSize,
     pipeline: usize,
     recorder: Option<Recorder>,
 }
 
+/// Length of a phase for one executor.
+#[derive(Clone, Copy)]
+enum Length {
+    Load,
+    Operations(u64),
+    Duration(Duration),
+}
+
+/// What one executor hands back.
+struct ThreadDone {
+    statistics: Statistics,
+    ended_at: Instant,
+    /// The part of the time that it was on its CPU.
+    busy: f64,
+}
+
 impl ThreadOrder {
-    fn new(order: &Order<'_>, index: usize, history: Option<&PhaseHistory>) -> Self {
+    fn new(
+        order: &Order<'_>,
+        index: usize,
+        router: Router,
+        series: SeriesSender,
+        history: Option<&PhaseHistory>,
+    ) -> Self {
         let configuration = order.configuration;
-        let threads = configuration.thread_cpus.len();
-        let source = match order.phase {
-            Phase::Load => Source::Load(source::share_of(order.records, index, threads)),
-            Phase::Run => Source::Run {
-                workload: configuration.workload,
-                chooser: match configuration.distribution {
-                    Distribution::Zipfian => KeyChooser::scrambled_zipfian(order.records),
-                    Distribution::Uniform => KeyChooser::uniform(order.records),
-                },
-                random: Random::for_lane(configuration.seed, index as u64),
-                end: match configuration.run_length {
-                    RunLength::Operations(total) => {
-                        let share = source::share_of(total, index, threads);
-                        End::Operations(share.end - share.start)
-                    }
-                    RunLength::Duration(duration) => End::Lasting(duration),
-                },
-            },
+        let executors = configuration.thread_cpus.len();
+        let records = order.records.count();
+        let share = |total| source::share_of(total, index, executors);
+        let (draw, length) = match order.phase {
+            Phase::Load => (Draw::Load(share(records)), Length::Load),
+            Phase::Run => {
+                let chooser = KeyChooser::new(&configuration.choice, records, index as u64, executors as u64);
+                let draw = Draw::Run {
+                    mix: configuration.mix,
+                    chooser: Box::new(chooser),
+                    random: Random::for_lane(configuration.seed, index as u64),
+                    records: Arc::clone(&order.records),
+                    scan_records_max: configuration.scan_records_max,
+                };
+                let length = match order.run_length {
+                    RunLength::Operations(total) => Length::Operations(share(total).end - share(total).start),
+                    RunLength::Duration(duration) => Length::Duration(duration),
+                };
+                (draw, length)
+            }
             Phase::Check => unreachable!("the check phase is not driven by executors"),
         };
         Self {
-            source,
+            index,
+            draw,
+            router,
+            pace: order.pace,
+            warm_up: order.warm_up,
+            length,
+            executors,
+            seed: configuration.seed,
+            series,
             register: order.register.clone(),
             // Values of two executors without a register differ by their writer.
             writer: WriterId(order.writer.0.wrapping_add(index as u64)),
-            value_bytes: configuration.value_bytes,
+            value_size: configuration.value_size,
             pipeline: configuration.pipeline,
             recorder: history.map(|history| history.recorder(index)),
         }
     }
 
-    async fn run(
-        self,
-        index: usize,
-        shared: &Arc<Shared>,
-        ready: Vec<Ready>,
-    ) -> (Statistics, Instant, Instant) {
+    async fn run(self, shared: &Arc<Shared>, ready: Vec<Ready>) -> ThreadDone {
+        let lead = match self.pace {
+            PhasePace::Closed => Duration::ZERO,
+            PhasePace::Open { .. } => OPEN_LOOP_LEAD,
+        };
+        let origin = *shared.origin.get_or_init(|| Instant::now() + lead);
+        let (started_at, cpu_before) = (Instant::now(), kernel::thread_cpu_time());
+        let pipeline = self.pipeline;
+        let thread = Rc::new(RefCell::new(self.into_thread(shared, origin, ready.len())));
+        let ended_at = executor::run(Rc::clone(&thread), ready, pipeline).await;
+        let mut thread = thread.borrow_mut();
+        thread.finish();
+        let cpu = kernel::thread_cpu_time().saturating_sub(cpu_before);
+        let lasted = ended_at.saturating_duration_since(started_at).as_secs_f64();
+        ThreadDone {
+            statistics: std::mem::take(&mut thread.statistics),
+            ended_at,
+            busy: if lasted > 0.0 {
+                (cpu.as_secs_f64() / lasted).min(1.0)
+            } else {
+                0.0
+            },
+        }
+    }
+
+    fn into_thread(self, shared: &Arc<Shared>, origin: Instant, connections: usize) -> Thread {
+        let measure_from = origin + self.warm_up;
+        let pace = match self.pace {
+            PhasePace::Closed => Pace::Closed,
+            PhasePace::Open {
+                rate,
+                arrivals,
+                give_up_after,
+            } => Pace::Open {
+                schedule: Schedule::new(
+                    rate,
+                    arrivals,
+                    self.warm_up,
+                    self.index,
+                    self.executors,
+                    self.seed,
+                ),
+                origin,
+                give_up_after,
+            },
+        };
+        let end = match self.length {
+            Length::Load => End::Never,
+            Length::Operations(operations) => End::Operations(operations),
+            Length::Duration(duration) => End::At(measure_from + duration),
+        };
         let ledger = match self.register {
             Some(register) => Ledger::Verified(register),
             None => Ledger::Unchecked {
@@ -251,19 +376,18 @@ impl ThreadOrder {
                 sequence: Cell::new(0),
             },
         };
-        let thread = Rc::new(RefCell::new(Thread {
-            source: self.source,
+        Thread {
+            source: Source::new(self.draw, pace, end, measure_from, self.router, connections),
             ledger,
             statistics: Statistics::default(),
+            series: self.series.begin(measure_from),
             shared: Arc::clone(shared),
-            live_index: index,
-            value_bytes: self.value_bytes,
+            live_index: self.index,
+            value_size: self.value_size,
             recorder: self.recorder,
-        }));
-        let (started_at, ended_at) = executor::run(Rc::clone(&thread), ready, self.pipeline).await;
-        let mut thread = thread.borrow_mut();
-        thread.finish_recording();
-        let statistics = std::mem::take(&mut thread.statistics);
-        (statistics, started_at, ended_at)
+            dispatcher: None,
+            is_saturated: false,
+            is_hungry: false,
+        }
     }
 }

@@ -1,74 +1,312 @@
-//! Which operation comes next on one executor.
+//! Which operation comes next on one executor, and when.
+//!
+//! 1. An operation is drawn when its moment has come: in a closed loop whenever a connection asks, in an open
+//!    loop when its arrival is due.
+//! 2. If connections are in groups ([`super::route`]) and it belongs to another group than the one that
+//!    asked, it waits in the stash of its group. The stash is bounded; while it is full nobody draws.
+//! 3. The source is over when nothing is drawn any more, and over for a group when its stash is empty too.
+//!
+//! In an open loop every operation that is due before the end is carried out, however late, so that a stalled
+//! server cannot make the slow ones disappear. When there is no end to it the source gives up, and counts them
+//! as unstarted.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::keys::{KeyChooser, KeyIndex};
+use super::route::Router;
+use crate::arrival::Schedule;
+use crate::distribution::KeyChooser;
+use crate::keys::KeyIndex;
 use crate::random::Random;
-use crate::workload::{OperationKind, Workload};
+use crate::records::Records;
+use crate::workload::{Mix, OperationKind};
 
-/// The operations of one executor in one phase.
+/// Operations of other groups that wait, per connection of the executor.
+const STASH_PER_CONNECTION: usize = 4;
+
+/// What is drawn.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum Draw {
     /// Each record of a range once.
     Load(Range<u64>),
     /// A workload.
     Run {
-        /// Which.
-        workload: Workload,
+        /// Which operations.
+        mix: Mix,
         /// Chooses records.
-        chooser: KeyChooser,
+        chooser: Box<KeyChooser>,
         /// Of this executor.
         random: Random,
-        /// When it ends.
-        end: End,
+        /// Shared by all executors.
+        records: Arc<Records>,
+        /// Most records of a scan; every length from 1 on is as likely.
+        scan_records_max: u32,
     },
 }
 
-/// The end of a run.
+/// When operations begin.
+#[derive(Debug)]
+pub(crate) enum Pace {
+    /// As soon as a connection is free.
+    Closed,
+    /// When they are due.
+    Open {
+        /// Of this executor.
+        schedule: Schedule,
+        /// What the schedule counts from.
+        origin: Instant,
+        /// How long after the end the last operation may begin.
+        give_up_after: Duration,
+    },
+}
+
+/// The end of a phase.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
-    /// After so many more operations of this executor.
+    /// With the last record of a load.
+    Never,
+    /// After so many operations of this executor that begin after the warm-up.
     Operations(u64),
-    /// So long after the first operation.
-    Lasting(Duration),
     /// At this moment.
     At(Instant),
 }
 
+/// An operation whose moment has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    pub(crate) kind: OperationKind,
+    pub(crate) key: KeyIndex,
+    /// For a scan.
+    pub(crate) scan_records: u32,
+    /// When it was due: what its latency is counted from.
+    pub(crate) due_at: Instant,
+}
+
+/// What a connection gets that asks for an operation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Operation(Drawn),
+    /// None at the moment.
+    NotYet,
+    /// None any more.
+    Over,
+}
+
+/// See the head of the module.
+#[derive(Debug)]
+pub(crate) struct Source {
+    draw: Draw,
+    pace: Pace,
+    end: End,
+    /// The end of the warm-up.
+    measure_from: Instant,
+    router: Router,
+    stash: Vec<VecDeque<Drawn>>,
+    stashed: usize,
+    stash_max: usize,
+    is_exhausted: bool,
+    unstarted: u64,
+}
+
 impl Source {
-    /// The next operation, or `None` when the phase is over.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<(OperationKind, KeyIndex)> {
+    /// For so many connections; operations that begin before `measure_from` do not count towards the end.
+    pub(crate) fn new(
+        draw: Draw,
+        pace: Pace,
+        end: End,
+        measure_from: Instant,
+        router: Router,
+        connections: usize,
+    ) -> Self {
+        let groups = router.groups();
+        Self {
+            draw,
+            pace,
+            end,
+            measure_from,
+            router,
+            stash: (0..groups).map(|_| VecDeque::new()).collect(),
+            stashed: 0,
+            stash_max: connections * STASH_PER_CONNECTION,
+            is_exhausted: false,
+            unstarted: 0,
+        }
+    }
+
+    /// The next operation for a connection of this group.
+    pub(crate) fn take(&mut self, group: usize, now: Instant) -> Taken {
+        self.give_up_if_late(now);
+        if let Some(drawn) = self.stash[group].pop_front() {
+            self.stashed -= 1;
+            return Taken::Operation(drawn);
+        }
+        loop {
+            if self.is_exhausted {
+                return Taken::Over;
+            }
+            if self.stashed >= self.stash_max {
+                return Taken::NotYet;
+            }
+            let due_at = match &self.pace {
+                Pace::Closed => now,
+                Pace::Open { schedule, origin, .. } => *origin + schedule.due(),
+            };
+            if !self.end.is_before(due_at, self.measure_from) {
+                self.is_exhausted = true;
+                continue;
+            }
+            if due_at > now {
+                return Taken::NotYet;
+            }
+            let Some(drawn) = self.draw.next(due_at) else {
+                self.is_exhausted = true;
+                continue;
+            };
+            self.end.count(due_at, self.measure_from);
+            if let Pace::Open { schedule, .. } = &mut self.pace {
+                schedule.advance();
+            }
+            let of = self.router.group_of(drawn.key);
+            if of == group {
+                return Taken::Operation(drawn);
+            }
+            self.stash[of].push_back(drawn);
+            self.stashed += 1;
+        }
+    }
+
+    /// Will no connection of this group ever get an operation again?
+    pub(crate) fn is_over_for(&self, group: usize) -> bool {
+        self.is_exhausted && self.stash[group].is_empty()
+    }
+
+    /// Will nobody?
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_exhausted && self.stashed == 0
+    }
+
+    /// Nothing is drawn any more, and what waits is forgotten.
+    pub(crate) fn stop(&mut self) {
+        self.is_exhausted = true;
+        self.stash.iter_mut().for_each(VecDeque::clear);
+        self.stashed = 0;
+    }
+
+    /// In an open loop, when the next operation is due.
+    pub(crate) fn next_due_at(&self) -> Option<Instant> {
+        match &self.pace {
+            Pace::Open { schedule, origin, .. } if !self.is_exhausted => Some(*origin + schedule.due()),
+            _ => None,
+        }
+    }
+
+    /// Is this an open loop?
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.pace, Pace::Open { .. })
+    }
+
+    /// Are connections in groups?
+    pub(crate) fn is_grouped(&self) -> bool {
+        self.stash.len() > 1
+    }
+
+    /// Was an operation that was due then due after the warm-up?
+    pub(crate) fn is_measured(&self, due_at: Instant) -> bool {
+        due_at >= self.measure_from
+    }
+
+    /// An insert of the run phase is over, however it ended.
+    pub(crate) fn end_insert(&self, key: KeyIndex) {
+        if let Draw::Run { records, .. } = &self.draw {
+            records.end_insert(key);
+        }
+    }
+
+    /// Operations that were due and were given up.
+    pub(crate) fn unstarted(&self) -> u64 {
+        self.unstarted
+    }
+
+    fn give_up_if_late(&mut self, now: Instant) {
+        let (
+            Pace::Open {
+                schedule,
+                origin,
+                give_up_after,
+            },
+            End::At(end),
+        ) = (&mut self.pace, self.end)
+        else {
+            return;
+        };
+        if self.is_exhausted && self.stashed == 0 || now < end + *give_up_after {
+            return;
+        }
+        self.unstarted += self.stashed as u64;
+        while !self.is_exhausted && *origin + schedule.due() < end {
+            self.unstarted += 1;
+            schedule.advance();
+        }
+        self.stop();
+    }
+}
+
+impl Draw {
+    fn next(&mut self, due_at: Instant) -> Option<Drawn> {
         match self {
-            Self::Load(records) => records
-                .next()
-                .map(|record| (OperationKind::Insert, KeyIndex(record))),
+            Self::Load(range) => range.next().map(|record| Drawn {
+                kind: OperationKind::Insert,
+                key: KeyIndex(record),
+                scan_records: 0,
+                due_at,
+            }),
             Self::Run {
-                workload,
+                mix,
                 chooser,
                 random,
-                end,
-            } => end
-                .has_more(now)
-                .then(|| (workload.next_kind(random), chooser.next(random))),
+                records,
+                scan_records_max,
+            } => {
+                let kind = mix.next_kind(random);
+                let key = if kind == OperationKind::Insert {
+                    records.begin_insert()
+                } else {
+                    chooser.next(random, records.count())
+                };
+                let scan_records = if kind == OperationKind::Scan {
+                    1 + random.next_below(u64::from(*scan_records_max)) as u32
+                } else {
+                    0
+                };
+                Some(Drawn {
+                    kind,
+                    key,
+                    scan_records,
+                    due_at,
+                })
+            }
         }
     }
 }
 
 impl End {
-    /// Is there one more? Then it counts as taken.
-    fn has_more(&mut self, now: Instant) -> bool {
+    /// Does an operation that is due then belong to the phase?
+    fn is_before(self, due_at: Instant, measure_from: Instant) -> bool {
         match self {
-            Self::Operations(left) => {
-                let has_more = *left > 0;
-                *left = left.saturating_sub(1);
-                has_more
-            }
-            Self::Lasting(duration) => {
-                *self = Self::At(now + *duration);
-                true
-            }
-            Self::At(end) => now < *end,
+            Self::Never => true,
+            Self::Operations(left) => left > 0 || due_at < measure_from,
+            Self::At(end) => due_at < end,
+        }
+    }
+
+    /// It was taken.
+    fn count(&mut self, due_at: Instant, measure_from: Instant) {
+        if let Self::Operations(left) = self
+            && due_at >= measure_from
+        {
+            *left -= 1;
         }
     }
 }
@@ -81,45 +319,4 @@ pub(crate) fn share_of(total: u64, part: usize, parts: usize) -> Range<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_load_gives_each_record_once() {
-        let mut seen = vec![0; 1003];
-        for part in 0..4 {
-            let mut source = Source::Load(share_of(1003, part, 4));
-            while let Some((kind, key)) = source.next(Instant::now()) {
-                assert_eq!(kind, OperationKind::Insert);
-                seen[key.0 as usize] += 1;
-            }
-        }
-        assert!(seen.iter().all(|count| *count == 1));
-        assert_eq!(share_of(u64::MAX, 6, 7).end, u64::MAX);
-    }
-
-    fn run(end: End) -> Source {
-        Source::Run {
-            workload: Workload::A,
-            chooser: KeyChooser::uniform(10),
-            random: Random::new(1),
-            end,
-        }
-    }
-
-    #[test]
-    fn a_run_ends_after_its_operations() {
-        let mut source = run(End::Operations(5));
-        assert_eq!(std::iter::from_fn(|| source.next(Instant::now())).count(), 5);
-        assert_eq!(source.next(Instant::now()), None);
-    }
-
-    #[test]
-    fn a_run_ends_after_its_time_from_the_first_operation() {
-        let mut source = run(End::Lasting(Duration::from_secs(2)));
-        let start = Instant::now() + Duration::from_secs(100);
-        assert!(source.next(start).is_some());
-        assert!(source.next(start + Duration::from_millis(1999)).is_some());
-        assert_eq!(source.next(start + Duration::from_millis(2001)), None);
-    }
-}
+mod tests;

@@ -250,15 +250,15 @@ fn encode(register: &Register) -> Vec<u8> {
         unknown.extend(&stripe.unknown);
     }
     unknown.sort_unstable();
-    let body_bytes = register.records as usize * RECORD_BYTES + unknown.len() * UNKNOWN_BYTES;
+    let body_bytes = register.records() as usize * RECORD_BYTES + unknown.len() * UNKNOWN_BYTES;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body_bytes + CHECKSUM_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes.extend_from_slice(&0_u32.to_le_bytes());
-    for word in [register.writer.0, register.records, unknown.len() as u64] {
+    for word in [register.writer.0, register.records(), unknown.len() as u64] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    for key in (0..register.records).map(KeyIndex) {
+    for key in (0..register.records()).map(KeyIndex) {
         let RecordState { sent, known } = *register.stripe(key).record(key);
         for word in [sent, known.version.0, known.sequence.0] {
             bytes.extend_from_slice(&word.to_le_bytes());

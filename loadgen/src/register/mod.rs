@@ -16,6 +16,9 @@
 //! 5. At the end (see [`ScanCheck`]) each record holds the known write, or an unknown one with a higher
 //!    version.
 //!
+//! A record that a scan returns while others write is held to rules 2 and 4: it is whole, and a write that was
+//! sent, at its version. It has no floor, since a scan shows the database as it was when the scan began.
+//!
 //! Memory: 24 bytes per record and about 50 bytes per undecided write. The register never talks to the
 //! database and never changes its mind: what it learned from an answer that breaks a rule is not kept.
 
@@ -24,13 +27,14 @@ mod scan;
 mod violation;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use file::{RegisterFile, RegisterFileError};
 pub use scan::{ScanCheck, ScanSummary};
 pub use violation::{Violation, ViolationKind};
 
-use crate::keys::KeyIndex;
+use crate::keys::{Key, KeyIndex};
 use crate::value::{self, ValueIdentity, WriteSequence, WriterId};
 
 /// A version as the database gives it; 0 stands for "none".
@@ -62,14 +66,15 @@ pub struct ReadTicket {
 #[derive(Debug)]
 pub struct Register {
     writer: WriterId,
-    records: u64,
+    /// Grows with the inserts of the run phase.
+    records: AtomicU64,
     stripes: Box<[Mutex<Stripe>]>,
 }
 
-/// Records `stripe, stripe + STRIPES, …`.
+/// Records `stripe, stripe + STRIPES, …`; those behind the last one were never written.
 #[derive(Debug, Default)]
 struct Stripe {
-    records: Box<[RecordState]>,
+    records: Vec<RecordState>,
     in_flight: Vec<InFlight>,
     unknown: HashSet<(KeyIndex, WriteSequence)>,
 }
@@ -109,13 +114,13 @@ impl Register {
         let stripes = (0..STRIPES).map(|stripe| {
             let length = (records + STRIPES - 1 - stripe) / STRIPES;
             Mutex::new(Stripe {
-                records: vec![NEVER_WRITTEN; length as usize].into(),
+                records: vec![NEVER_WRITTEN; length as usize],
                 ..Stripe::default()
             })
         });
         Self {
             writer,
-            records,
+            records: AtomicU64::new(records),
             stripes: stripes.collect(),
         }
     }
@@ -125,9 +130,9 @@ impl Register {
         self.writer
     }
 
-    /// Number of records.
+    /// Number of records, those that were inserted included.
     pub fn records(&self) -> u64 {
-        self.records
+        self.records.load(Ordering::Relaxed)
     }
 
     /// Writes whose outcome is unknown.
@@ -138,8 +143,9 @@ impl Register {
             .sum()
     }
 
-    /// Before a write of `key` is sent.
+    /// Before a write of `key` is sent, which may be a record after the last one.
     pub fn begin_write(&self, key: KeyIndex) -> WriteTicket {
+        self.records.fetch_max(key.0 + 1, Ordering::Relaxed);
         let mut stripe = self.stripe(key);
         let record = stripe.record_mut(key);
         record.sent += 1;
@@ -243,6 +249,32 @@ impl Register {
         self.stripe(ticket.key).observe(ticket.key, version, sequence)
     }
 
+    /// A scan of the run phase returned this record.
+    ///
+    /// # Errors
+    /// When rule 2 or 4 is broken, or the value is not whole or not of this key.
+    pub fn scanned(&self, key: &[u8], version: Version, bytes: &[u8]) -> Result<(), Violation> {
+        let expected = || format!("a value of this key by writer {:#018x}", self.writer.0);
+        let identity = value::check(bytes).map_err(|error| {
+            Violation::of_key(ViolationKind::CorruptValue, key, expected(), error.to_string())
+        })?;
+        let is_own = identity.writer == self.writer && identity.key.0 < self.records();
+        if !is_own || Key::of(identity.key).bytes() != key {
+            let found = format!(
+                "a value of record {} by writer {:#018x}",
+                identity.key.0, identity.writer.0
+            );
+            return Err(Violation::of_key(
+                ViolationKind::ForeignValue,
+                key,
+                expected(),
+                found,
+            ));
+        }
+        let mut stripe = self.stripe(identity.key);
+        stripe.observe(identity.key, version, identity.sequence)
+    }
+
     /// Which write of `key` these bytes are.
     fn identify(&self, key: KeyIndex, bytes: &[u8]) -> Result<WriteSequence, Violation> {
         let expected = || format!("a value of record {} by writer {:#018x}", key.0, self.writer.0);
@@ -266,7 +298,7 @@ impl Register {
     }
 
     fn stripe(&self, key: KeyIndex) -> MutexGuard<'_, Stripe> {
-        assert!(key.0 < self.records, "record {} of {}", key.0, self.records);
+        assert!(key.0 < self.records(), "record {} of {}", key.0, self.records());
         lock(&self.stripes[(key.0 % STRIPES) as usize])
     }
 }
@@ -278,11 +310,17 @@ fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
 
 impl Stripe {
     fn record(&self, key: KeyIndex) -> &RecordState {
-        &self.records[(key.0 / STRIPES) as usize]
+        self.records
+            .get((key.0 / STRIPES) as usize)
+            .unwrap_or(&NEVER_WRITTEN)
     }
 
     fn record_mut(&mut self, key: KeyIndex) -> &mut RecordState {
-        &mut self.records[(key.0 / STRIPES) as usize]
+        let at = (key.0 / STRIPES) as usize;
+        if at >= self.records.len() {
+            self.records.resize(at + 1, NEVER_WRITTEN);
+        }
+        &mut self.records[at]
     }
 
     /// Takes the write out of those in flight; gives the version a read has returned it with, if one has.

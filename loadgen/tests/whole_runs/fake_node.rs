@@ -9,13 +9,15 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use ostrakon_wire::frame;
 use ostrakon_wire::limits;
 use ostrakon_wire::message::{
     ClusterId, Encoder, ErrorCode, HelloReply, Request, Response, ScanEntries, ScanEntry, ScanReply,
-    ScanRequest,
+    ScanRequest, TopologyReply,
 };
+use ostrakon_wire::routing::{key_hash, shard_of};
 
 /// What is wrong with the node. Counts are of writes (or reads) over all connections, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,13 @@ pub(crate) enum Fault {
     FlipRead(u64),
     /// This write is applied, and then all connections close.
     DieAtWrite(u64),
+    /// At this read the whole node stands still for so many milliseconds.
+    StallAtRead(u64, u64),
+    /// Each request takes so many microseconds, one after the other.
+    Slow(u64),
+    /// In these phases of loads, from 1, every get and put is refused. A phase begins with a hello that names
+    /// no core.
+    RefuseInPhases(&'static [usize]),
 }
 
 /// A listening node; it lives as long as the test.
@@ -51,11 +60,20 @@ struct State {
     is_dead: bool,
     sockets: Vec<TcpStream>,
     cores_asked: Vec<Option<u16>>,
+    cluster: u64,
+    /// Reads that came over a connection to a core that does not own the key.
+    misrouted: u64,
 }
+
+/// The core of each shard.
+const OWNERS: [u16; 8] = [0, 1, 2, 0, 1, 2, 0, 1];
 
 impl FakeNode {
     pub(crate) fn start(fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_in_cluster(fault, 1)
+    }
+
+    pub(crate) fn start_in_cluster(fault: Fault, cluster: u64) -> Self {
         let state = Arc::new(Mutex::new(State {
             data: BTreeMap::new(),
             fault,
@@ -65,19 +83,26 @@ impl FakeNode {
             is_dead: false,
             sockets: Vec::new(),
             cores_asked: Vec::new(),
+            cluster,
+            misrouted: 0,
         }));
-        let address = listener.local_addr().unwrap();
-        let node = Self {
-            address,
-            state: Arc::clone(&state),
-        };
-        thread::spawn(move || {
-            for socket in listener.incoming().map(Result::unwrap) {
-                let state = Arc::clone(&state);
-                thread::spawn(move || serve(socket, &state));
-            }
-        });
-        node
+        let address = listen(&state);
+        Self { address, state }
+    }
+
+    /// One more address with the same data behind it.
+    pub(crate) fn second_address(&self) -> SocketAddr {
+        listen(&self.state)
+    }
+
+    /// Reads that came over a connection to a core that does not own the key.
+    pub(crate) fn misrouted(&self) -> u64 {
+        self.state.lock().unwrap().misrouted
+    }
+
+    /// Keys that there are.
+    pub(crate) fn keys(&self) -> usize {
+        self.state.lock().unwrap().data.len()
     }
 
     /// Lives again, with another fault; counting begins anew.
@@ -97,7 +122,21 @@ impl FakeNode {
     }
 }
 
+fn listen(state: &Arc<Mutex<State>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = Arc::clone(state);
+    thread::spawn(move || {
+        for socket in listener.incoming().map(Result::unwrap) {
+            let state = Arc::clone(&state);
+            thread::spawn(move || serve(socket, &state));
+        }
+    });
+    address
+}
+
 fn serve(mut socket: TcpStream, state: &Mutex<State>) {
+    let mut core = None;
     state.lock().unwrap().sockets.push(socket.try_clone().unwrap());
     let (mut input, mut output, mut encoder) = (Vec::new(), Vec::new(), Encoder::new());
     let mut chunk = vec![0; 64 * 1024];
@@ -113,6 +152,13 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>) {
         while let Some((header, body)) = frame::decode(&input[taken..], limits::BODY_BYTES_MAX).unwrap() {
             let request = Request::decode(header.kind, body).unwrap();
             let mut state = state.lock().unwrap();
+            match &request {
+                Request::Hello(hello) => core = hello.core,
+                Request::Get { key } => {
+                    state.misrouted += u64::from(core.is_some_and(|core| core != owner(key)));
+                }
+                _ => {}
+            }
             if !state.answer(&request, &mut output, header.request_id, &mut encoder) {
                 return;
             }
@@ -127,15 +173,32 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>) {
     }
 }
 
+fn owner(key: &[u8]) -> u16 {
+    OWNERS[shard_of(key_hash(key), OWNERS.len() as u32).0 as usize]
+}
+
 impl State {
     /// False: the node has died.
     fn answer(&mut self, request: &Request<'_>, out: &mut Vec<u8>, id: u64, encoder: &mut Encoder) -> bool {
+        if let Fault::Slow(microseconds) = self.fault {
+            thread::sleep(Duration::from_micros(microseconds));
+        }
+        if let (Fault::RefuseInPhases(phases), Request::Get { .. } | Request::Put { .. }) =
+            (self.fault, request)
+            && phases.contains(&self.cores_asked.iter().filter(|core| core.is_none()).count())
+        {
+            encoder.error(out, id, 0, ErrorCode::MemoryFull, "no memory", 0);
+            return true;
+        }
         match request {
             Request::Hello(hello) => {
                 self.cores_asked.push(hello.core);
                 let reply = HelloReply {
                     version: 1,
-                    cluster_id: ClusterId { high: 1, low: 1 },
+                    cluster_id: ClusterId {
+                        high: self.cluster,
+                        low: 1,
+                    },
                     node_id: 1,
                     core: hello.core.unwrap_or(0),
                     cores: 3,
@@ -150,7 +213,21 @@ impl State {
             }
             Request::Get { key } => self.get(key, out, id, encoder),
             Request::Put { key, value, .. } => return self.put(key, value, out, id, encoder),
+            Request::Delete { key, .. } => {
+                self.version += 10;
+                self.data.remove(*key);
+                encoder.write_reply(out, id, 0, true, self.version);
+            }
             Request::Scan(scan) => self.scan(scan, out, id, encoder),
+            Request::Topology => {
+                let topology = TopologyReply {
+                    owners: OWNERS.to_vec(),
+                    cores: 3,
+                    node_id: 1,
+                    cluster_id: ClusterId { high: 1, low: 1 },
+                };
+                encoder.response(out, id, 0, &Response::Topology(topology));
+            }
             other => panic!("loadgen sends no {other:?}"),
         }
         true
@@ -172,6 +249,11 @@ impl State {
                 value[60] ^= 1;
                 (version, value)
             }),
+            Fault::StallAtRead(at, milliseconds) if at == self.reads => {
+                // With the lock held: nobody gets an answer meanwhile.
+                thread::sleep(Duration::from_millis(milliseconds));
+                found
+            }
             _ => found,
         };
         encoder.get_reply(
@@ -216,7 +298,12 @@ impl State {
     }
 
     fn scan(&self, scan: &ScanRequest<'_>, out: &mut Vec<u8>, id: u64, encoder: &mut Encoder) {
-        let page = 100;
+        // Pages are shorter than what is asked for, so that scans have to go on.
+        let page = if scan.limit == 0 {
+            100
+        } else {
+            scan.limit.min(30) as usize
+        };
         let entries = self.data.range(scan.start.to_vec()..).take(page + 1);
         let mut entries: Vec<ScanEntry<'_>> = entries
             .map(|(key, (version, value))| ScanEntry {

@@ -1,42 +1,11 @@
-//! Whole runs of loadgen against a fake node, right and wrong.
+//! Verified runs against a node that is right, or wrong in a chosen way.
 
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a fake node has threads, sockets and a mutex"
-)]
-
-mod fake_node;
-
-use clap::Parser;
-use fake_node::{FakeNode, Fault};
-use loadgen::cli::{Arguments, Configuration, CpuList};
-use loadgen::kernel;
+use crate::common::configuration;
+use crate::fake_node::{FakeNode, Fault};
 use loadgen::register::ViolationKind;
 use loadgen::report::{Outcome, RunReport};
 use loadgen::run::execute;
 use loadgen::statistics::Measure;
-
-fn configuration(node: &FakeNode, words: &[&str]) -> Configuration {
-    let address = node.address.to_string();
-    let fixed = [
-        "loadgen",
-        "--connect",
-        &address,
-        "--records",
-        "500",
-        "--connections",
-        "5",
-        "--value-size",
-        "200",
-    ];
-    let words = fixed.iter().chain(words).copied().chain(["--quiet"]);
-    let cpus = CpuList(kernel::allowed_cpus().unwrap().0);
-    Arguments::try_parse_from(words)
-        .unwrap()
-        .into_configuration(&cpus)
-        .unwrap()
-}
 
 fn kinds(report: &RunReport<'_>) -> Vec<ViolationKind> {
     report.violations.iter().map(|violation| violation.kind).collect()
@@ -48,6 +17,8 @@ fn a_right_node_passes_every_workload() {
         ("a", &[Measure::Read, Measure::Update] as &[Measure]),
         ("b", &[Measure::Read, Measure::Update]),
         ("c", &[Measure::Read]),
+        ("d", &[Measure::Insert, Measure::Read]),
+        ("e", &[Measure::Insert, Measure::Scan]),
         ("f", &[Measure::Read, Measure::Update, Measure::ReadModifyWrite]),
     ] {
         let node = FakeNode::start(Fault::None);
@@ -70,18 +41,30 @@ fn a_right_node_passes_every_workload() {
         };
         assert_eq!((load.operations, run.operations), (500, 5000));
         assert_eq!(
-            (load.requests[0].operation, load.requests[0].count),
+            (load.requests[0].operation, load.requests[0].latency.count),
             (Measure::Insert, 500)
         );
         let found: Vec<Measure> = run.requests.iter().map(|row| row.operation).collect();
         assert_eq!(found, kinds);
         if workload == "f" {
             // Every operation reads once, and the read-modify-writes write too.
-            assert_eq!(run.requests[0].count, 5000);
-            assert_eq!(run.requests[1].count, run.requests[2].count);
+            assert_eq!(run.requests[0].latency.count, 5000);
+            assert_eq!(run.requests[1].latency.count, run.requests[2].latency.count);
+        }
+        let inserted: u64 = { run.requests.iter() }
+            .filter(|row| row.operation == Measure::Insert)
+            .map(|row| row.latency.count)
+            .sum();
+        assert_eq!(inserted > 0, ["d", "e"].contains(&workload));
+        if workload == "e" {
+            // On average 50 records a scan, as long as there are so many.
+            assert!(
+                run.scanned_records > 40 * run.requests[1].latency.count,
+                "{report}"
+            );
         }
         let summary = report.check.as_ref().unwrap().summary.unwrap();
-        assert_eq!((summary.records, summary.unknown_applied), (500, 0));
+        assert_eq!((summary.records, summary.unknown_applied), (500 + inserted, 0));
     }
 }
 
@@ -213,10 +196,14 @@ fn errors_are_counted_and_fail_the_run() {
     assert_eq!(report.outcome, Outcome::Failed, "{report}");
     let load = &report.phases[0];
     assert_eq!(
-        (load.operations, load.requests[0].count, load.requests[0].errors),
+        (
+            load.operations,
+            load.requests[0].latency.count,
+            load.requests[0].errors
+        ),
         (500, 450, 50)
     );
-    assert_eq!((load.errors[0].code, load.errors[0].count), (6, 50));
+    assert_eq!((load.errors[0].code, load.errors[0].count), (Some(6), 50));
     assert!(
         report.check.as_ref().unwrap().summary.is_some(),
         "refused writes are no violation: {report}"
