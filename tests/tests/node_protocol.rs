@@ -297,11 +297,7 @@ fn of_two_writes_in_flight_that_want_the_key_absent_one_is_applied() {
             let key = format!("core {core} key {number}");
             let condition = Condition::Absent;
             pipeline
-                .submit(&Request::Put {
-                    key: key.as_bytes(),
-                    value,
-                    condition,
-                })
+                .submit(&Request::put(key.as_bytes(), value, condition))
                 .expect("it is taken")
         };
         let tickets: Vec<_> = (0..100)
@@ -431,16 +427,7 @@ fn the_largest_value_travels_and_a_larger_one_is_refused() {
     ] {
         let mut frame = Vec::new();
         let condition = Condition::None;
-        Encoder::new().request(
-            &mut frame,
-            9,
-            0,
-            &Request::Put {
-                key,
-                value,
-                condition,
-            },
-        );
+        Encoder::new().request(&mut frame, 9, 0, &Request::put(key, value, condition));
         stream.write_all(&frame).expect("the node reads");
         let (kind, request_id, body) = read_frame(&mut stream).expect("the node answers");
         match Response::decode(kind, &body) {

@@ -70,17 +70,13 @@ impl Bench {
 
     async fn put(&self, key: &[u8], value_bytes: usize) -> Option<ErrorCode> {
         let value = values::value(1, value_bytes);
-        let request = Request::Put {
-            key,
-            value: &value,
-            condition: Condition::None,
-        };
+        let request = Request::put(key, &value, Condition::None);
         refusal(&self.call(&request).await)
     }
 
     async fn delete(&self, key: &[u8]) -> Option<ErrorCode> {
         let condition = Condition::None;
-        refusal(&self.call(&Request::Delete { key, condition }).await)
+        refusal(&self.call(&Request::delete(key, condition)).await)
     }
 
     /// All keys at one new snapshot, or why not.

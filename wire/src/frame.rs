@@ -6,10 +6,13 @@
 //!  8  u64 request_id   chosen by the client, repeated in the response
 //! 16  u64 timestamp    highest hybrid logical clock the sender has seen (µs << 12 | counter), 0: none
 //! 24  u16 kind         see `message::Kind`
-//! 26  u16 flags        0; a set bit is refused
+//! 26  u16 flags        bit 0: stage timings; any other set bit is refused
 //! 28  u32 reserved     0; else refused
 //! 32  body             flatbuffers table of the kind
 //! ```
+//!
+//! A request with bit 0 set asks for [`StageTimings`]. A response with bit 0 set has them before its table: five u64, which
+//! count as part of the body ([`split_timings`]).
 //!
 //! [`decode`] guarantees that what it returns came through whole and unchanged, not that the body means
 //! anything: that is [`crate::message`]'s part. It never copies and never looks at the body except for the
@@ -24,7 +27,29 @@ pub const HEADER_BYTES: usize = 32;
 /// Where the checksum's cover starts, in bytes from the start of the frame.
 const CHECKED_FROM: usize = 8;
 
-/// What the header says, flags and reserved bytes aside: those are 0 in version 1.
+/// Flag of a request that wants to know where its time went, and of a response that says so.
+const FLAG_TIMINGS: u16 = 1;
+
+/// Length of the stage timings before the table of a response, in bytes.
+pub const TIMINGS_BYTES: usize = 40;
+
+/// Where the time between the receipt of a request and the making of its answer went, in nanoseconds of the server's
+/// monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageTimings {
+    /// Received and not looked at: waiting for its turn on its connection.
+    pub queue_ns: u64,
+    /// On the way to the core that owns the key, and back.
+    pub hop_ns: u64,
+    /// From the proposal of a write until it was on stable storage, or until all that a read had to wait for was.
+    pub log_ns: u64,
+    /// Lookup, decision, application and encoding: what the other stages are not.
+    pub apply_ns: u64,
+    /// From receipt to answer: the sum of all stages.
+    pub total_ns: u64,
+}
+
+/// What the header says, reserved bytes aside: those are 0 in version 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// Length of the body, in bytes.
@@ -36,6 +61,8 @@ pub struct FrameHeader {
     pub request_id: u64,
     /// Highest hybrid logical clock the sender has seen (microseconds << 12 | counter), 0: none.
     pub timestamp: u64,
+    /// In a request: its answer shall have stage timings. In a response: it has them.
+    pub timings: bool,
 }
 
 impl FrameHeader {
@@ -68,6 +95,11 @@ pub enum FrameError {
         /// All flags as found.
         found: u16,
     },
+    /// The flags announce stage timings, and the body is shorter than those.
+    NoTimings {
+        /// Length of the body.
+        body_bytes: u32,
+    },
     /// Reserved bytes are not 0.
     Reserved {
         /// The reserved bytes as found.
@@ -93,8 +125,12 @@ impl fmt::Display for FrameError {
             ),
             FrameError::Flags { found } => write!(
                 formatter,
-                "a frame has flags {found:#06x}, and version 1 of the protocol has none: the other \
+                "a frame has flags {found:#06x}, and version 1 of the protocol knows only 0x0001: the other \
                  side is newer"
+            ),
+            FrameError::NoTimings { body_bytes } => write!(
+                formatter,
+                "a response announces stage timings of {TIMINGS_BYTES} bytes in a body of {body_bytes}"
             ),
             FrameError::Reserved { found } => write!(
                 formatter,
@@ -134,7 +170,7 @@ pub fn decode(input: &[u8], max_body_bytes: usize) -> Result<Option<(FrameHeader
         return Err(FrameError::Checksum { expected, found });
     }
     let flags = u16::from_le_bytes(field(frame, 26));
-    if flags != 0 {
+    if flags & !FLAG_TIMINGS != 0 {
         return Err(FrameError::Flags { found: flags });
     }
     let reserved = u32::from_le_bytes(field(frame, 28));
@@ -146,6 +182,7 @@ pub fn decode(input: &[u8], max_body_bytes: usize) -> Result<Option<(FrameHeader
         kind: u16::from_le_bytes(field(frame, 24)),
         request_id: u64::from_le_bytes(field(frame, 8)),
         timestamp: u64::from_le_bytes(field(frame, 16)),
+        timings: flags & FLAG_TIMINGS != 0,
     };
     Ok(Some((header, &frame[HEADER_BYTES..])))
 }
@@ -167,6 +204,74 @@ pub fn append(out: &mut Vec<u8>, kind: u16, request_id: u64, timestamp: u64, bod
     out.extend_from_slice(&header_without_lengths(kind, request_id, timestamp));
     out.extend_from_slice(body);
     seal(out, start);
+}
+
+/// Makes the request that starts at `start` of `out`, and ends with it, ask for stage timings.
+pub fn ask_for_timings(out: &mut [u8], start: usize) {
+    out[start + 26..start + 28].copy_from_slice(&FLAG_TIMINGS.to_le_bytes());
+    seal(out, start);
+}
+
+/// Puts stage timings before the table of the response that starts at `start` of `out`, and ends with it.
+pub fn insert_timings(out: &mut Vec<u8>, start: usize, timings: &StageTimings) {
+    let table = start + HEADER_BYTES;
+    out.splice(table..table, timings.to_bytes());
+    out[start + 26..start + 28].copy_from_slice(&FLAG_TIMINGS.to_le_bytes());
+    seal(out, start);
+}
+
+/// Changes the stage timings of a whole frame that has some.
+pub fn change_timings(frame: &mut [u8], change: impl FnOnce(&mut StageTimings)) {
+    let place = HEADER_BYTES..HEADER_BYTES + TIMINGS_BYTES;
+    let mut timings = StageTimings::from_bytes(&field(frame, HEADER_BYTES));
+    change(&mut timings);
+    frame[place].copy_from_slice(&timings.to_bytes());
+    seal(frame, 0);
+}
+
+/// The stage timings of a response, if it has some, and its table.
+///
+/// # Errors
+/// [`FrameError::NoTimings`] when the frame is too short for the timings that its flags announce.
+pub fn split_timings<'a>(
+    header: &FrameHeader,
+    body: &'a [u8],
+) -> Result<(Option<StageTimings>, &'a [u8]), FrameError> {
+    if !header.timings {
+        return Ok((None, body));
+    }
+    let (timings, table) = body.split_first_chunk().ok_or(FrameError::NoTimings {
+        body_bytes: header.body_bytes,
+    })?;
+    Ok((Some(StageTimings::from_bytes(timings)), table))
+}
+
+impl StageTimings {
+    fn to_bytes(self) -> [u8; TIMINGS_BYTES] {
+        let numbers = [
+            self.queue_ns,
+            self.hop_ns,
+            self.log_ns,
+            self.apply_ns,
+            self.total_ns,
+        ];
+        let mut bytes = [0; TIMINGS_BYTES];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; TIMINGS_BYTES]) -> StageTimings {
+        let number = |position: usize| u64::from_le_bytes(field(bytes, 8 * position));
+        StageTimings {
+            queue_ns: number(0),
+            hop_ns: number(1),
+            log_ns: number(2),
+            apply_ns: number(3),
+            total_ns: number(4),
+        }
+    }
 }
 
 /// A header that lacks its length and checksum until [`seal`] fills them in.

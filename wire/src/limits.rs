@@ -35,11 +35,21 @@ pub const SCAN_LIMIT_MAX: u32 = 10_000;
 /// said.
 pub const SCAN_BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 
+/// Most keys of a multi-get, entries of a multi-put, operations of a batch.
+pub const MULTI_MAX: usize = 1024;
+
+/// Keys and values of the answer to a multi-get, in bytes; what is beyond is left out and can be asked for again. One
+/// value bigger than that still travels, alone.
+pub const MULTI_GET_BYTES_MAX: usize = SCAN_PAGE_BYTES_MAX;
+
+/// Longest time to live, in milliseconds: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u32 = 1 << 16;
 
 /// Upper bound of what the tables, offsets and padding of one scan entry add to its key and value, in bytes.
-pub(crate) const SCAN_ENTRY_OVERHEAD_BYTES_MAX: usize = 48;
+pub(crate) const SCAN_ENTRY_OVERHEAD_BYTES_MAX: usize = 56;
 
 const _: () = assert!(KEY_BYTES_MIN >= 1 && KEY_BYTES_MIN <= KEY_BYTES_MAX);
 const _: () = assert!(
@@ -54,6 +64,10 @@ const _: () = assert!(
         + SCAN_LIMIT_MAX as usize * SCAN_ENTRY_OVERHEAD_BYTES_MAX
         < BODY_BYTES_MAX,
     "the biggest scan page fits a frame"
+);
+const _: () = assert!(
+    MULTI_GET_BYTES_MAX + VALUE_BYTES_MAX + MULTI_MAX * 64 + 1024 < BODY_BYTES_MAX,
+    "the biggest answer to a multi-get fits a frame"
 );
 const _: () = assert!(
     SHARDS_MAX as usize * 2 + 1024 < BODY_BYTES_MAX,

@@ -37,11 +37,7 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         snapshot: 0x2122_2324,
         keys_only: true,
     };
-    let put = |condition| Request::Put {
-        key: b"key",
-        value: b"value",
-        condition,
-    };
+    let put = |condition| Request::put(b"key", b"value", condition);
     vec![
         ("hello", Request::Hello(hello)),
         ("ping", Request::Ping),
@@ -49,13 +45,7 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("put", put(Condition::None)),
         ("put if absent", put(Condition::Absent)),
         ("put if version", put(Condition::Version(0x3132_3334_3536_3738))),
-        (
-            "delete if present",
-            Request::Delete {
-                key: b"key",
-                condition: Condition::Present,
-            },
-        ),
+        ("delete if present", Request::delete(b"key", Condition::Present)),
         ("scan", Request::Scan(scan)),
         ("topology", Request::Topology),
         ("status", Request::Status),

@@ -38,15 +38,8 @@ fn keys_have_a_shortest_and_a_longest_length() {
         (b"", Err(DecodeError::KeyEmpty)),
     ] {
         assert_eq!(received(&Request::Get { key }), expected);
-        assert_eq!(
-            received(&Request::Put {
-                key,
-                value,
-                condition
-            }),
-            expected
-        );
-        assert_eq!(received(&Request::Delete { key, condition }), expected);
+        assert_eq!(received(&Request::put(key, value, condition)), expected);
+        assert_eq!(received(&Request::delete(key, condition)), expected);
     }
 }
 
@@ -63,14 +56,7 @@ fn values_have_a_longest_length() {
         ),
     ] {
         let value = vec![0; bytes];
-        assert_eq!(
-            received(&Request::Put {
-                key: b"k",
-                value: &value,
-                condition: Condition::None
-            }),
-            expected
-        );
+        assert_eq!(received(&Request::put(b"k", &value, Condition::None)), expected);
     }
     let mut frame = Vec::new();
     Encoder::new().get_reply(&mut frame, 1, 0, Some((1, &vec![0; VALUE_BYTES_MAX + 1])));

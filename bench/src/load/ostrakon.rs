@@ -25,11 +25,7 @@ impl Conversation for OstrakonConversation {
 
     fn submit(&mut self, operation: Operation, key: &[u8], value: &[u8]) -> Result<usize, String> {
         let request = match operation {
-            Operation::Put => Request::Put {
-                key,
-                value,
-                condition: Condition::None,
-            },
+            Operation::Put => Request::put(key, value, Condition::None),
             Operation::Get => Request::Get { key },
         };
         let id = self

@@ -101,6 +101,9 @@ impl Core {
             value_bytes_max: value_bytes_max as u32,
             frame_bytes_max: (HEADER_BYTES + REQUEST_BODY_BYTES_MAX) as u32,
             requests_in_flight_max: CONNECTION_IN_FLIGHT_MAX,
+            multi_max: ostrakon_wire::limits::MULTI_MAX as u32,
+            session_window: 8192,
+            retry_horizon_ms: 600_000,
         }
     }
 

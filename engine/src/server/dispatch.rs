@@ -1,7 +1,7 @@
 //! From decoded requests to what they do: on this core's shards, on another core's, on all.
 
 use ostrakon_wire::message::{
-    ClusterId, ErrorCode, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
+    ClusterId, ErrorCode, Found, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
 };
 use ostrakon_wire::routing::ShardId;
 
@@ -40,6 +40,14 @@ impl Core {
                     encoder.pong(out, ticket.request_id, timestamp);
                 });
             }
+            Request::Add { .. }
+            | Request::MultiGet { .. }
+            | Request::MultiPut { .. }
+            | Request::Batch { .. }
+            | Request::Cancel { .. }
+            | Request::Stats => self
+                .answers()
+                .error(ticket, false, ErrorCode::BadRequest, "not served", 0),
             Request::Hello(_) => unreachable!("handled before"),
         }
     }
@@ -114,7 +122,13 @@ impl Core {
             Ok(found) => found,
             Err(refusal) => return self.refuse(ticket, refusal, false),
         };
-        let found = found.and_then(|version| Some((version.timestamp.0, version.value?)));
+        let found = found.and_then(|version| {
+            Some(Found {
+                version: version.timestamp.0,
+                expires: 0,
+                value: version.value?,
+            })
+        });
         // Not through `Core::answers`: the value is still borrowed from the shard.
         self.answers.timestamp = timestamp;
         self.answers.answer(ticket, false, |encoder, out| {

@@ -52,7 +52,7 @@ pub(super) enum KeyOperation<'a> {
     Get,
     Write {
         value: Option<&'a [u8]>,
-        condition: Condition,
+        condition: Condition<'a>,
     },
 }
 
@@ -83,11 +83,12 @@ impl<'a> KeyRequest<'a> {
                 key,
                 value,
                 condition,
+                ..
             } => {
                 let value = Some(value);
                 (key, KeyOperation::Write { value, condition })
             }
-            Request::Delete { key, condition } => {
+            Request::Delete { key, condition, .. } => {
                 let value = None;
                 (key, KeyOperation::Write { value, condition })
             }

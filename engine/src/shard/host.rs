@@ -148,7 +148,7 @@ impl ShardHost {
         hash: u64,
         key: &[u8],
         value: Option<&[u8]>,
-        condition: Condition,
+        condition: Condition<'_>,
         ticket: Ticket,
     ) -> Result<WriteOutcome, Refusal> {
         let replica = self.replicas[shard.0 as usize]

@@ -64,7 +64,7 @@ pub struct Write<'a> {
     /// The value, or `None` to delete.
     pub value: Option<&'a [u8]>,
     /// Must hold, else nothing is written.
-    pub condition: Condition,
+    pub condition: Condition<'a>,
     /// Who waits.
     pub ticket: Ticket,
 }
@@ -548,11 +548,12 @@ impl ShardReplica {
     }
 }
 
-fn holds(condition: Condition, current: Option<Timestamp>) -> bool {
+fn holds(condition: Condition<'_>, current: Option<Timestamp>) -> bool {
     match condition {
         Condition::None => true,
         Condition::Absent => current.is_none(),
         Condition::Present => current.is_some(),
+        Condition::Value(_) => false,
         Condition::Version(expected) => current.is_some_and(|version| version.0 == expected),
     }
 }

@@ -60,6 +60,7 @@ impl ScanPage {
             key: &self.bytes[entry.key_start..entry.value_start],
             value: &self.bytes[entry.value_start..entry.value_end],
             version: entry.version.0,
+            expires: 0,
         })
     }
 

@@ -407,16 +407,9 @@ impl Operation {
             Stage::Write(write) => {
                 let identity = thread.ledger.identity(self.key, write);
                 value::fill(value, identity, thread.value_size.bytes_of(identity));
-                submit(&Request::Put {
-                    key,
-                    value,
-                    condition: Condition::None,
-                })
+                submit(&Request::put(key, value, Condition::None))
             }
-            Stage::Delete => submit(&Request::Delete {
-                key,
-                condition: Condition::None,
-            }),
+            Stage::Delete => submit(&Request::delete(key, Condition::None)),
             Stage::Scan(scan) => submit(&Request::Scan(ostrakon_wire::message::ScanRequest {
                 start: scan.resume_key.as_deref().unwrap_or(key),
                 end: None,

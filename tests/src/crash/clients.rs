@@ -237,12 +237,8 @@ impl Run<'_> {
             let value = content.map(|identity| value::encode(history.key(), identity, bytes));
             let (key, condition) = (history.key(), Condition::None);
             let request = match &value {
-                Some(value) => Request::Put {
-                    key,
-                    value,
-                    condition,
-                },
-                None => Request::Delete { key, condition },
+                Some(value) => Request::put(key, value, condition),
+                None => Request::delete(key, condition),
             };
             match pipeline.submit(&request) {
                 Ok(ticket) => tickets.push((sent, ticket)),

@@ -315,12 +315,8 @@ impl Chosen {
     fn request(&self) -> Request<'_> {
         let (key, condition) = (self.key.as_slice(), self.condition);
         match &self.value {
-            Some(value) => Request::Put {
-                key,
-                value,
-                condition,
-            },
-            None if self.is_write => Request::Delete { key, condition },
+            Some(value) => Request::put(key, value, condition),
+            None if self.is_write => Request::delete(key, condition),
             None => Request::Get { key },
         }
     }

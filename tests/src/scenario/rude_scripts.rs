@@ -244,11 +244,7 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
         RudenessKind::DamagedFrame => {
             writer.greet();
             let start = writer.script.bytes.len();
-            let put = Request::Put {
-                key: b"key 00001",
-                value: &[1; 100],
-                condition: Condition::None,
-            };
+            let put = Request::put(b"key 00001", &[1; 100], Condition::None);
             writer.say(&put, 0, None);
             let bytes = &mut writer.script.bytes[start..];
             bytes[number as usize % bytes.len()] ^= 1 << (number % 8);

@@ -323,15 +323,11 @@ impl Thread {
         );
         let bytes = values::value(operation.number, operation.value_bytes as usize);
         let (action, request) = if is_delete {
-            let request = Request::Delete { key: &key, condition };
+            let request = Request::delete(&key, condition);
             (Action::Delete { key: datum }, request)
         } else {
             let value = Datum::from(operation.number as i64);
-            let request = Request::Put {
-                key: &key,
-                value: &bytes,
-                condition,
-            };
+            let request = Request::put(&key, &bytes, condition);
             (Action::Write { key: datum, value }, request)
         };
         self.recorder()

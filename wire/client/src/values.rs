@@ -1,7 +1,8 @@
 //! What a client gets back: responses that own their bytes.
 
 use ostrakon_wire::ClusterId;
-use ostrakon_wire::message::{HelloReply, ScanReply, TopologyReply};
+use ostrakon_wire::message::{BatchReply, ErrorCode, HelloReply, ScanReply, TopologyReply};
+use ostrakon_wire::message::{Found, MultiPutReply};
 
 /// What the server said of itself when the connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub struct Server {
     pub frame_bytes_max: u32,
     /// Most unanswered requests on this connection.
     pub requests_in_flight_max: u32,
+    /// Most keys of a multi-get, entries of a multi-put, operations of a batch.
+    pub multi_max: u32,
+    /// How far the sequence of a write may lie above the lowest one of its session that is not answered.
+    pub session_window: u32,
+    /// How long writes are remembered after their first sending, at least, in milliseconds.
+    pub retry_horizon_ms: u64,
 }
 
 /// A key's value.
@@ -35,8 +42,32 @@ pub struct Server {
 pub struct Value {
     /// Version of the write that the value comes from.
     pub version: u64,
+    /// Timestamp (microseconds << 12 | counter) from which on the key is absent; 0: never.
+    pub expires: u64,
     /// The value.
     pub value: Vec<u8>,
+}
+
+/// One of the values of a multi-get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MultiValue {
+    /// The key is there.
+    Found(Value),
+    /// There is no such key.
+    NotFound,
+    /// The answer had no room for it: ask again.
+    Omitted,
+}
+
+/// What became of the entries of a multi-put. Shards decide for themselves: some may be written and others not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultiWritten {
+    /// Version of each entry, in order, or why it was not written (or, with [`ErrorCode::CoreFailed`], may not be).
+    pub results: Vec<Result<u64, ErrorCode>>,
+    /// The first of the errors, for people; empty if there is none.
+    pub message: String,
+    /// When to try again, in milliseconds; 0: no hint.
+    pub retry_after_ms: u32,
 }
 
 /// What became of a write.
@@ -57,6 +88,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// Version of the write that the value comes from.
     pub version: u64,
+    /// Timestamp (microseconds << 12 | counter) from which on the key is absent; 0: never.
+    pub expires: u64,
 }
 
 /// One page of a scan.
@@ -79,6 +112,23 @@ pub enum Answer {
     Get(Option<Value>),
     /// To a put or a delete.
     Write(Written),
+    /// To an add: version of the write, and the sum.
+    Add {
+        /// Version of the write.
+        version: u64,
+        /// The sum.
+        number: i64,
+    },
+    /// To a multi-get, in the order of the keys.
+    MultiGet(Vec<MultiValue>),
+    /// To a multi-put.
+    MultiPut(MultiWritten),
+    /// To a batch.
+    Batch(BatchReply),
+    /// To a cancel: was it in time?
+    Cancel(bool),
+    /// To a stats request: one JSON object.
+    Stats(String),
     /// To a scan.
     Scan(Page),
     /// To a topology request.
@@ -101,6 +151,9 @@ impl From<&HelloReply<'_>> for Server {
             value_bytes_max: reply.value_bytes_max,
             frame_bytes_max: reply.frame_bytes_max,
             requests_in_flight_max: reply.requests_in_flight_max,
+            multi_max: reply.multi_max,
+            session_window: reply.session_window,
+            retry_horizon_ms: reply.retry_horizon_ms,
         }
     }
 }
@@ -111,11 +164,45 @@ impl From<&ScanReply<'_>> for Page {
             key: entry.key.to_vec(),
             value: entry.value.to_vec(),
             version: entry.version,
+            expires: entry.expires,
         };
         Page {
             snapshot: reply.snapshot,
             entries: reply.entries.iter().map(own).collect(),
             resume_key: reply.resume_key.map(<[u8]>::to_vec),
+        }
+    }
+}
+
+impl From<&Found<'_>> for Value {
+    fn from(found: &Found<'_>) -> Value {
+        Value {
+            version: found.version,
+            expires: found.expires,
+            value: found.value.to_vec(),
+        }
+    }
+}
+
+impl From<ostrakon_wire::message::MultiValue<'_>> for MultiValue {
+    fn from(value: ostrakon_wire::message::MultiValue<'_>) -> MultiValue {
+        use ostrakon_wire::message::MultiValue as Received;
+        match value {
+            Received::Found(found) => MultiValue::Found(Value::from(&found)),
+            Received::NotFound => MultiValue::NotFound,
+            Received::Omitted => MultiValue::Omitted,
+        }
+    }
+}
+
+impl From<&MultiPutReply<'_>> for MultiWritten {
+    fn from(reply: &MultiPutReply<'_>) -> MultiWritten {
+        let code = |entry: usize| reply.codes.get(entry).copied().flatten();
+        let result = |(entry, version): (usize, &u64)| code(entry).map_or(Ok(*version), Err);
+        MultiWritten {
+            results: reply.versions.iter().enumerate().map(result).collect(),
+            message: reply.message.to_owned(),
+            retry_after_ms: reply.retry_after_ms,
         }
     }
 }

@@ -48,11 +48,7 @@ fn round(protocol: &mut Protocol, encoder: &mut Encoder, wire: &mut Vec<u8>) {
         let request = if is_get {
             Request::Get { key: b"a key" }
         } else {
-            Request::Put {
-                key: b"a key",
-                value: &[7; 100],
-                condition: Condition::None,
-            }
+            Request::put(b"a key", &[7; 100], Condition::None)
         };
         let id: RequestId = protocol.submit(&request).expect("room");
         if is_get {

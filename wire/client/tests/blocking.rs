@@ -33,12 +33,8 @@ fn refusal(code: ErrorCode, retry_after_ms: u32) -> Response<'static> {
     })
 }
 
-fn assert_put(expected: Condition) -> impl FnOnce(Request<'_>) {
-    let put = Request::Put {
-        key: b"key",
-        value: b"value",
-        condition: expected,
-    };
+fn assert_put(expected: Condition<'static>) -> impl FnOnce(Request<'_>) {
+    let put = Request::put(b"key", b"value", expected);
     move |request| assert_eq!(request, put)
 }
 
@@ -101,10 +97,7 @@ fn each_writing_method_sends_its_request_and_returns_its_answer() {
         session.exchange(assert_put(Condition::None), &written(true, 10));
         session.exchange(assert_put(Condition::Version(3)), &written(false, 10));
         for condition in [Condition::None, Condition::Present] {
-            let delete = Request::Delete {
-                key: b"key",
-                condition,
-            };
+            let delete = Request::delete(b"key", condition);
             session.exchange(|request| assert_eq!(request, delete), &written(true, 11));
         }
         session.expect_end();

@@ -23,14 +23,7 @@ fn assert_get(request: Request<'_>) {
 }
 
 fn assert_put(request: Request<'_>) {
-    assert_eq!(
-        request,
-        Request::Put {
-            key: b"key",
-            value: b"value",
-            condition: Condition::None
-        }
-    );
+    assert_eq!(request, Request::put(b"key", b"value", Condition::None));
 }
 
 fn refusal(code: ErrorCode) -> Response<'static> {

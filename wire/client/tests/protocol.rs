@@ -99,11 +99,7 @@ fn the_hello_comes_first_and_says_what_was_chosen() {
 /// Requests of a fixed conversation, in the order in which they are submitted.
 const REQUESTS: [Request<'static>; 5] = [
     Request::Get { key: b"key" },
-    Request::Put {
-        key: b"key",
-        value: b"value",
-        condition: Condition::Absent,
-    },
+    Request::put(b"key", b"value", Condition::Absent),
     Request::Ping,
     Request::Status,
     Request::Scan(ostrakon_client::ScanRequest {
@@ -317,11 +313,7 @@ fn what_cannot_be_sent_is_refused_and_leaves_no_trace() {
         frame_bytes_max: 100,
         ..hello_reply(10)
     });
-    let put = |value| Request::Put {
-        key: b"key",
-        value,
-        condition: Condition::None,
-    };
+    let put = |value| Request::put(b"key", value, Condition::None);
     let refused = narrow.submit(&put(&[0; 100]));
     assert!(
         matches!(
@@ -367,11 +359,7 @@ fn slots_are_dense_and_ids_are_new_each_time() {
 fn failure(bytes: impl FnOnce(RequestId) -> Vec<u8>) -> ProtocolError {
     let mut protocol = ready(10);
     let id = protocol
-        .submit(&Request::Put {
-            key: b"key",
-            value: b"value",
-            condition: Condition::None,
-        })
+        .submit(&Request::put(b"key", b"value", Condition::None))
         .expect("room");
     protocol.receive(&bytes(id));
     let failure = loop {
@@ -450,11 +438,7 @@ fn a_late_second_answer_does_not_answer_the_next_request_in_its_slot() {
 #[test]
 fn a_write_that_was_not_answered_is_listed() {
     let mut protocol = ready(10);
-    let put = Request::Put {
-        key: b"key",
-        value: b"value",
-        condition: Condition::None,
-    };
+    let put = Request::put(b"key", b"value", Condition::None);
     let first = protocol.submit(&put).expect("room");
     let second = protocol.submit(&Request::Get { key: b"key" }).expect("room");
     let third = protocol.submit(&put).expect("room");

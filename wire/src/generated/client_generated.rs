@@ -13,14 +13,15 @@ pub mod wire {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CONDITION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CONDITION: u8 = 3;
+pub const ENUM_MAX_CONDITION: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CONDITION: [Condition; 4] = [
+pub const ENUM_VALUES_CONDITION: [Condition; 5] = [
   Condition::None,
   Condition::Absent,
   Condition::Present,
   Condition::Version,
+  Condition::Value,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -32,14 +33,16 @@ impl Condition {
   pub const Absent: Self = Self(1);
   pub const Present: Self = Self(2);
   pub const Version: Self = Self(3);
+  pub const Value: Self = Self(4);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::None,
     Self::Absent,
     Self::Present,
     Self::Version,
+    Self::Value,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -48,6 +51,7 @@ impl Condition {
       Self::Absent => Some("Absent"),
       Self::Present => Some("Present"),
       Self::Version => Some("Version"),
+      Self::Value => Some("Value"),
       _ => None,
     }
   }
@@ -102,6 +106,321 @@ impl<'a> ::flatbuffers::Verifiable for Condition {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Condition {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_OPERATION: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_OPERATION: u8 = 3;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_OPERATION: [Operation; 4] = [
+  Operation::Put,
+  Operation::Delete,
+  Operation::Add,
+  Operation::Check,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Operation(pub u8);
+#[allow(non_upper_case_globals)]
+impl Operation {
+  pub const Put: Self = Self(0);
+  pub const Delete: Self = Self(1);
+  pub const Add: Self = Self(2);
+  pub const Check: Self = Self(3);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Put,
+    Self::Delete,
+    Self::Add,
+    Self::Check,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Put => Some("Put"),
+      Self::Delete => Some("Delete"),
+      Self::Add => Some("Add"),
+      Self::Check => Some("Check"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Operation {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Operation {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Operation {
+    type Output = Operation;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Operation {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Operation {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Operation {}
+// struct Retry, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Retry(pub [u8; 40]);
+impl Default for Retry { 
+  fn default() -> Self { 
+    Self([0; 40])
+  }
+}
+impl ::core::fmt::Debug for Retry {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Retry")
+      .field("session_high", &self.session_high())
+      .field("session_low", &self.session_low())
+      .field("sequence", &self.sequence())
+      .field("answered_below", &self.answered_below())
+      .field("first_sent", &self.first_sent())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Retry {}
+impl<'a> ::flatbuffers::Follow<'a> for Retry {
+  type Inner = &'a Retry;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Retry>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Retry {
+  type Inner = &'a Retry;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Retry>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Retry {
+    type Output = Retry;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Retry as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Retry {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Retry {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    session_high: u64,
+    session_low: u64,
+    sequence: u64,
+    answered_below: u64,
+    first_sent: u64,
+  ) -> Self {
+    let mut s = Self([0; 40]);
+    s.set_session_high(session_high);
+    s.set_session_low(session_low);
+    s.set_sequence(sequence);
+    s.set_answered_below(answered_below);
+    s.set_first_sent(first_sent);
+    s
+  }
+
+  pub fn session_high(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_session_high(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn session_low(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_session_low(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn sequence(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_sequence(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn answered_below(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[24..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_answered_below(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[24..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn first_sent(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[32..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_first_sent(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[32..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum HelloOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -328,6 +647,9 @@ impl<'a> HelloReply<'a> {
   pub const VT_VALUE_BYTES_MAX: ::flatbuffers::VOffsetT = 22;
   pub const VT_FRAME_BYTES_MAX: ::flatbuffers::VOffsetT = 24;
   pub const VT_REQUESTS_IN_FLIGHT_MAX: ::flatbuffers::VOffsetT = 26;
+  pub const VT_MULTI_MAX: ::flatbuffers::VOffsetT = 28;
+  pub const VT_SESSION_WINDOW: ::flatbuffers::VOffsetT = 30;
+  pub const VT_RETRY_HORIZON_MS: ::flatbuffers::VOffsetT = 32;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -339,9 +661,12 @@ impl<'a> HelloReply<'a> {
     args: &'args HelloReplyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<HelloReply<'bldr>> {
     let mut builder = HelloReplyBuilder::new(_fbb);
+    builder.add_retry_horizon_ms(args.retry_horizon_ms);
     builder.add_node_id(args.node_id);
     builder.add_cluster_id_low(args.cluster_id_low);
     builder.add_cluster_id_high(args.cluster_id_high);
+    builder.add_session_window(args.session_window);
+    builder.add_multi_max(args.multi_max);
     builder.add_requests_in_flight_max(args.requests_in_flight_max);
     builder.add_frame_bytes_max(args.frame_bytes_max);
     builder.add_value_bytes_max(args.value_bytes_max);
@@ -439,6 +764,27 @@ impl<'a> HelloReply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(HelloReply::VT_REQUESTS_IN_FLIGHT_MAX, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn multi_max(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(HelloReply::VT_MULTI_MAX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn session_window(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(HelloReply::VT_SESSION_WINDOW, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn retry_horizon_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HelloReply::VT_RETRY_HORIZON_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HelloReply<'_> {
@@ -459,6 +805,9 @@ impl ::flatbuffers::Verifiable for HelloReply<'_> {
      .visit_field::<u32>("value_bytes_max", Self::VT_VALUE_BYTES_MAX, false)?
      .visit_field::<u32>("frame_bytes_max", Self::VT_FRAME_BYTES_MAX, false)?
      .visit_field::<u32>("requests_in_flight_max", Self::VT_REQUESTS_IN_FLIGHT_MAX, false)?
+     .visit_field::<u32>("multi_max", Self::VT_MULTI_MAX, false)?
+     .visit_field::<u32>("session_window", Self::VT_SESSION_WINDOW, false)?
+     .visit_field::<u64>("retry_horizon_ms", Self::VT_RETRY_HORIZON_MS, false)?
      .finish();
     Ok(())
   }
@@ -476,6 +825,9 @@ pub struct HelloReplyArgs<'a> {
     pub value_bytes_max: u32,
     pub frame_bytes_max: u32,
     pub requests_in_flight_max: u32,
+    pub multi_max: u32,
+    pub session_window: u32,
+    pub retry_horizon_ms: u64,
 }
 impl<'a> Default for HelloReplyArgs<'a> {
   #[inline]
@@ -493,6 +845,9 @@ impl<'a> Default for HelloReplyArgs<'a> {
       value_bytes_max: 0,
       frame_bytes_max: 0,
       requests_in_flight_max: 0,
+      multi_max: 0,
+      session_window: 0,
+      retry_horizon_ms: 0,
     }
   }
 }
@@ -551,6 +906,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloReplyBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<u32>(HelloReply::VT_REQUESTS_IN_FLIGHT_MAX, requests_in_flight_max, 0);
   }
   #[inline]
+  pub fn add_multi_max(&mut self, multi_max: u32) {
+    self.fbb_.push_slot::<u32>(HelloReply::VT_MULTI_MAX, multi_max, 0);
+  }
+  #[inline]
+  pub fn add_session_window(&mut self, session_window: u32) {
+    self.fbb_.push_slot::<u32>(HelloReply::VT_SESSION_WINDOW, session_window, 0);
+  }
+  #[inline]
+  pub fn add_retry_horizon_ms(&mut self, retry_horizon_ms: u64) {
+    self.fbb_.push_slot::<u64>(HelloReply::VT_RETRY_HORIZON_MS, retry_horizon_ms, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloReplyBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloReplyBuilder {
@@ -580,6 +947,9 @@ impl ::core::fmt::Debug for HelloReply<'_> {
       ds.field("value_bytes_max", &self.value_bytes_max());
       ds.field("frame_bytes_max", &self.frame_bytes_max());
       ds.field("requests_in_flight_max", &self.requests_in_flight_max());
+      ds.field("multi_max", &self.multi_max());
+      ds.field("session_window", &self.session_window());
+      ds.field("retry_horizon_ms", &self.retry_horizon_ms());
       ds.finish()
   }
 }
@@ -855,6 +1225,7 @@ impl<'a> GetReply<'a> {
   pub const VT_FOUND: ::flatbuffers::VOffsetT = 4;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
   pub const VT_VALUE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EXPIRES: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -866,6 +1237,7 @@ impl<'a> GetReply<'a> {
     args: &'args GetReplyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<GetReply<'bldr>> {
     let mut builder = GetReplyBuilder::new(_fbb);
+    builder.add_expires(args.expires);
     builder.add_version(args.version);
     if let Some(x) = args.value { builder.add_value(x); }
     builder.add_found(args.found);
@@ -894,6 +1266,13 @@ impl<'a> GetReply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(GetReply::VT_VALUE, None)}
   }
+  #[inline]
+  pub fn expires(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(GetReply::VT_EXPIRES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GetReply<'_> {
@@ -905,6 +1284,7 @@ impl ::flatbuffers::Verifiable for GetReply<'_> {
      .visit_field::<bool>("found", Self::VT_FOUND, false)?
      .visit_field::<u64>("version", Self::VT_VERSION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
+     .visit_field::<u64>("expires", Self::VT_EXPIRES, false)?
      .finish();
     Ok(())
   }
@@ -913,6 +1293,7 @@ pub struct GetReplyArgs<'a> {
     pub found: bool,
     pub version: u64,
     pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub expires: u64,
 }
 impl<'a> Default for GetReplyArgs<'a> {
   #[inline]
@@ -921,6 +1302,7 @@ impl<'a> Default for GetReplyArgs<'a> {
       found: false,
       version: 0,
       value: None,
+      expires: 0,
     }
   }
 }
@@ -943,6 +1325,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GetReplyBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GetReply::VT_VALUE, value);
   }
   #[inline]
+  pub fn add_expires(&mut self, expires: u64) {
+    self.fbb_.push_slot::<u64>(GetReply::VT_EXPIRES, expires, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GetReplyBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GetReplyBuilder {
@@ -963,6 +1349,7 @@ impl ::core::fmt::Debug for GetReply<'_> {
       ds.field("found", &self.found());
       ds.field("version", &self.version());
       ds.field("value", &self.value());
+      ds.field("expires", &self.expires());
       ds.finish()
   }
 }
@@ -986,6 +1373,9 @@ impl<'a> Put<'a> {
   pub const VT_VALUE: ::flatbuffers::VOffsetT = 6;
   pub const VT_CONDITION: ::flatbuffers::VOffsetT = 8;
   pub const VT_EXPECTED_VERSION: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EXPECTED_VALUE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_TTL_MS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -997,7 +1387,10 @@ impl<'a> Put<'a> {
     args: &'args PutArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Put<'bldr>> {
     let mut builder = PutBuilder::new(_fbb);
+    builder.add_ttl_ms(args.ttl_ms);
     builder.add_expected_version(args.expected_version);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.expected_value { builder.add_expected_value(x); }
     if let Some(x) = args.value { builder.add_value(x); }
     if let Some(x) = args.key { builder.add_key(x); }
     builder.add_condition(args.condition);
@@ -1033,6 +1426,27 @@ impl<'a> Put<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Put::VT_EXPECTED_VERSION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn expected_value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Put::VT_EXPECTED_VALUE, None)}
+  }
+  #[inline]
+  pub fn ttl_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Put::VT_TTL_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(Put::VT_RETRY, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Put<'_> {
@@ -1045,6 +1459,9 @@ impl ::flatbuffers::Verifiable for Put<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, true)?
      .visit_field::<Condition>("condition", Self::VT_CONDITION, false)?
      .visit_field::<u64>("expected_version", Self::VT_EXPECTED_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("expected_value", Self::VT_EXPECTED_VALUE, false)?
+     .visit_field::<u64>("ttl_ms", Self::VT_TTL_MS, false)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
      .finish();
     Ok(())
   }
@@ -1054,6 +1471,9 @@ pub struct PutArgs<'a> {
     pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub condition: Condition,
     pub expected_version: u64,
+    pub expected_value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub ttl_ms: u64,
+    pub retry: Option<&'a Retry>,
 }
 impl<'a> Default for PutArgs<'a> {
   #[inline]
@@ -1063,6 +1483,9 @@ impl<'a> Default for PutArgs<'a> {
       value: None, // required field
       condition: Condition::None,
       expected_version: 0,
+      expected_value: None,
+      ttl_ms: 0,
+      retry: None,
     }
   }
 }
@@ -1089,6 +1512,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PutBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Put::VT_EXPECTED_VERSION, expected_version, 0);
   }
   #[inline]
+  pub fn add_expected_value(&mut self, expected_value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Put::VT_EXPECTED_VALUE, expected_value);
+  }
+  #[inline]
+  pub fn add_ttl_ms(&mut self, ttl_ms: u64) {
+    self.fbb_.push_slot::<u64>(Put::VT_TTL_MS, ttl_ms, 0);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(Put::VT_RETRY, retry);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PutBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PutBuilder {
@@ -1112,6 +1547,9 @@ impl ::core::fmt::Debug for Put<'_> {
       ds.field("value", &self.value());
       ds.field("condition", &self.condition());
       ds.field("expected_version", &self.expected_version());
+      ds.field("expected_value", &self.expected_value());
+      ds.field("ttl_ms", &self.ttl_ms());
+      ds.field("retry", &self.retry());
       ds.finish()
   }
 }
@@ -1134,6 +1572,8 @@ impl<'a> Delete<'a> {
   pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
   pub const VT_CONDITION: ::flatbuffers::VOffsetT = 6;
   pub const VT_EXPECTED_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EXPECTED_VALUE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1146,6 +1586,8 @@ impl<'a> Delete<'a> {
   ) -> ::flatbuffers::WIPOffset<Delete<'bldr>> {
     let mut builder = DeleteBuilder::new(_fbb);
     builder.add_expected_version(args.expected_version);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.expected_value { builder.add_expected_value(x); }
     if let Some(x) = args.key { builder.add_key(x); }
     builder.add_condition(args.condition);
     builder.finish()
@@ -1173,6 +1615,20 @@ impl<'a> Delete<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Delete::VT_EXPECTED_VERSION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn expected_value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Delete::VT_EXPECTED_VALUE, None)}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(Delete::VT_RETRY, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Delete<'_> {
@@ -1184,6 +1640,8 @@ impl ::flatbuffers::Verifiable for Delete<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
      .visit_field::<Condition>("condition", Self::VT_CONDITION, false)?
      .visit_field::<u64>("expected_version", Self::VT_EXPECTED_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("expected_value", Self::VT_EXPECTED_VALUE, false)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
      .finish();
     Ok(())
   }
@@ -1192,6 +1650,8 @@ pub struct DeleteArgs<'a> {
     pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub condition: Condition,
     pub expected_version: u64,
+    pub expected_value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub retry: Option<&'a Retry>,
 }
 impl<'a> Default for DeleteArgs<'a> {
   #[inline]
@@ -1200,6 +1660,8 @@ impl<'a> Default for DeleteArgs<'a> {
       key: None, // required field
       condition: Condition::None,
       expected_version: 0,
+      expected_value: None,
+      retry: None,
     }
   }
 }
@@ -1220,6 +1682,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DeleteBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_expected_version(&mut self, expected_version: u64) {
     self.fbb_.push_slot::<u64>(Delete::VT_EXPECTED_VERSION, expected_version, 0);
+  }
+  #[inline]
+  pub fn add_expected_value(&mut self, expected_value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Delete::VT_EXPECTED_VALUE, expected_value);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(Delete::VT_RETRY, retry);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DeleteBuilder<'a, 'b, A> {
@@ -1243,6 +1713,8 @@ impl ::core::fmt::Debug for Delete<'_> {
       ds.field("key", &self.key());
       ds.field("condition", &self.condition());
       ds.field("expected_version", &self.expected_version());
+      ds.field("expected_value", &self.expected_value());
+      ds.field("retry", &self.retry());
       ds.finish()
   }
 }
@@ -1359,6 +1831,1593 @@ impl ::core::fmt::Debug for WriteReply<'_> {
       ds.finish()
   }
 }
+pub enum AddOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Add<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Add<'a> {
+  type Inner = Add<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Add<'a> {
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DELTA: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TTL_MS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Add { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AddArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Add<'bldr>> {
+    let mut builder = AddBuilder::new(_fbb);
+    builder.add_ttl_ms(args.ttl_ms);
+    builder.add_delta(args.delta);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Add::VT_KEY, None).unwrap()}
+  }
+  #[inline]
+  pub fn delta(&self) -> i64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<i64>(Add::VT_DELTA, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ttl_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Add::VT_TTL_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(Add::VT_RETRY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Add<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .visit_field::<i64>("delta", Self::VT_DELTA, false)?
+     .visit_field::<u64>("ttl_ms", Self::VT_TTL_MS, false)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AddArgs<'a> {
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub delta: i64,
+    pub ttl_ms: u64,
+    pub retry: Option<&'a Retry>,
+}
+impl<'a> Default for AddArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AddArgs {
+      key: None, // required field
+      delta: 0,
+      ttl_ms: 0,
+      retry: None,
+    }
+  }
+}
+
+pub struct AddBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AddBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Add::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_delta(&mut self, delta: i64) {
+    self.fbb_.push_slot::<i64>(Add::VT_DELTA, delta, 0);
+  }
+  #[inline]
+  pub fn add_ttl_ms(&mut self, ttl_ms: u64) {
+    self.fbb_.push_slot::<u64>(Add::VT_TTL_MS, ttl_ms, 0);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(Add::VT_RETRY, retry);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AddBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AddBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Add<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Add::VT_KEY,"key");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Add<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Add");
+      ds.field("key", &self.key());
+      ds.field("delta", &self.delta());
+      ds.field("ttl_ms", &self.ttl_ms());
+      ds.field("retry", &self.retry());
+      ds.finish()
+  }
+}
+pub enum AddReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AddReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AddReply<'a> {
+  type Inner = AddReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AddReply<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AddReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AddReplyArgs
+  ) -> ::flatbuffers::WIPOffset<AddReply<'bldr>> {
+    let mut builder = AddReplyBuilder::new(_fbb);
+    builder.add_number(args.number);
+    builder.add_version(args.version);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(AddReply::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn number(&self) -> i64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<i64>(AddReply::VT_NUMBER, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AddReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<i64>("number", Self::VT_NUMBER, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AddReplyArgs {
+    pub version: u64,
+    pub number: i64,
+}
+impl<'a> Default for AddReplyArgs {
+  #[inline]
+  fn default() -> Self {
+    AddReplyArgs {
+      version: 0,
+      number: 0,
+    }
+  }
+}
+
+pub struct AddReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AddReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(AddReply::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_number(&mut self, number: i64) {
+    self.fbb_.push_slot::<i64>(AddReply::VT_NUMBER, number, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AddReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AddReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AddReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AddReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AddReply");
+      ds.field("version", &self.version());
+      ds.field("number", &self.number());
+      ds.finish()
+  }
+}
+pub enum KeyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Key<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Key<'a> {
+  type Inner = Key<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Key<'a> {
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Key { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args KeyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Key<'bldr>> {
+    let mut builder = KeyBuilder::new(_fbb);
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Key::VT_KEY, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Key<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct KeyArgs<'a> {
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for KeyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    KeyArgs {
+      key: None, // required field
+    }
+  }
+}
+
+pub struct KeyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KeyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Key::VT_KEY, key);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KeyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    KeyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Key<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Key::VT_KEY,"key");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Key<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Key");
+      ds.field("key", &self.key());
+      ds.finish()
+  }
+}
+pub enum MultiGetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct MultiGet<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for MultiGet<'a> {
+  type Inner = MultiGet<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> MultiGet<'a> {
+  pub const VT_KEYS: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    MultiGet { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MultiGetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<MultiGet<'bldr>> {
+    let mut builder = MultiGetBuilder::new(_fbb);
+    if let Some(x) = args.keys { builder.add_keys(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn keys(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key>>>>(MultiGet::VT_KEYS, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for MultiGet<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Key>>>>("keys", Self::VT_KEYS, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MultiGetArgs<'a> {
+    pub keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key<'a>>>>>,
+}
+impl<'a> Default for MultiGetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MultiGetArgs {
+      keys: None, // required field
+    }
+  }
+}
+
+pub struct MultiGetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MultiGetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_keys(&mut self, keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Key<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiGet::VT_KEYS, keys);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MultiGetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MultiGetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<MultiGet<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, MultiGet::VT_KEYS,"keys");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for MultiGet<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("MultiGet");
+      ds.field("keys", &self.keys());
+      ds.finish()
+  }
+}
+pub enum MultiGetValueOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct MultiGetValue<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for MultiGetValue<'a> {
+  type Inner = MultiGetValue<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> MultiGetValue<'a> {
+  pub const VT_FOUND: ::flatbuffers::VOffsetT = 4;
+  pub const VT_OMITTED: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_VALUE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EXPIRES: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    MultiGetValue { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MultiGetValueArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<MultiGetValue<'bldr>> {
+    let mut builder = MultiGetValueBuilder::new(_fbb);
+    builder.add_expires(args.expires);
+    builder.add_version(args.version);
+    if let Some(x) = args.value { builder.add_value(x); }
+    builder.add_omitted(args.omitted);
+    builder.add_found(args.found);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn found(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(MultiGetValue::VT_FOUND, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn omitted(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(MultiGetValue::VT_OMITTED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MultiGetValue::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(MultiGetValue::VT_VALUE, None)}
+  }
+  #[inline]
+  pub fn expires(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(MultiGetValue::VT_EXPIRES, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for MultiGetValue<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("found", Self::VT_FOUND, false)?
+     .visit_field::<bool>("omitted", Self::VT_OMITTED, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
+     .visit_field::<u64>("expires", Self::VT_EXPIRES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MultiGetValueArgs<'a> {
+    pub found: bool,
+    pub omitted: bool,
+    pub version: u64,
+    pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub expires: u64,
+}
+impl<'a> Default for MultiGetValueArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MultiGetValueArgs {
+      found: false,
+      omitted: false,
+      version: 0,
+      value: None,
+      expires: 0,
+    }
+  }
+}
+
+pub struct MultiGetValueBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MultiGetValueBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_found(&mut self, found: bool) {
+    self.fbb_.push_slot::<bool>(MultiGetValue::VT_FOUND, found, false);
+  }
+  #[inline]
+  pub fn add_omitted(&mut self, omitted: bool) {
+    self.fbb_.push_slot::<bool>(MultiGetValue::VT_OMITTED, omitted, false);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(MultiGetValue::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_value(&mut self, value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiGetValue::VT_VALUE, value);
+  }
+  #[inline]
+  pub fn add_expires(&mut self, expires: u64) {
+    self.fbb_.push_slot::<u64>(MultiGetValue::VT_EXPIRES, expires, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MultiGetValueBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MultiGetValueBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<MultiGetValue<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for MultiGetValue<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("MultiGetValue");
+      ds.field("found", &self.found());
+      ds.field("omitted", &self.omitted());
+      ds.field("version", &self.version());
+      ds.field("value", &self.value());
+      ds.field("expires", &self.expires());
+      ds.finish()
+  }
+}
+pub enum MultiGetReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct MultiGetReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for MultiGetReply<'a> {
+  type Inner = MultiGetReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> MultiGetReply<'a> {
+  pub const VT_VALUES: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    MultiGetReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MultiGetReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<MultiGetReply<'bldr>> {
+    let mut builder = MultiGetReplyBuilder::new(_fbb);
+    if let Some(x) = args.values { builder.add_values(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn values(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MultiGetValue<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MultiGetValue>>>>(MultiGetReply::VT_VALUES, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for MultiGetReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<MultiGetValue>>>>("values", Self::VT_VALUES, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MultiGetReplyArgs<'a> {
+    pub values: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<MultiGetValue<'a>>>>>,
+}
+impl<'a> Default for MultiGetReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MultiGetReplyArgs {
+      values: None, // required field
+    }
+  }
+}
+
+pub struct MultiGetReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MultiGetReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_values(&mut self, values: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<MultiGetValue<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiGetReply::VT_VALUES, values);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MultiGetReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MultiGetReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<MultiGetReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, MultiGetReply::VT_VALUES,"values");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for MultiGetReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("MultiGetReply");
+      ds.field("values", &self.values());
+      ds.finish()
+  }
+}
+pub enum PutEntryOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PutEntry<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PutEntry<'a> {
+  type Inner = PutEntry<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PutEntry<'a> {
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VALUE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TTL_MS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PutEntry { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PutEntryArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PutEntry<'bldr>> {
+    let mut builder = PutEntryBuilder::new(_fbb);
+    builder.add_ttl_ms(args.ttl_ms);
+    if let Some(x) = args.value { builder.add_value(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(PutEntry::VT_KEY, None).unwrap()}
+  }
+  #[inline]
+  pub fn value(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(PutEntry::VT_VALUE, None).unwrap()}
+  }
+  #[inline]
+  pub fn ttl_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PutEntry::VT_TTL_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PutEntry<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, true)?
+     .visit_field::<u64>("ttl_ms", Self::VT_TTL_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PutEntryArgs<'a> {
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub ttl_ms: u64,
+}
+impl<'a> Default for PutEntryArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PutEntryArgs {
+      key: None, // required field
+      value: None, // required field
+      ttl_ms: 0,
+    }
+  }
+}
+
+pub struct PutEntryBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PutEntryBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PutEntry::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_value(&mut self, value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PutEntry::VT_VALUE, value);
+  }
+  #[inline]
+  pub fn add_ttl_ms(&mut self, ttl_ms: u64) {
+    self.fbb_.push_slot::<u64>(PutEntry::VT_TTL_MS, ttl_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PutEntryBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PutEntryBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PutEntry<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, PutEntry::VT_KEY,"key");
+    self.fbb_.required(o, PutEntry::VT_VALUE,"value");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PutEntry<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PutEntry");
+      ds.field("key", &self.key());
+      ds.field("value", &self.value());
+      ds.field("ttl_ms", &self.ttl_ms());
+      ds.finish()
+  }
+}
+pub enum MultiPutOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct MultiPut<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for MultiPut<'a> {
+  type Inner = MultiPut<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> MultiPut<'a> {
+  pub const VT_ENTRIES: ::flatbuffers::VOffsetT = 4;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    MultiPut { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MultiPutArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<MultiPut<'bldr>> {
+    let mut builder = MultiPutBuilder::new(_fbb);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.entries { builder.add_entries(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn entries(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PutEntry<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PutEntry>>>>(MultiPut::VT_ENTRIES, None).unwrap()}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(MultiPut::VT_RETRY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for MultiPut<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<PutEntry>>>>("entries", Self::VT_ENTRIES, true)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MultiPutArgs<'a> {
+    pub entries: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PutEntry<'a>>>>>,
+    pub retry: Option<&'a Retry>,
+}
+impl<'a> Default for MultiPutArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MultiPutArgs {
+      entries: None, // required field
+      retry: None,
+    }
+  }
+}
+
+pub struct MultiPutBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MultiPutBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_entries(&mut self, entries: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<PutEntry<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiPut::VT_ENTRIES, entries);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(MultiPut::VT_RETRY, retry);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MultiPutBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MultiPutBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<MultiPut<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, MultiPut::VT_ENTRIES,"entries");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for MultiPut<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("MultiPut");
+      ds.field("entries", &self.entries());
+      ds.field("retry", &self.retry());
+      ds.finish()
+  }
+}
+pub enum MultiPutReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct MultiPutReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for MultiPutReply<'a> {
+  type Inner = MultiPutReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> MultiPutReply<'a> {
+  pub const VT_VERSIONS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CODES: ::flatbuffers::VOffsetT = 6;
+  pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RETRY_AFTER_MS: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    MultiPutReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MultiPutReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<MultiPutReply<'bldr>> {
+    let mut builder = MultiPutReplyBuilder::new(_fbb);
+    builder.add_retry_after_ms(args.retry_after_ms);
+    if let Some(x) = args.message { builder.add_message(x); }
+    if let Some(x) = args.codes { builder.add_codes(x); }
+    if let Some(x) = args.versions { builder.add_versions(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn versions(&self) -> ::flatbuffers::Vector<'a, u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(MultiPutReply::VT_VERSIONS, None).unwrap()}
+  }
+  #[inline]
+  pub fn codes(&self) -> Option<::flatbuffers::Vector<'a, u16>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u16>>>(MultiPutReply::VT_CODES, None)}
+  }
+  #[inline]
+  pub fn message(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(MultiPutReply::VT_MESSAGE, None)}
+  }
+  #[inline]
+  pub fn retry_after_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(MultiPutReply::VT_RETRY_AFTER_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for MultiPutReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("versions", Self::VT_VERSIONS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("codes", Self::VT_CODES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
+     .visit_field::<u32>("retry_after_ms", Self::VT_RETRY_AFTER_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MultiPutReplyArgs<'a> {
+    pub versions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub codes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
+    pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub retry_after_ms: u32,
+}
+impl<'a> Default for MultiPutReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MultiPutReplyArgs {
+      versions: None, // required field
+      codes: None,
+      message: None,
+      retry_after_ms: 0,
+    }
+  }
+}
+
+pub struct MultiPutReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MultiPutReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_versions(&mut self, versions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiPutReply::VT_VERSIONS, versions);
+  }
+  #[inline]
+  pub fn add_codes(&mut self, codes: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiPutReply::VT_CODES, codes);
+  }
+  #[inline]
+  pub fn add_message(&mut self, message: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(MultiPutReply::VT_MESSAGE, message);
+  }
+  #[inline]
+  pub fn add_retry_after_ms(&mut self, retry_after_ms: u32) {
+    self.fbb_.push_slot::<u32>(MultiPutReply::VT_RETRY_AFTER_MS, retry_after_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MultiPutReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MultiPutReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<MultiPutReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, MultiPutReply::VT_VERSIONS,"versions");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for MultiPutReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("MultiPutReply");
+      ds.field("versions", &self.versions());
+      ds.field("codes", &self.codes());
+      ds.field("message", &self.message());
+      ds.field("retry_after_ms", &self.retry_after_ms());
+      ds.finish()
+  }
+}
+pub enum BatchOperationOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BatchOperation<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BatchOperation<'a> {
+  type Inner = BatchOperation<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BatchOperation<'a> {
+  pub const VT_OPERATION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VALUE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CONDITION: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EXPECTED_VERSION: ::flatbuffers::VOffsetT = 12;
+  pub const VT_EXPECTED_VALUE: ::flatbuffers::VOffsetT = 14;
+  pub const VT_DELTA: ::flatbuffers::VOffsetT = 16;
+  pub const VT_TTL_MS: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BatchOperation { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BatchOperationArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BatchOperation<'bldr>> {
+    let mut builder = BatchOperationBuilder::new(_fbb);
+    builder.add_ttl_ms(args.ttl_ms);
+    builder.add_delta(args.delta);
+    builder.add_expected_version(args.expected_version);
+    if let Some(x) = args.expected_value { builder.add_expected_value(x); }
+    if let Some(x) = args.value { builder.add_value(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_condition(args.condition);
+    builder.add_operation(args.operation);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn operation(&self) -> Operation {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Operation>(BatchOperation::VT_OPERATION, Some(Operation::Put)).unwrap()}
+  }
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(BatchOperation::VT_KEY, None).unwrap()}
+  }
+  #[inline]
+  pub fn value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(BatchOperation::VT_VALUE, None)}
+  }
+  #[inline]
+  pub fn condition(&self) -> Condition {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Condition>(BatchOperation::VT_CONDITION, Some(Condition::None)).unwrap()}
+  }
+  #[inline]
+  pub fn expected_version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BatchOperation::VT_EXPECTED_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn expected_value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(BatchOperation::VT_EXPECTED_VALUE, None)}
+  }
+  #[inline]
+  pub fn delta(&self) -> i64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<i64>(BatchOperation::VT_DELTA, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ttl_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BatchOperation::VT_TTL_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BatchOperation<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Operation>("operation", Self::VT_OPERATION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
+     .visit_field::<Condition>("condition", Self::VT_CONDITION, false)?
+     .visit_field::<u64>("expected_version", Self::VT_EXPECTED_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("expected_value", Self::VT_EXPECTED_VALUE, false)?
+     .visit_field::<i64>("delta", Self::VT_DELTA, false)?
+     .visit_field::<u64>("ttl_ms", Self::VT_TTL_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BatchOperationArgs<'a> {
+    pub operation: Operation,
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub condition: Condition,
+    pub expected_version: u64,
+    pub expected_value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub delta: i64,
+    pub ttl_ms: u64,
+}
+impl<'a> Default for BatchOperationArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BatchOperationArgs {
+      operation: Operation::Put,
+      key: None, // required field
+      value: None,
+      condition: Condition::None,
+      expected_version: 0,
+      expected_value: None,
+      delta: 0,
+      ttl_ms: 0,
+    }
+  }
+}
+
+pub struct BatchOperationBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchOperationBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_operation(&mut self, operation: Operation) {
+    self.fbb_.push_slot::<Operation>(BatchOperation::VT_OPERATION, operation, Operation::Put);
+  }
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BatchOperation::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_value(&mut self, value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BatchOperation::VT_VALUE, value);
+  }
+  #[inline]
+  pub fn add_condition(&mut self, condition: Condition) {
+    self.fbb_.push_slot::<Condition>(BatchOperation::VT_CONDITION, condition, Condition::None);
+  }
+  #[inline]
+  pub fn add_expected_version(&mut self, expected_version: u64) {
+    self.fbb_.push_slot::<u64>(BatchOperation::VT_EXPECTED_VERSION, expected_version, 0);
+  }
+  #[inline]
+  pub fn add_expected_value(&mut self, expected_value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BatchOperation::VT_EXPECTED_VALUE, expected_value);
+  }
+  #[inline]
+  pub fn add_delta(&mut self, delta: i64) {
+    self.fbb_.push_slot::<i64>(BatchOperation::VT_DELTA, delta, 0);
+  }
+  #[inline]
+  pub fn add_ttl_ms(&mut self, ttl_ms: u64) {
+    self.fbb_.push_slot::<u64>(BatchOperation::VT_TTL_MS, ttl_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BatchOperationBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BatchOperationBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BatchOperation<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, BatchOperation::VT_KEY,"key");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BatchOperation<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BatchOperation");
+      ds.field("operation", &self.operation());
+      ds.field("key", &self.key());
+      ds.field("value", &self.value());
+      ds.field("condition", &self.condition());
+      ds.field("expected_version", &self.expected_version());
+      ds.field("expected_value", &self.expected_value());
+      ds.field("delta", &self.delta());
+      ds.field("ttl_ms", &self.ttl_ms());
+      ds.finish()
+  }
+}
+pub enum BatchOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Batch<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Batch<'a> {
+  type Inner = Batch<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Batch<'a> {
+  pub const VT_OPERATIONS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Batch { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BatchArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Batch<'bldr>> {
+    let mut builder = BatchBuilder::new(_fbb);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.operations { builder.add_operations(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn operations(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BatchOperation<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BatchOperation>>>>(Batch::VT_OPERATIONS, None).unwrap()}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(Batch::VT_RETRY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Batch<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<BatchOperation>>>>("operations", Self::VT_OPERATIONS, true)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BatchArgs<'a> {
+    pub operations: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BatchOperation<'a>>>>>,
+    pub retry: Option<&'a Retry>,
+}
+impl<'a> Default for BatchArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BatchArgs {
+      operations: None, // required field
+      retry: None,
+    }
+  }
+}
+
+pub struct BatchBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_operations(&mut self, operations: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<BatchOperation<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_OPERATIONS, operations);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(Batch::VT_RETRY, retry);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BatchBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BatchBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Batch<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Batch::VT_OPERATIONS,"operations");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Batch<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Batch");
+      ds.field("operations", &self.operations());
+      ds.field("retry", &self.retry());
+      ds.finish()
+  }
+}
+pub enum BatchReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BatchReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BatchReply<'a> {
+  type Inner = BatchReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BatchReply<'a> {
+  pub const VT_APPLIED: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_FAILED: ::flatbuffers::VOffsetT = 8;
+  pub const VT_NUMBERS: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BatchReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BatchReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BatchReply<'bldr>> {
+    let mut builder = BatchReplyBuilder::new(_fbb);
+    builder.add_version(args.version);
+    if let Some(x) = args.numbers { builder.add_numbers(x); }
+    builder.add_failed(args.failed);
+    builder.add_applied(args.applied);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn applied(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(BatchReply::VT_APPLIED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BatchReply::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn failed(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(BatchReply::VT_FAILED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn numbers(&self) -> Option<::flatbuffers::Vector<'a, i64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(BatchReply::VT_NUMBERS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BatchReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("applied", Self::VT_APPLIED, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u32>("failed", Self::VT_FAILED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>("numbers", Self::VT_NUMBERS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BatchReplyArgs<'a> {
+    pub applied: bool,
+    pub version: u64,
+    pub failed: u32,
+    pub numbers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, i64>>>,
+}
+impl<'a> Default for BatchReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BatchReplyArgs {
+      applied: false,
+      version: 0,
+      failed: 0,
+      numbers: None,
+    }
+  }
+}
+
+pub struct BatchReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_applied(&mut self, applied: bool) {
+    self.fbb_.push_slot::<bool>(BatchReply::VT_APPLIED, applied, false);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(BatchReply::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_failed(&mut self, failed: u32) {
+    self.fbb_.push_slot::<u32>(BatchReply::VT_FAILED, failed, 0);
+  }
+  #[inline]
+  pub fn add_numbers(&mut self, numbers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , i64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BatchReply::VT_NUMBERS, numbers);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BatchReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BatchReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BatchReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BatchReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BatchReply");
+      ds.field("applied", &self.applied());
+      ds.field("version", &self.version());
+      ds.field("failed", &self.failed());
+      ds.field("numbers", &self.numbers());
+      ds.finish()
+  }
+}
 pub enum ScanOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1380,6 +3439,8 @@ impl<'a> Scan<'a> {
   pub const VT_LIMIT: ::flatbuffers::VOffsetT = 8;
   pub const VT_SNAPSHOT: ::flatbuffers::VOffsetT = 10;
   pub const VT_KEYS_ONLY: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PREFIX: ::flatbuffers::VOffsetT = 14;
+  pub const VT_REVERSE: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1392,9 +3453,11 @@ impl<'a> Scan<'a> {
   ) -> ::flatbuffers::WIPOffset<Scan<'bldr>> {
     let mut builder = ScanBuilder::new(_fbb);
     builder.add_snapshot(args.snapshot);
+    if let Some(x) = args.prefix { builder.add_prefix(x); }
     builder.add_limit(args.limit);
     if let Some(x) = args.end { builder.add_end(x); }
     if let Some(x) = args.start { builder.add_start(x); }
+    builder.add_reverse(args.reverse);
     builder.add_keys_only(args.keys_only);
     builder.finish()
   }
@@ -1435,6 +3498,20 @@ impl<'a> Scan<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Scan::VT_KEYS_ONLY, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn prefix(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Scan::VT_PREFIX, None)}
+  }
+  #[inline]
+  pub fn reverse(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Scan::VT_REVERSE, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Scan<'_> {
@@ -1448,6 +3525,8 @@ impl ::flatbuffers::Verifiable for Scan<'_> {
      .visit_field::<u32>("limit", Self::VT_LIMIT, false)?
      .visit_field::<u64>("snapshot", Self::VT_SNAPSHOT, false)?
      .visit_field::<bool>("keys_only", Self::VT_KEYS_ONLY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("prefix", Self::VT_PREFIX, false)?
+     .visit_field::<bool>("reverse", Self::VT_REVERSE, false)?
      .finish();
     Ok(())
   }
@@ -1458,6 +3537,8 @@ pub struct ScanArgs<'a> {
     pub limit: u32,
     pub snapshot: u64,
     pub keys_only: bool,
+    pub prefix: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub reverse: bool,
 }
 impl<'a> Default for ScanArgs<'a> {
   #[inline]
@@ -1468,6 +3549,8 @@ impl<'a> Default for ScanArgs<'a> {
       limit: 0,
       snapshot: 0,
       keys_only: false,
+      prefix: None,
+      reverse: false,
     }
   }
 }
@@ -1498,6 +3581,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ScanBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Scan::VT_KEYS_ONLY, keys_only, false);
   }
   #[inline]
+  pub fn add_prefix(&mut self, prefix: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Scan::VT_PREFIX, prefix);
+  }
+  #[inline]
+  pub fn add_reverse(&mut self, reverse: bool) {
+    self.fbb_.push_slot::<bool>(Scan::VT_REVERSE, reverse, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ScanBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ScanBuilder {
@@ -1520,6 +3611,8 @@ impl ::core::fmt::Debug for Scan<'_> {
       ds.field("limit", &self.limit());
       ds.field("snapshot", &self.snapshot());
       ds.field("keys_only", &self.keys_only());
+      ds.field("prefix", &self.prefix());
+      ds.field("reverse", &self.reverse());
       ds.finish()
   }
 }
@@ -1542,6 +3635,7 @@ impl<'a> ScanEntry<'a> {
   pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
   pub const VT_VALUE: ::flatbuffers::VOffsetT = 6;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EXPIRES: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1553,6 +3647,7 @@ impl<'a> ScanEntry<'a> {
     args: &'args ScanEntryArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ScanEntry<'bldr>> {
     let mut builder = ScanEntryBuilder::new(_fbb);
+    builder.add_expires(args.expires);
     builder.add_version(args.version);
     if let Some(x) = args.value { builder.add_value(x); }
     if let Some(x) = args.key { builder.add_key(x); }
@@ -1581,6 +3676,13 @@ impl<'a> ScanEntry<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(ScanEntry::VT_VERSION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn expires(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ScanEntry::VT_EXPIRES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ScanEntry<'_> {
@@ -1592,6 +3694,7 @@ impl ::flatbuffers::Verifiable for ScanEntry<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
      .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u64>("expires", Self::VT_EXPIRES, false)?
      .finish();
     Ok(())
   }
@@ -1600,6 +3703,7 @@ pub struct ScanEntryArgs<'a> {
     pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub version: u64,
+    pub expires: u64,
 }
 impl<'a> Default for ScanEntryArgs<'a> {
   #[inline]
@@ -1608,6 +3712,7 @@ impl<'a> Default for ScanEntryArgs<'a> {
       key: None, // required field
       value: None,
       version: 0,
+      expires: 0,
     }
   }
 }
@@ -1628,6 +3733,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ScanEntryBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_version(&mut self, version: u64) {
     self.fbb_.push_slot::<u64>(ScanEntry::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_expires(&mut self, expires: u64) {
+    self.fbb_.push_slot::<u64>(ScanEntry::VT_EXPIRES, expires, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ScanEntryBuilder<'a, 'b, A> {
@@ -1651,6 +3760,7 @@ impl ::core::fmt::Debug for ScanEntry<'_> {
       ds.field("key", &self.key());
       ds.field("value", &self.value());
       ds.field("version", &self.version());
+      ds.field("expires", &self.expires());
       ds.finish()
   }
 }
@@ -2232,6 +4342,373 @@ impl ::core::fmt::Debug for StatusReply<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("StatusReply");
       ds.field("json", &self.json());
+      ds.finish()
+  }
+}
+pub enum StatsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Stats<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Stats<'a> {
+  type Inner = Stats<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Stats<'a> {
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Stats { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    _args: &'args StatsArgs
+  ) -> ::flatbuffers::WIPOffset<Stats<'bldr>> {
+    let mut builder = StatsBuilder::new(_fbb);
+    builder.finish()
+  }
+
+}
+
+impl ::flatbuffers::Verifiable for Stats<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct StatsArgs {
+}
+impl<'a> Default for StatsArgs {
+  #[inline]
+  fn default() -> Self {
+    StatsArgs {
+    }
+  }
+}
+
+pub struct StatsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    StatsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Stats<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Stats<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Stats");
+      ds.finish()
+  }
+}
+pub enum StatsReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct StatsReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for StatsReply<'a> {
+  type Inner = StatsReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> StatsReply<'a> {
+  pub const VT_JSON: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    StatsReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args StatsReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<StatsReply<'bldr>> {
+    let mut builder = StatsReplyBuilder::new(_fbb);
+    if let Some(x) = args.json { builder.add_json(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn json(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(StatsReply::VT_JSON, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for StatsReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("json", Self::VT_JSON, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct StatsReplyArgs<'a> {
+    pub json: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for StatsReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    StatsReplyArgs {
+      json: None, // required field
+    }
+  }
+}
+
+pub struct StatsReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatsReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_json(&mut self, json: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StatsReply::VT_JSON, json);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatsReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    StatsReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<StatsReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, StatsReply::VT_JSON,"json");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for StatsReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("StatsReply");
+      ds.field("json", &self.json());
+      ds.finish()
+  }
+}
+pub enum CancelOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Cancel<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Cancel<'a> {
+  type Inner = Cancel<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Cancel<'a> {
+  pub const VT_REQUEST_ID: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Cancel { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CancelArgs
+  ) -> ::flatbuffers::WIPOffset<Cancel<'bldr>> {
+    let mut builder = CancelBuilder::new(_fbb);
+    builder.add_request_id(args.request_id);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Cancel::VT_REQUEST_ID, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Cancel<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request_id", Self::VT_REQUEST_ID, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CancelArgs {
+    pub request_id: u64,
+}
+impl<'a> Default for CancelArgs {
+  #[inline]
+  fn default() -> Self {
+    CancelArgs {
+      request_id: 0,
+    }
+  }
+}
+
+pub struct CancelBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CancelBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request_id(&mut self, request_id: u64) {
+    self.fbb_.push_slot::<u64>(Cancel::VT_REQUEST_ID, request_id, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CancelBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CancelBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Cancel<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Cancel<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Cancel");
+      ds.field("request_id", &self.request_id());
+      ds.finish()
+  }
+}
+pub enum CancelReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct CancelReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for CancelReply<'a> {
+  type Inner = CancelReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> CancelReply<'a> {
+  pub const VT_CANCELLED: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    CancelReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CancelReplyArgs
+  ) -> ::flatbuffers::WIPOffset<CancelReply<'bldr>> {
+    let mut builder = CancelReplyBuilder::new(_fbb);
+    builder.add_cancelled(args.cancelled);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn cancelled(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(CancelReply::VT_CANCELLED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for CancelReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("cancelled", Self::VT_CANCELLED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CancelReplyArgs {
+    pub cancelled: bool,
+}
+impl<'a> Default for CancelReplyArgs {
+  #[inline]
+  fn default() -> Self {
+    CancelReplyArgs {
+      cancelled: false,
+    }
+  }
+}
+
+pub struct CancelReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CancelReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_cancelled(&mut self, cancelled: bool) {
+    self.fbb_.push_slot::<bool>(CancelReply::VT_CANCELLED, cancelled, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CancelReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CancelReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<CancelReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for CancelReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("CancelReply");
+      ds.field("cancelled", &self.cancelled());
       ds.finish()
   }
 }

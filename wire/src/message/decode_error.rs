@@ -7,8 +7,8 @@ use flatbuffers::InvalidFlatbuffer;
 
 use super::{ErrorCode, Kind};
 use crate::limits::{
-    BODY_BYTES_MAX, CLIENT_NAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_BOUND_BYTES_MAX, SCAN_LIMIT_MAX,
-    VALUE_BYTES_MAX,
+    BODY_BYTES_MAX, CLIENT_NAME_BYTES_MAX, KEY_BYTES_MAX, MULTI_MAX, SCAN_BOUND_BYTES_MAX, SCAN_LIMIT_MAX,
+    TTL_MS_MAX, VALUE_BYTES_MAX,
 };
 
 /// Why a message was refused. The connection can go on: the frame around it was whole.
@@ -72,6 +72,50 @@ pub enum DecodeError {
         condition: u8,
         /// The expected version.
         version: u64,
+    },
+    /// An expected value without the condition that compares it, or that condition without one.
+    ExpectedValue {
+        /// Number of the condition.
+        condition: u8,
+    },
+    /// A time to live above [`TTL_MS_MAX`].
+    TtlTooLong {
+        /// As found, in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A multi-get, multi-put or batch of nothing.
+    Empty {
+        /// The kind.
+        kind: Kind,
+    },
+    /// A multi-get, multi-put or batch of more than [`MULTI_MAX`] elements.
+    TooMany {
+        /// The kind.
+        kind: Kind,
+        /// Number of elements.
+        count: usize,
+    },
+    /// A multi-put or batch that names a key twice.
+    KeyTwice {
+        /// The kind.
+        kind: Kind,
+    },
+    /// No operation of a batch has this number.
+    UnknownOperation {
+        /// The number.
+        operation: u8,
+    },
+    /// An operation of a batch with fields that contradict each other.
+    BatchFields {
+        /// What was found.
+        what: &'static str,
+    },
+    /// A write below the sequence whose answer the client has.
+    RetryAnswered {
+        /// Of the write.
+        sequence: u64,
+        /// As the client said with it.
+        answered_below: u64,
     },
     /// A hello that doesn't start with Ostrakon's magic.
     Magic {
@@ -182,6 +226,41 @@ impl fmt::Display for DecodeError {
                     "condition {condition} does not compare versions, yet version {version} is expected"
                 )
             }
+            DecodeError::ExpectedValue { condition } => write!(
+                formatter,
+                "condition {condition} and an expected value do not go together: condition 4 compares values and \
+                 needs one, the others have none"
+            ),
+            DecodeError::TtlTooLong { ttl_ms } => write!(
+                formatter,
+                "a time to live of {ttl_ms} ms is more than the {TTL_MS_MAX} ms that are allowed; leave it out for a \
+                 key that stays"
+            ),
+            DecodeError::Empty { kind } => write!(formatter, "a {kind} of nothing; name at least one key"),
+            DecodeError::TooMany { kind, count } => write!(
+                formatter,
+                "a {kind} of {count} elements; send several of at most {MULTI_MAX}"
+            ),
+            DecodeError::KeyTwice { kind } => {
+                write!(
+                    formatter,
+                    "a {kind} names a key twice; each key may be there once"
+                )
+            }
+            DecodeError::UnknownOperation { operation } => write!(
+                formatter,
+                "operation {operation} of a batch is unknown to version 1 of the protocol"
+            ),
+            DecodeError::BatchFields { what } => {
+                write!(formatter, "an operation of a batch has or is {what}")
+            }
+            DecodeError::RetryAnswered {
+                sequence,
+                answered_below,
+            } => write!(
+                formatter,
+                "write {sequence} of a session says that all below {answered_below} are answered, itself included"
+            ),
             DecodeError::Magic { found } => write!(
                 formatter,
                 "the hello starts with {found:#018x} instead of Ostrakon's magic: is this an Ostrakon client?"

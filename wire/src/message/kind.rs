@@ -7,6 +7,10 @@ use super::DecodeError;
 /// Bit that tells a response's kind from its request's.
 const RESPONSE_BIT: u16 = 0x8000;
 
+/// Numbers of the kinds that a server will send without being asked, for watches; their request id names the watch.
+/// A client skips those that it does not know.
+pub const PUSHED_KINDS: std::ops::RangeInclusive<u16> = 0xC000..=0xFFFE;
+
 /// Kind of a frame. A response has its request's number with the highest bit set, except that a delete is
 /// answered like a put: with `WriteReply`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +28,12 @@ pub enum Kind {
     Scan = 6,
     Topology = 7,
     Status = 8,
+    Add = 9,
+    MultiGet = 10,
+    MultiPut = 11,
+    Batch = 12,
+    Cancel = 13,
+    Stats = 14,
     HelloReply = 0x8001,
     Pong = 0x8002,
     GetReply = 0x8003,
@@ -31,12 +41,18 @@ pub enum Kind {
     ScanReply = 0x8006,
     TopologyReply = 0x8007,
     StatusReply = 0x8008,
+    AddReply = 0x8009,
+    MultiGetReply = 0x800A,
+    MultiPutReply = 0x800B,
+    BatchReply = 0x800C,
+    CancelReply = 0x800D,
+    StatsReply = 0x800E,
     Error = 0xFFFF,
 }
 
 impl Kind {
     /// Every kind of this version.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Hello,
         Kind::Ping,
         Kind::Get,
@@ -45,6 +61,12 @@ impl Kind {
         Kind::Scan,
         Kind::Topology,
         Kind::Status,
+        Kind::Add,
+        Kind::MultiGet,
+        Kind::MultiPut,
+        Kind::Batch,
+        Kind::Cancel,
+        Kind::Stats,
         Kind::HelloReply,
         Kind::Pong,
         Kind::GetReply,
@@ -52,6 +74,12 @@ impl Kind {
         Kind::ScanReply,
         Kind::TopologyReply,
         Kind::StatusReply,
+        Kind::AddReply,
+        Kind::MultiGetReply,
+        Kind::MultiPutReply,
+        Kind::BatchReply,
+        Kind::CancelReply,
+        Kind::StatsReply,
         Kind::Error,
     ];
 
@@ -72,7 +100,10 @@ impl Kind {
 
     /// May a request of this kind change data? Then a lost answer leaves its outcome unknown.
     pub fn is_write(self) -> bool {
-        matches!(self, Kind::Put | Kind::Delete)
+        matches!(
+            self,
+            Kind::Put | Kind::Delete | Kind::Add | Kind::MultiPut | Kind::Batch
+        )
     }
 }
 
@@ -89,6 +120,12 @@ impl TryFrom<u16> for Kind {
             6 => Kind::Scan,
             7 => Kind::Topology,
             8 => Kind::Status,
+            9 => Kind::Add,
+            10 => Kind::MultiGet,
+            11 => Kind::MultiPut,
+            12 => Kind::Batch,
+            13 => Kind::Cancel,
+            14 => Kind::Stats,
             0x8001 => Kind::HelloReply,
             0x8002 => Kind::Pong,
             0x8003 => Kind::GetReply,
@@ -96,6 +133,12 @@ impl TryFrom<u16> for Kind {
             0x8006 => Kind::ScanReply,
             0x8007 => Kind::TopologyReply,
             0x8008 => Kind::StatusReply,
+            0x8009 => Kind::AddReply,
+            0x800A => Kind::MultiGetReply,
+            0x800B => Kind::MultiPutReply,
+            0x800C => Kind::BatchReply,
+            0x800D => Kind::CancelReply,
+            0x800E => Kind::StatsReply,
             0xFFFF => Kind::Error,
             kind => return Err(DecodeError::UnknownKind { kind }),
         })
@@ -113,6 +156,12 @@ impl fmt::Display for Kind {
             Kind::Scan => "scan",
             Kind::Topology => "topology",
             Kind::Status => "status",
+            Kind::Add => "add",
+            Kind::MultiGet => "multi-get",
+            Kind::MultiPut => "multi-put",
+            Kind::Batch => "batch",
+            Kind::Cancel => "cancel",
+            Kind::Stats => "stats",
             Kind::HelloReply => "hello reply",
             Kind::Pong => "pong",
             Kind::GetReply => "get reply",
@@ -120,6 +169,12 @@ impl fmt::Display for Kind {
             Kind::ScanReply => "scan reply",
             Kind::TopologyReply => "topology reply",
             Kind::StatusReply => "status reply",
+            Kind::AddReply => "add reply",
+            Kind::MultiGetReply => "multi-get reply",
+            Kind::MultiPutReply => "multi-put reply",
+            Kind::BatchReply => "batch reply",
+            Kind::CancelReply => "cancel reply",
+            Kind::StatsReply => "stats reply",
             Kind::Error => "error",
         })
     }
@@ -154,6 +209,21 @@ pub enum ErrorCode {
     TimestampAhead,
     /// 13: the node has all the connections that it allows.
     TooManyConnections,
+    /// 14: a write that the shard does not remember, and that is so old that it may have been applied and
+    /// forgotten. It is not applied now.
+    OutcomeUnknown,
+    /// 15: given up because the client asked for it.
+    Cancelled,
+    /// 16: an add to a value that is no number.
+    NotANumber,
+    /// 17: an add whose sum has more than 64 bits.
+    NumberOverflow,
+    /// 18: a batch over several shards.
+    NotOneShard,
+    /// 19: a write too far ahead of those of its session whose answers the client does not have.
+    SessionWindow,
+    /// 20: the connection is being closed because nothing was asked for too long.
+    IdleTimeout,
     /// A code that this version doesn't name, from a newer server. Never made from a number that has a name.
     Other(u16),
 }
@@ -175,6 +245,13 @@ impl ErrorCode {
             ErrorCode::SnapshotTooOld => 11,
             ErrorCode::TimestampAhead => 12,
             ErrorCode::TooManyConnections => 13,
+            ErrorCode::OutcomeUnknown => 14,
+            ErrorCode::Cancelled => 15,
+            ErrorCode::NotANumber => 16,
+            ErrorCode::NumberOverflow => 17,
+            ErrorCode::NotOneShard => 18,
+            ErrorCode::SessionWindow => 19,
+            ErrorCode::IdleTimeout => 20,
             ErrorCode::Other(number) => number,
         }
     }
@@ -196,6 +273,13 @@ impl From<u16> for ErrorCode {
             11 => ErrorCode::SnapshotTooOld,
             12 => ErrorCode::TimestampAhead,
             13 => ErrorCode::TooManyConnections,
+            14 => ErrorCode::OutcomeUnknown,
+            15 => ErrorCode::Cancelled,
+            16 => ErrorCode::NotANumber,
+            17 => ErrorCode::NumberOverflow,
+            18 => ErrorCode::NotOneShard,
+            19 => ErrorCode::SessionWindow,
+            20 => ErrorCode::IdleTimeout,
             number => ErrorCode::Other(number),
         }
     }

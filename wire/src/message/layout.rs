@@ -14,8 +14,8 @@
 //! positions from there. The fixed part of a kind has a fixed length, so it is filled in a small array and
 //! appended at once.
 
-use super::ScanReply;
-use super::request::Condition;
+use super::write::{Condition, Retry};
+use super::{Found, ScanReply};
 use crate::frame::{HEADER_BYTES, header_without_lengths, seal};
 use crate::message::Kind;
 
@@ -45,6 +45,10 @@ impl<const BYTES: usize> Head<BYTES> {
 
     fn u32(&mut self, at: usize, number: u32) {
         self.bytes[HEADER_BYTES + at..HEADER_BYTES + at + 4].copy_from_slice(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[HEADER_BYTES + at..HEADER_BYTES + at + bytes.len()].copy_from_slice(bytes);
     }
 
     fn u64(&mut self, at: usize, number: u64) {
@@ -85,10 +89,10 @@ pub(super) fn put(
     request_id: u64,
     timestamp: u64,
     (key, value): (&[u8], &[u8]),
-    condition: Condition,
+    condition: Condition<'_>,
 ) {
     let start = out.len();
-    let (condition, expected_version) = condition.to_wire();
+    let (condition, expected_version, _) = condition.to_wire();
     let value_at = align(44 + key.len(), 4);
     let mut head = Head::<{ HEADER_BYTES + 44 }>::new(Kind::Put, request_id, timestamp);
     head.u32(0, 16);
@@ -108,14 +112,83 @@ pub(super) fn put(
     seal(out, start);
 }
 
+/// A put with all its fields.
+///
+/// ```text
+///   0  root → 24         4  vtable {18, 88; key 4, value 8, condition 12, expected_version 32, expected_value 16,
+///  24  back 20              ttl_ms 40, retry 48}, of which the last three are 0 where the field is absent
+///  28  key → 112        32  value →             36  condition
+///  40  expected_value → 56  expected_version    64  ttl_ms         72  retry (40 bytes)
+/// 112  key: length, bytes, padding to 4; value: the same; expected_value: the same
+/// ```
+pub(super) fn full_put(
+    out: &mut Vec<u8>,
+    request_id: u64,
+    timestamp: u64,
+    (key, value, ttl_ms): (&[u8], &[u8], u64),
+    condition: Condition<'_>,
+    retry: Option<Retry>,
+) {
+    let start = out.len();
+    let (condition, expected_version, expected_value) = condition.to_wire();
+    let value_at = align(FULL_PUT_BYTES + 4 + key.len(), 4);
+    let expected_at = align(value_at + 4 + value.len(), 4);
+    let slot = |is_there: bool, at: u16| if is_there { at } else { 0 };
+    let mut head = Head::<{ HEADER_BYTES + FULL_PUT_BYTES + 4 }>::new(Kind::Put, request_id, timestamp);
+    head.u32(0, 24);
+    let optional = [
+        slot(expected_value.is_some(), 16),
+        slot(ttl_ms != 0, 40),
+        slot(retry.is_some(), 48),
+    ];
+    head.u16s(4, [18, 88, 4, 8, 12, 32]);
+    head.u16s(16, optional);
+    head.u32(24, 20);
+    head.u32(28, (FULL_PUT_BYTES - 28) as u32);
+    head.u32(32, value_at as u32 - 32);
+    head.u8(36, condition);
+    head.u64(56, expected_version);
+    head.u64(64, ttl_ms);
+    if expected_value.is_some() {
+        head.u32(40, expected_at as u32 - 40);
+    }
+    if let Some(retry) = retry {
+        head.bytes(72, &retry.to_wire().0);
+    }
+    head.u32(FULL_PUT_BYTES, key.len() as u32);
+    out.extend_from_slice(&head.bytes);
+    out.extend_from_slice(key);
+    append_vector(out, start + HEADER_BYTES + value_at, value);
+    if let Some(expected_value) = expected_value {
+        append_vector(out, start + HEADER_BYTES + expected_at, expected_value);
+    }
+    seal(out, start);
+}
+
+/// Where the key of a full put lies.
+const FULL_PUT_BYTES: usize = 112;
+
+/// Appends padding up to `at`, then a vector of bytes.
+fn append_vector(out: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    out.resize(at, 0);
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
 /// ```text
 ///  0  root → 16        6  vtable {10, 17; key 4, condition 16, expected_version 8}
 /// 16  back 10         20  key → 36           24  expected_version
 /// 32  condition       36  key: length, bytes
 /// ```
-pub(super) fn delete(out: &mut Vec<u8>, request_id: u64, timestamp: u64, key: &[u8], condition: Condition) {
+pub(super) fn delete(
+    out: &mut Vec<u8>,
+    request_id: u64,
+    timestamp: u64,
+    key: &[u8],
+    condition: Condition<'_>,
+) {
     let start = out.len();
-    let (condition, expected_version) = condition.to_wire();
+    let (condition, expected_version, _) = condition.to_wire();
     let mut head = Head::<{ HEADER_BYTES + 40 }>::new(Kind::Delete, request_id, timestamp);
     head.u32(0, 16);
     head.u16s(6, [10, 17, 4, 16, 8]);
@@ -135,7 +208,15 @@ pub(super) fn delete(out: &mut Vec<u8>, request_id: u64, timestamp: u64, key: &[
 /// 16  back 10         20  value → 36         24  version
 /// 32  found           36  value: length, bytes
 /// ```
-pub(super) fn get_found(out: &mut Vec<u8>, request_id: u64, timestamp: u64, version: u64, value: &[u8]) {
+pub(super) fn get_found(out: &mut Vec<u8>, request_id: u64, timestamp: u64, found: Found<'_>) {
+    let Found {
+        version,
+        expires,
+        value,
+    } = found;
+    if expires != 0 {
+        return get_expiring(out, request_id, timestamp, found);
+    }
     let start = out.len();
     let mut head = Head::<{ HEADER_BYTES + 40 }>::new(Kind::GetReply, request_id, timestamp);
     head.u32(0, 16);
@@ -148,6 +229,43 @@ pub(super) fn get_found(out: &mut Vec<u8>, request_id: u64, timestamp: u64, vers
     out.reserve(head.bytes.len() + value.len());
     out.extend_from_slice(&head.bytes);
     out.extend_from_slice(value);
+    seal(out, start);
+}
+
+/// ```text
+///  0  root → 16        4  vtable {12, 32; found 8, version 16, value 4, expires 24}
+/// 16  back 12         20  value → 48         24  found
+/// 32  version         40  expires            48  value: length, bytes
+/// ```
+fn get_expiring(out: &mut Vec<u8>, request_id: u64, timestamp: u64, found: Found<'_>) {
+    let start = out.len();
+    let mut head = Head::<{ HEADER_BYTES + 52 }>::new(Kind::GetReply, request_id, timestamp);
+    head.u32(0, 16);
+    head.u16s(4, [12, 32, 8, 16, 4, 24]);
+    head.u32(16, 12);
+    head.u32(20, 28);
+    head.u8(24, 1);
+    head.u64(32, found.version);
+    head.u64(40, found.expires);
+    head.u32(48, found.value.len() as u32);
+    out.extend_from_slice(&head.bytes);
+    out.extend_from_slice(found.value);
+    seal(out, start);
+}
+
+/// ```text
+///  0  root → 16        8  vtable {8, 24; version 8, number 16}
+/// 16  back 8          24  version            32  number
+/// ```
+pub(super) fn add_reply(out: &mut Vec<u8>, request_id: u64, timestamp: u64, version: u64, number: i64) {
+    let start = out.len();
+    let mut head = Head::<{ HEADER_BYTES + 40 }>::new(Kind::AddReply, request_id, timestamp);
+    head.u32(0, 16);
+    head.u16s(8, [8, 24, 8, 16]);
+    head.u32(16, 8);
+    head.u64(24, version);
+    head.u64(32, number.cast_unsigned());
+    out.extend_from_slice(&head.bytes);
     seal(out, start);
 }
 
@@ -184,16 +302,19 @@ pub(super) fn write_reply(out: &mut Vec<u8>, request_id: u64, timestamp: u64, ap
 const ENTRY_VTABLE_AT: usize = 40;
 /// Where the vector of entries is.
 const ENTRIES_AT: usize = 52;
-/// Length of an entry's table.
+/// Length of an entry's table, without its expiry.
 const ENTRY_TABLE_BYTES: usize = 24;
+/// And with it.
+const EXPIRING_ENTRY_TABLE_BYTES: usize = 32;
 
 /// ```text
 ///  0  root → 16        4  vtable {12, 21; snapshot 8, entries 4, more 20, resume_key 16 (0: absent)}
 /// 16  back 12         20  entries → 52       24  snapshot
 /// 32  resume_key →    36  more               40  vtable of entries {10, 24; key 4, value 8, version 16}
+/// 40  (or, where a key of the page expires, the vtable {12, 32; key 4, value 8, version 16, expires 24})
 /// 52  entries: number, distance of each; then the entries, each from a multiple of 8:
 ///       0  back to 40    4  key → 24    8  value → its length    16  version
-///      24  key: length, bytes, padding to 4; value: length, bytes
+///      24  key: length, bytes, padding to 4; value: length, bytes (after expires, if that is there)
 /// then padding to 4, resume_key: length, bytes
 /// ```
 pub(super) fn scan_reply(out: &mut Vec<u8>, request_id: u64, timestamp: u64, reply: &ScanReply<'_>) {
@@ -206,7 +327,17 @@ pub(super) fn scan_reply(out: &mut Vec<u8>, request_id: u64, timestamp: u64, rep
     head.u32(20, (ENTRIES_AT - 20) as u32);
     head.u64(24, reply.snapshot);
     head.u8(36, u8::from(reply.more()));
-    head.u16s(ENTRY_VTABLE_AT, [10, ENTRY_TABLE_BYTES as u16, 4, 8, 16]);
+    let expiring = reply.entries.iter().any(|entry| entry.expires != 0);
+    let table_bytes = if expiring {
+        EXPIRING_ENTRY_TABLE_BYTES
+    } else {
+        ENTRY_TABLE_BYTES
+    };
+    let (vtable_bytes, expires_slot) = if expiring { (12, 24) } else { (10, 0) };
+    head.u16s(
+        ENTRY_VTABLE_AT,
+        [vtable_bytes, table_bytes as u16, 4, 8, 16, expires_slot],
+    );
     head.u32(ENTRIES_AT, reply.entries.len() as u32);
     out.extend_from_slice(&head.bytes);
 
@@ -215,21 +346,22 @@ pub(super) fn scan_reply(out: &mut Vec<u8>, request_id: u64, timestamp: u64, rep
     out.resize(distances + 4 * reply.entries.len(), 0);
     for (index, entry) in reply.entries.iter().enumerate() {
         let table = align(out.len() - body, 8);
-        let value_at = align(ENTRY_TABLE_BYTES + 4 + entry.key.len(), 4);
+        let value_at = align(table_bytes + 4 + entry.key.len(), 4);
         let distance_at = distances + 4 * index;
         set_u32(out, distance_at, (body + table - distance_at) as u32);
         out.resize(body + table, 0);
-        let mut fixed = [0; ENTRY_TABLE_BYTES + 4];
+        let mut fixed = [0; EXPIRING_ENTRY_TABLE_BYTES + 4];
         fixed[0..4].copy_from_slice(&((table - ENTRY_VTABLE_AT) as u32).to_le_bytes());
-        fixed[4..8].copy_from_slice(&(ENTRY_TABLE_BYTES as u32 - 4).to_le_bytes());
+        fixed[4..8].copy_from_slice(&(table_bytes as u32 - 4).to_le_bytes());
         fixed[8..12].copy_from_slice(&(value_at as u32 - 8).to_le_bytes());
         fixed[16..24].copy_from_slice(&entry.version.to_le_bytes());
-        fixed[24..28].copy_from_slice(&(entry.key.len() as u32).to_le_bytes());
-        out.extend_from_slice(&fixed);
+        if expiring {
+            fixed[24..32].copy_from_slice(&entry.expires.to_le_bytes());
+        }
+        fixed[table_bytes..table_bytes + 4].copy_from_slice(&(entry.key.len() as u32).to_le_bytes());
+        out.extend_from_slice(&fixed[..table_bytes + 4]);
         out.extend_from_slice(entry.key);
-        out.resize(body + table + value_at, 0);
-        out.extend_from_slice(&(entry.value.len() as u32).to_le_bytes());
-        out.extend_from_slice(entry.value);
+        append_vector(out, body + table + value_at, entry.value);
     }
     if let Some(resume_key) = reply.resume_key {
         let resume_at = align(out.len() - body, 4);

@@ -14,18 +14,26 @@ mod kind;
 mod layout;
 #[cfg(test)]
 mod layout_tests;
+mod list;
 mod request;
 mod response;
 mod trusted;
 mod verify;
+mod write;
 
 pub use decode_error::DecodeError;
 pub use encode::Encoder;
-pub use kind::{ErrorCode, Kind};
-pub use request::{Condition, Hello, PROTOCOL_VERSION, Request, ScanRequest};
-pub use response::{
-    ErrorReply, HelloReply, Response, ScanEntries, ScanEntriesIter, ScanEntry, ScanReply, TopologyReply,
+pub use kind::{ErrorCode, Kind, PUSHED_KINDS};
+pub use list::{
+    BatchOperations, BatchOperationsIter, Keys, KeysIter, MultiValues, MultiValuesIter, PutEntries,
+    PutEntriesIter, ScanEntries, ScanEntriesIter,
 };
+pub use request::{Hello, PROTOCOL_VERSION, Request, ScanRequest};
+pub use response::{
+    BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response, ScanEntry, ScanReply,
+    TopologyReply,
+};
+pub use write::{Action, BatchOperation, Condition, PutEntry, Retry};
 
 use std::fmt;
 

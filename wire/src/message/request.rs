@@ -1,7 +1,11 @@
 //! Requests: what a client asks, as it is after verification.
 
+use super::list::{BatchOperations, Keys, PutEntries};
 use super::trusted::Table;
-use super::verify::{check_key, check_value, verified_table, verify_fieldless};
+use super::verify::{
+    check_count, check_distinct, check_key, check_ttl, check_value, verified_table, verify_fieldless,
+};
+use super::write::{BatchOperation, Condition, Retry};
 use super::{ClusterId, DecodeError, Kind};
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::limits::{CLIENT_NAME_BYTES_MAX, HELLO_BODY_BYTES_MAX, SCAN_BOUND_BYTES_MAX, SCAN_LIMIT_MAX};
@@ -31,35 +35,64 @@ pub enum Request<'a> {
         /// Its value from now on.
         value: &'a [u8],
         /// What must hold for it.
-        condition: Condition,
+        condition: Condition<'a>,
+        /// Milliseconds after which the key is absent again; 0: it stays.
+        ttl_ms: u64,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
     },
     /// Removes one key. Answered by `Response::Write`.
     Delete {
         /// The key.
         key: &'a [u8],
         /// What must hold for it.
-        condition: Condition,
+        condition: Condition<'a>,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
+    },
+    /// Adds to a number in decimal digits; an absent key counts as 0. Answered by `Response::Add`.
+    Add {
+        /// The key.
+        key: &'a [u8],
+        /// The summand.
+        delta: i64,
+        /// As in a put, if the key is made by this; a key that is there keeps what it has.
+        ttl_ms: u64,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
+    },
+    /// Reads several keys; those of one shard at one moment. Answered by `Response::MultiGet`.
+    MultiGet {
+        /// The keys, one at least and at most [`MULTI_MAX`](crate::limits::MULTI_MAX).
+        keys: Keys<'a>,
+    },
+    /// Writes several keys; those of one shard together or not at all. Answered by `Response::MultiPut`.
+    MultiPut {
+        /// Keys and values, in number as for a multi-get, each key once.
+        entries: PutEntries<'a>,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
+    },
+    /// Does several things in one shard, all or nothing. Answered by `Response::Batch`.
+    Batch {
+        /// The operations, in number as for a multi-get, each key once.
+        operations: BatchOperations<'a>,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
     },
     /// Reads one page of keys in order. Answered by `Response::Scan`.
     Scan(ScanRequest<'a>),
+    /// Gives up a request of this connection. Answered by `Response::Cancel`.
+    Cancel {
+        /// The request's id.
+        request_id: u64,
+    },
     /// Asks which core owns which shard. Answered by `Response::Topology`.
     Topology,
     /// Asks how the node is. Answered by `Response::Status`.
     Status,
-}
-
-/// What must hold for a write to be applied; else nothing changes and the answer says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Condition {
-    /// Nothing: the write is always applied.
-    #[default]
-    None,
-    /// The key doesn't exist.
-    Absent,
-    /// The key exists.
-    Present,
-    /// The key exists and has this version, which is not 0.
-    Version(u64),
+    /// Asks for all that the node counts and measures. Answered by `Response::Stats`.
+    Stats,
 }
 
 /// First request of a connection.
@@ -90,35 +123,58 @@ pub struct ScanRequest<'a> {
     pub snapshot: u64,
     /// Leave the values out.
     pub keys_only: bool,
+    /// Only keys that begin with this; empty: all.
+    pub prefix: &'a [u8],
+    /// From the last key to the first. Then the page goes on below `end`, and the next one ends where this one stopped.
+    pub reverse: bool,
 }
 
-impl Condition {
-    /// Number on the wire and expected version.
-    pub(super) fn to_wire(self) -> (u8, u64) {
-        match self {
-            Condition::None => (tables::Condition::None.0, 0),
-            Condition::Absent => (tables::Condition::Absent.0, 0),
-            Condition::Present => (tables::Condition::Present.0, 0),
-            Condition::Version(version) => (tables::Condition::Version.0, version),
-        }
-    }
-
-    fn from_wire(condition: u8, version: u64) -> Result<Condition, DecodeError> {
-        let known = match tables::Condition(condition) {
-            tables::Condition::None => Condition::None,
-            tables::Condition::Absent => Condition::Absent,
-            tables::Condition::Present => Condition::Present,
-            tables::Condition::Version => Condition::Version(version),
-            _ => return Err(DecodeError::UnknownCondition { condition }),
-        };
-        if matches!(known, Condition::Version(_)) == (version == 0) {
-            return Err(DecodeError::ExpectedVersion { condition, version });
-        }
-        Ok(known)
-    }
+impl ScanRequest<'_> {
+    /// Everything, in the server's pages.
+    pub const ALL: ScanRequest<'static> = ScanRequest {
+        start: &[],
+        end: None,
+        limit: 0,
+        snapshot: 0,
+        keys_only: false,
+        prefix: &[],
+        reverse: false,
+    };
 }
 
 impl<'a> Request<'a> {
+    /// A put of a key that stays, sent once.
+    pub fn put(key: &'a [u8], value: &'a [u8], condition: Condition<'a>) -> Request<'a> {
+        Request::Put {
+            key,
+            value,
+            condition,
+            ttl_ms: 0,
+            retry: None,
+        }
+    }
+
+    /// A delete, sent once.
+    pub fn delete(key: &'a [u8], condition: Condition<'a>) -> Request<'a> {
+        Request::Delete {
+            key,
+            condition,
+            retry: None,
+        }
+    }
+
+    /// How the server is to recognise the write when it comes again.
+    pub fn retry(&self) -> Option<Retry> {
+        match *self {
+            Request::Put { retry, .. }
+            | Request::Delete { retry, .. }
+            | Request::Add { retry, .. }
+            | Request::MultiPut { retry, .. }
+            | Request::Batch { retry, .. } => retry,
+            _ => None,
+        }
+    }
+
     /// The kind of this request.
     pub fn kind(&self) -> Kind {
         match self {
@@ -127,9 +183,15 @@ impl<'a> Request<'a> {
             Request::Get { .. } => Kind::Get,
             Request::Put { .. } => Kind::Put,
             Request::Delete { .. } => Kind::Delete,
+            Request::Add { .. } => Kind::Add,
+            Request::MultiGet { .. } => Kind::MultiGet,
+            Request::MultiPut { .. } => Kind::MultiPut,
+            Request::Batch { .. } => Kind::Batch,
             Request::Scan(_) => Kind::Scan,
+            Request::Cancel { .. } => Kind::Cancel,
             Request::Topology => Kind::Topology,
             Request::Status => Kind::Status,
+            Request::Stats => Kind::Stats,
         }
     }
 
@@ -146,23 +208,23 @@ impl<'a> Request<'a> {
                     key: table.key().bytes(),
                 }
             }
-            Kind::Put => {
-                let table = verified_table::<tables::Put<'a>>(kind, body)?;
-                let condition = Condition::from_wire(table.condition().0, table.expected_version())?;
-                Request::Put {
-                    key: table.key().bytes(),
-                    value: table.value().bytes(),
-                    condition,
+            Kind::Put => decode_put(verified_table::<tables::Put<'a>>(kind, body)?)?,
+            Kind::Delete => decode_delete(verified_table::<tables::Delete<'a>>(kind, body)?)?,
+            Kind::Add => decode_add(verified_table::<tables::Add<'a>>(kind, body)?),
+            Kind::MultiGet => {
+                let table = verified_table::<tables::MultiGet<'a>>(kind, body)?;
+                Request::MultiGet {
+                    keys: Keys::received(table.keys()),
                 }
             }
-            Kind::Delete => {
-                let table = verified_table::<tables::Delete<'a>>(kind, body)?;
-                let condition = Condition::from_wire(table.condition().0, table.expected_version())?;
-                Request::Delete {
-                    key: table.key().bytes(),
-                    condition,
+            Kind::MultiPut => {
+                let table = verified_table::<tables::MultiPut<'a>>(kind, body)?;
+                Request::MultiPut {
+                    entries: PutEntries::received(table.entries()),
+                    retry: table.retry().map(Retry::from_wire),
                 }
             }
+            Kind::Batch => decode_batch(verified_table::<tables::Batch<'a>>(kind, body)?)?,
             Kind::Scan => Request::Scan(decode_scan(body)?),
             Kind::Hello => Request::Hello(decode_hello(body)?),
             Kind::Ping => {
@@ -176,6 +238,16 @@ impl<'a> Request<'a> {
             Kind::Status => {
                 verify_fieldless::<tables::Status<'a>>(kind, body)?;
                 Request::Status
+            }
+            Kind::Stats => {
+                verify_fieldless::<tables::Stats<'a>>(kind, body)?;
+                Request::Stats
+            }
+            Kind::Cancel => {
+                let table = verified_table::<tables::Cancel<'a>>(kind, body)?;
+                Request::Cancel {
+                    request_id: table.request_id(),
+                }
             }
             kind => return Err(DecodeError::WrongDirection { kind }),
         };
@@ -201,6 +273,8 @@ impl<'a> Request<'a> {
                     key: table.bytes(KEY).unwrap_or_default(),
                     value: table.bytes(1).unwrap_or_default(),
                     condition: trusted_condition(&table, 2),
+                    ttl_ms: table.u64_or_zero(5),
+                    retry: trusted_retry(&table, 6),
                 }
             }
             Ok(Kind::Delete) => {
@@ -208,6 +282,16 @@ impl<'a> Request<'a> {
                 Request::Delete {
                     key: table.bytes(KEY).unwrap_or_default(),
                     condition: trusted_condition(&table, 1),
+                    retry: trusted_retry(&table, 4),
+                }
+            }
+            Ok(Kind::Add) => {
+                let table = Table::root(body);
+                Request::Add {
+                    key: table.bytes(KEY).unwrap_or_default(),
+                    delta: table.u64_or_zero(1).cast_signed(),
+                    ttl_ms: table.u64_or_zero(2),
+                    retry: trusted_retry(&table, 3),
                 }
             }
             Ok(Kind::Scan) => {
@@ -218,9 +302,11 @@ impl<'a> Request<'a> {
                     limit: table.u32_or_zero(2),
                     snapshot: table.u64_or_zero(3),
                     keys_only: table.u8_or_zero(4) != 0,
+                    prefix: table.bytes(5).unwrap_or_default(),
+                    reverse: table.u8_or_zero(6) != 0,
                 })
             }
-            // The rest is rare, and a hello's string needs its check anyway.
+            // The rest is rare, or consists of several tables.
             _ => Request::decode(kind, body).expect("these bytes were accepted before"),
         }
     }
@@ -231,37 +317,105 @@ impl<'a> Request<'a> {
     /// # Errors
     /// The limit that is broken.
     pub fn check(&self) -> Result<(), DecodeError> {
+        if let Some(retry) = self.retry() {
+            retry.check()?;
+        }
         match self {
             Request::Get { key } => check_key(key),
             Request::Put {
                 key,
                 value,
                 condition,
+                ttl_ms,
+                ..
             } => {
                 check_key(key)?;
                 check_value(value)?;
-                check_condition(*condition)
+                check_ttl(*ttl_ms)?;
+                condition.check()
             }
-            Request::Delete { key, condition } => {
+            Request::Delete { key, condition, .. } => {
                 check_key(key)?;
-                check_condition(*condition)
+                condition.check()
+            }
+            Request::Add { key, ttl_ms, .. } => {
+                check_key(key)?;
+                check_ttl(*ttl_ms)
+            }
+            Request::MultiGet { keys } => {
+                check_count(Kind::MultiGet, keys.len())?;
+                keys.iter().try_for_each(check_key)
+            }
+            Request::MultiPut { entries, .. } => {
+                check_count(Kind::MultiPut, entries.len())?;
+                entries.iter().try_for_each(|entry| entry.check())?;
+                check_distinct(Kind::MultiPut, entries.iter().map(|entry| entry.key))
+            }
+            Request::Batch { operations, .. } => {
+                check_count(Kind::Batch, operations.len())?;
+                operations.iter().try_for_each(|operation| operation.check())?;
+                check_distinct(Kind::Batch, operations.iter().map(|operation| operation.key))
             }
             Request::Scan(scan) => check_scan(scan),
             Request::Hello(hello) => check_hello(hello),
-            Request::Ping | Request::Topology | Request::Status => Ok(()),
+            Request::Ping | Request::Topology | Request::Status | Request::Stats | Request::Cancel { .. } => {
+                Ok(())
+            }
         }
     }
 }
 
-/// The condition in the slots `condition` and the one after it.
-fn trusted_condition(table: &Table<'_>, condition: usize) -> Condition {
-    Condition::from_wire(table.u8_or_zero(condition), table.u64_or_zero(condition + 1))
+/// The condition in the slots from `condition` on: number, expected version, expected value.
+fn trusted_condition<'a>(table: &Table<'a>, condition: usize) -> Condition<'a> {
+    let number = table.u8_or_zero(condition);
+    let version = table.u64_or_zero(condition + 1);
+    Condition::from_wire(number, version, table.bytes(condition + 2))
         .expect("this condition was accepted before")
 }
 
-fn check_condition(condition: Condition) -> Result<(), DecodeError> {
-    let (number, version) = condition.to_wire();
-    Condition::from_wire(number, version).map(drop)
+fn trusted_retry(table: &Table<'_>, slot: usize) -> Option<Retry> {
+    let bytes = table.fixed(slot)?;
+    Some(Retry::from_wire(&tables::Retry(bytes)))
+}
+
+fn decode_put(table: tables::Put<'_>) -> Result<Request<'_>, DecodeError> {
+    let expected_value = table.expected_value().map(|value| value.bytes());
+    Ok(Request::Put {
+        key: table.key().bytes(),
+        value: table.value().bytes(),
+        condition: Condition::from_wire(table.condition().0, table.expected_version(), expected_value)?,
+        ttl_ms: table.ttl_ms(),
+        retry: table.retry().map(Retry::from_wire),
+    })
+}
+
+fn decode_delete(table: tables::Delete<'_>) -> Result<Request<'_>, DecodeError> {
+    let expected_value = table.expected_value().map(|value| value.bytes());
+    Ok(Request::Delete {
+        key: table.key().bytes(),
+        condition: Condition::from_wire(table.condition().0, table.expected_version(), expected_value)?,
+        retry: table.retry().map(Retry::from_wire),
+    })
+}
+
+fn decode_add(table: tables::Add<'_>) -> Request<'_> {
+    Request::Add {
+        key: table.key().bytes(),
+        delta: table.delta(),
+        ttl_ms: table.ttl_ms(),
+        retry: table.retry().map(Retry::from_wire),
+    }
+}
+
+/// The elements are read here to see that each means something; then the list may be handed out.
+fn decode_batch(table: tables::Batch<'_>) -> Result<Request<'_>, DecodeError> {
+    for operation in table.operations() {
+        BatchOperation::from_table(operation)?;
+    }
+    Ok(Request::Batch {
+        operations: BatchOperations::received(table.operations()),
+        retry: table.retry().map(Retry::from_wire),
+    })
 }
 
 fn decode_scan(body: &[u8]) -> Result<ScanRequest<'_>, DecodeError> {
@@ -272,11 +426,13 @@ fn decode_scan(body: &[u8]) -> Result<ScanRequest<'_>, DecodeError> {
         limit: table.limit(),
         snapshot: table.snapshot(),
         keys_only: table.keys_only(),
+        prefix: table.prefix().map_or(&[][..], |prefix| prefix.bytes()),
+        reverse: table.reverse(),
     })
 }
 
 fn check_scan(scan: &ScanRequest<'_>) -> Result<(), DecodeError> {
-    for bound in [scan.start, scan.end.unwrap_or_default()] {
+    for bound in [scan.start, scan.end.unwrap_or_default(), scan.prefix] {
         if bound.len() > SCAN_BOUND_BYTES_MAX {
             return Err(DecodeError::ScanBoundTooLarge { bytes: bound.len() });
         }

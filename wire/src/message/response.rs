@@ -1,9 +1,8 @@
 //! Responses: what a server answers, as it is after verification.
 
-use flatbuffers::{ForwardsUOffset, Vector, VectorIter};
-
-use super::verify::{check_key, check_value, verified_table, verify_fieldless};
-use super::{ClusterId, DecodeError, ErrorCode, Kind};
+use super::list::{MultiValues, ScanEntries};
+use super::verify::{check_count, check_key, check_value, verified_table, verify_fieldless};
+use super::{ClusterId, DecodeError, ErrorCode, Kind, ScanRequest};
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::limits::{SCAN_BOUND_BYTES_MAX, SHARDS_MAX};
 
@@ -16,8 +15,8 @@ pub enum Response<'a> {
     Pong,
     /// What was read.
     Get {
-        /// Version and value, unless there is no such key.
-        found: Option<(u64, &'a [u8])>,
+        /// `None`: there is no such key.
+        found: Option<Found<'a>>,
     },
     /// What became of a put or a delete.
     Write {
@@ -26,8 +25,29 @@ pub enum Response<'a> {
         /// Applied: the write's own version. Else the key's version as it is, 0 if the key is absent.
         version: u64,
     },
+    /// The number that an add has made.
+    Add {
+        /// Version of the write.
+        version: u64,
+        /// The sum.
+        number: i64,
+    },
+    /// What was read of several keys, in the order of the keys.
+    MultiGet {
+        /// The values.
+        values: MultiValues<'a>,
+    },
+    /// What became of a multi-put.
+    MultiPut(MultiPutReply<'a>),
+    /// What became of a batch.
+    Batch(BatchReply),
     /// One page of a scan.
     Scan(ScanReply<'a>),
+    /// What became of a cancel.
+    Cancel {
+        /// True: the request was answered with [`ErrorCode::Cancelled`]. False: it was answered already, or goes on.
+        cancelled: bool,
+    },
     /// Which core owns which shard.
     Topology(TopologyReply),
     /// How the node is.
@@ -35,8 +55,61 @@ pub enum Response<'a> {
         /// One JSON object.
         json: &'a str,
     },
+    /// All that the node counts and measures.
+    Stats {
+        /// One JSON object.
+        json: &'a str,
+    },
     /// The request was refused or failed.
     Error(ErrorReply<'a>),
+}
+
+/// A value, and what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Version of the write that it comes from.
+    pub version: u64,
+    /// Timestamp from which on the key is absent; 0: never.
+    pub expires: u64,
+    /// The value.
+    pub value: &'a [u8],
+}
+
+/// One of the values of a multi-get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MultiValue<'a> {
+    /// The key is there.
+    Found(Found<'a>),
+    /// There is no such key.
+    NotFound,
+    /// The answer had no room for it: ask again.
+    Omitted,
+}
+
+/// What became of a multi-put. Shards decide for themselves: some entries may be written and others not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultiPutReply<'a> {
+    /// Version of each entry, in order; 0: not written, or not known to be.
+    pub versions: Vec<u64>,
+    /// Code of each entry that was not written, `None` for the others. Empty if all were written.
+    pub codes: Vec<Option<ErrorCode>>,
+    /// The first of the errors, for people.
+    pub message: &'a str,
+    /// When to try again, in milliseconds; 0: no hint.
+    pub retry_after_ms: u32,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchReply {
+    /// Did all conditions hold?
+    pub applied: bool,
+    /// Applied: the version of all its writes. Else: of the failed operation's key as it is, 0 if it is absent.
+    pub version: u64,
+    /// Not applied: the first operation whose condition did not hold, from 0.
+    pub failed: u32,
+    /// The sum of each add, in order.
+    pub numbers: Vec<i64>,
 }
 
 /// Answer to a hello: what holds for the rest of the connection.
@@ -64,6 +137,13 @@ pub struct HelloReply<'a> {
     pub frame_bytes_max: u32,
     /// Most unanswered requests on one connection.
     pub requests_in_flight_max: u32,
+    /// Most keys of a multi-get, entries of a multi-put, operations of a batch.
+    pub multi_max: u32,
+    /// A write's sequence lies at most so far above the lowest one of its session that is not answered, less one.
+    pub session_window: u32,
+    /// Writes with a [`Retry`](super::Retry) are remembered for so long after their first sending, at least, in
+    /// milliseconds.
+    pub retry_horizon_ms: u64,
 }
 
 /// One page of a scan.
@@ -71,9 +151,11 @@ pub struct HelloReply<'a> {
 pub struct ScanReply<'a> {
     /// The snapshot that was read: for the next page.
     pub snapshot: u64,
-    /// Keys in ascending bytewise order. May be empty although there is more.
+    /// Keys in ascending bytewise order, in descending order if asked for in reverse. May be empty although there is
+    /// more.
     pub entries: ScanEntries<'a>,
-    /// Where the next page starts, if there is more (the wire's `more` and `resume_key` in one).
+    /// Where the next page starts (in reverse: before which key it begins), if there is more (the wire's `more` and
+    /// `resume_key` in one).
     pub resume_key: Option<&'a [u8]>,
 }
 
@@ -86,26 +168,8 @@ pub struct ScanEntry<'a> {
     pub value: &'a [u8],
     /// Version of the write that the value comes from.
     pub version: u64,
-}
-
-/// The entries of a scan page: a slice on the way out, the received bytes on the way in. Cheap to copy.
-#[derive(Clone, Copy, Debug)]
-pub struct ScanEntries<'a>(Source<'a>);
-
-#[derive(Clone, Copy, Debug)]
-enum Source<'a> {
-    Slice(&'a [ScanEntry<'a>]),
-    Received(Vector<'a, ForwardsUOffset<tables::ScanEntry<'a>>>),
-}
-
-/// Iterator over the entries of a page; allocates nothing.
-#[derive(Clone, Debug)]
-pub struct ScanEntriesIter<'a>(SourceIter<'a>);
-
-#[derive(Clone, Debug)]
-enum SourceIter<'a> {
-    Slice(std::slice::Iter<'a, ScanEntry<'a>>),
-    Received(VectorIter<'a, ForwardsUOffset<tables::ScanEntry<'a>>>),
+    /// Timestamp from which on the key is absent; 0: never.
+    pub expires: u64,
 }
 
 /// Which core owns which shard.
@@ -159,6 +223,36 @@ impl<'a> Response<'a> {
                 let table = verified_table::<tables::StatusReply<'a>>(kind, body)?;
                 Ok(Response::Status { json: table.json() })
             }
+            Kind::AddReply => {
+                let table = verified_table::<tables::AddReply<'a>>(kind, body)?;
+                Ok(Response::Add {
+                    version: table.version(),
+                    number: table.number(),
+                })
+            }
+            Kind::MultiGetReply => decode_multi_get(body),
+            Kind::MultiPutReply => decode_multi_put(body),
+            Kind::BatchReply => {
+                let table = verified_table::<tables::BatchReply<'a>>(kind, body)?;
+                Ok(Response::Batch(BatchReply {
+                    applied: table.applied(),
+                    version: table.version(),
+                    failed: table.failed(),
+                    numbers: table
+                        .numbers()
+                        .map_or_else(Vec::new, |numbers| numbers.iter().collect()),
+                }))
+            }
+            Kind::CancelReply => {
+                let table = verified_table::<tables::CancelReply<'a>>(kind, body)?;
+                Ok(Response::Cancel {
+                    cancelled: table.cancelled(),
+                })
+            }
+            Kind::StatsReply => {
+                let table = verified_table::<tables::StatsReply<'a>>(kind, body)?;
+                Ok(Response::Stats { json: table.json() })
+            }
             Kind::Error => {
                 let table = verified_table::<tables::Error<'a>>(kind, body)?;
                 Ok(Response::Error(ErrorReply {
@@ -183,7 +277,11 @@ fn decode_get(body: &[u8]) -> Result<Response<'_>, DecodeError> {
         (true, Some(value)) => {
             check_value(value.bytes())?;
             Ok(Response::Get {
-                found: Some((table.version(), value.bytes())),
+                found: Some(Found {
+                    version: table.version(),
+                    expires: table.expires(),
+                    value: value.bytes(),
+                }),
             })
         }
         (false, None) => Ok(Response::Get { found: None }),
@@ -192,19 +290,66 @@ fn decode_get(body: &[u8]) -> Result<Response<'_>, DecodeError> {
     }
 }
 
+fn decode_multi_get(body: &[u8]) -> Result<Response<'_>, DecodeError> {
+    let kind = Kind::MultiGetReply;
+    let table = verified_table::<tables::MultiGetReply<'_>>(kind, body)?;
+    check_count(kind, table.values().len())?;
+    for value in table.values() {
+        match (value.found(), value.omitted(), value.value()) {
+            (true, false, Some(value)) => check_value(value.bytes())?,
+            (false, _, None) => {}
+            _ => {
+                return contradiction(
+                    kind,
+                    "a value is there although it was not found, or missing although it was",
+                );
+            }
+        }
+    }
+    Ok(Response::MultiGet {
+        values: MultiValues::received(table.values()),
+    })
+}
+
+fn decode_multi_put(body: &[u8]) -> Result<Response<'_>, DecodeError> {
+    let kind = Kind::MultiPutReply;
+    let table = verified_table::<tables::MultiPutReply<'_>>(kind, body)?;
+    let versions: Vec<u64> = table.versions().iter().collect();
+    check_count(kind, versions.len())?;
+    let code = |number| (number != 0).then(|| ErrorCode::from(number));
+    let codes: Vec<Option<ErrorCode>> = table
+        .codes()
+        .map_or_else(Vec::new, |codes| codes.iter().map(code).collect());
+    if !codes.is_empty() && codes.len() != versions.len() {
+        return contradiction(kind, "the number of codes is not the number of versions");
+    }
+    Ok(Response::MultiPut(MultiPutReply {
+        versions,
+        codes,
+        message: table.message().unwrap_or_default(),
+        retry_after_ms: table.retry_after_ms(),
+    }))
+}
+
 fn decode_scan(body: &[u8]) -> Result<Response<'_>, DecodeError> {
     let kind = Kind::ScanReply;
     let table = verified_table::<tables::ScanReply<'_>>(kind, body)?;
-    let entries = ScanEntries(table.entries().map_or(Source::Slice(&[]), Source::Received));
-    let mut before: &[u8] = &[];
+    let entries = table
+        .entries()
+        .map_or_else(ScanEntries::default, ScanEntries::received);
+    let mut before: Option<&[u8]> = None;
+    let mut is_reverse = None;
     for entry in entries {
         check_key(entry.key)?;
         check_value(entry.value)?;
-        // No key is empty, so the first one is above `before` too.
-        if entry.key <= before {
-            return contradiction(kind, "keys are not in ascending order");
+        if let Some(before) = before {
+            // The first two keys tell the direction; the request, which this does not know, has to agree.
+            let falls = entry.key < before;
+            if entry.key == before || *is_reverse.get_or_insert(falls) != falls {
+                return contradiction(kind, "keys are not in order");
+            }
         }
-        before = entry.key;
+        before = Some(entry.key);
     }
     let resume_key = match (table.more(), table.resume_key()) {
         (true, Some(resume_key)) => {
@@ -214,7 +359,12 @@ fn decode_scan(body: &[u8]) -> Result<Response<'_>, DecodeError> {
                     bytes: resume_key.len(),
                 });
             }
-            if resume_key <= before {
+            let goes_back = match (is_reverse, before) {
+                (Some(true), Some(last)) => resume_key > last,
+                (Some(false), Some(last)) => resume_key <= last,
+                _ => false,
+            };
+            if goes_back {
                 return contradiction(kind, "the next page would start before the end of this one");
             }
             Some(resume_key)
@@ -252,6 +402,9 @@ fn decode_hello(body: &[u8]) -> Result<Response<'_>, DecodeError> {
         value_bytes_max: table.value_bytes_max(),
         frame_bytes_max: table.frame_bytes_max(),
         requests_in_flight_max: table.requests_in_flight_max(),
+        multi_max: table.multi_max(),
+        session_window: table.session_window(),
+        retry_horizon_ms: table.retry_horizon_ms(),
     }))
 }
 
@@ -287,6 +440,30 @@ impl ScanReply<'_> {
     pub fn more(&self) -> bool {
         self.resume_key.is_some()
     }
+
+    /// Does the page lie within its scan, and lead on in its direction?
+    pub fn fits(&self, scan: &ScanRequest<'_>) -> bool {
+        let is_inside = |key: &[u8]| {
+            key >= scan.start && scan.end.is_none_or(|end| key < end) && key.starts_with(scan.prefix)
+        };
+        let mut keys = self.entries.iter().map(|entry| entry.key);
+        let first = keys.next();
+        let last = keys.next_back().or(first);
+        let in_order = match (first, last) {
+            (Some(first), Some(last)) => {
+                is_inside(first) && is_inside(last) && (first == last || (last < first) == scan.reverse)
+            }
+            _ => true,
+        };
+        let leads_on = self.resume_key.is_none_or(|resume_key| {
+            if scan.reverse {
+                last.is_none_or(|last| resume_key <= last) && scan.end.is_none_or(|end| resume_key < end)
+            } else {
+                last.is_none_or(|last| resume_key > last) && resume_key > scan.start
+            }
+        });
+        in_order && leads_on
+    }
 }
 
 impl TopologyReply {
@@ -302,79 +479,27 @@ impl TopologyReply {
     }
 }
 
-impl<'a> ScanEntries<'a> {
-    /// Number of entries.
-    pub fn len(&self) -> usize {
-        match &self.0 {
-            Source::Slice(entries) => entries.len(),
-            Source::Received(entries) => entries.len(),
+impl<'a> ScanEntry<'a> {
+    pub(super) fn from_table(table: tables::ScanEntry<'a>) -> ScanEntry<'a> {
+        ScanEntry {
+            key: table.key().bytes(),
+            value: table.value().map_or(&[][..], |value| value.bytes()),
+            version: table.version(),
+            expires: table.expires(),
         }
     }
-
-    /// Is there no entry?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The entries in order.
-    pub fn iter(&self) -> ScanEntriesIter<'a> {
-        ScanEntriesIter(match &self.0 {
-            Source::Slice(entries) => SourceIter::Slice(entries.iter()),
-            Source::Received(entries) => SourceIter::Received(entries.iter()),
-        })
-    }
 }
 
-impl<'a> From<&'a [ScanEntry<'a>]> for ScanEntries<'a> {
-    fn from(entries: &'a [ScanEntry<'a>]) -> ScanEntries<'a> {
-        ScanEntries(Source::Slice(entries))
-    }
-}
-
-impl<'a> IntoIterator for ScanEntries<'a> {
-    type Item = ScanEntry<'a>;
-    type IntoIter = ScanEntriesIter<'a>;
-
-    fn into_iter(self) -> ScanEntriesIter<'a> {
-        self.iter()
-    }
-}
-
-impl<'a> IntoIterator for &ScanEntries<'a> {
-    type Item = ScanEntry<'a>;
-    type IntoIter = ScanEntriesIter<'a>;
-
-    fn into_iter(self) -> ScanEntriesIter<'a> {
-        self.iter()
-    }
-}
-
-impl PartialEq for ScanEntries<'_> {
-    fn eq(&self, other: &ScanEntries<'_>) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl<'a> Iterator for ScanEntriesIter<'a> {
-    type Item = ScanEntry<'a>;
-
-    fn next(&mut self) -> Option<ScanEntry<'a>> {
-        match &mut self.0 {
-            SourceIter::Slice(entries) => entries.next().copied(),
-            SourceIter::Received(entries) => entries.next().map(|entry| ScanEntry {
-                key: entry.key().bytes(),
-                value: entry.value().map_or(&[][..], |value| value.bytes()),
-                version: entry.version(),
+impl<'a> MultiValue<'a> {
+    pub(super) fn from_table(table: tables::MultiGetValue<'a>) -> MultiValue<'a> {
+        match table.value() {
+            Some(value) => MultiValue::Found(Found {
+                version: table.version(),
+                expires: table.expires(),
+                value: value.bytes(),
             }),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match &self.0 {
-            SourceIter::Slice(entries) => entries.size_hint(),
-            SourceIter::Received(entries) => entries.size_hint(),
+            None if table.omitted() => MultiValue::Omitted,
+            None => MultiValue::NotFound,
         }
     }
 }
-
-impl ExactSizeIterator for ScanEntriesIter<'_> {}

@@ -53,6 +53,11 @@ impl<'a> Table<'a> {
             .map_or(0, |at| u64::from_le_bytes(bytes_at(self.body, at)))
     }
 
+    /// The bytes of a struct.
+    pub(super) fn fixed<const N: usize>(&self, slot: Slot) -> Option<[u8; N]> {
+        self.position(slot).map(|at| bytes_at(self.body, at))
+    }
+
     /// The content of a vector of bytes.
     pub(super) fn bytes(&self, slot: Slot) -> Option<&'a [u8]> {
         let at = self.position(slot)?;

@@ -8,7 +8,9 @@ use flatbuffers::{Follow, Verifiable, VerifierOptions};
 
 use super::{DecodeError, Kind};
 use crate::frame::HEADER_BYTES;
-use crate::limits::{BODY_BYTES_MAX, KEY_BYTES_MAX, KEY_BYTES_MIN, SCAN_LIMIT_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    BODY_BYTES_MAX, KEY_BYTES_MAX, KEY_BYTES_MIN, MULTI_MAX, SCAN_LIMIT_MAX, TTL_MS_MAX, VALUE_BYTES_MAX,
+};
 
 /// No table of the schema nests deeper than 2; the rest is room for fields that newer versions add.
 const DEPTH_MAX: usize = 8;
@@ -26,15 +28,20 @@ where
     }
     let options = VerifierOptions {
         max_depth: DEPTH_MAX,
-        max_tables: if kind == Kind::ScanReply {
-            1 + SCAN_LIMIT_MAX as usize
-        } else {
-            1
-        },
+        max_tables: tables_max(kind),
         max_apparent_size: 2 * (HEADER_BYTES + body.len()),
         ignore_missing_null_terminator: false,
     };
     flatbuffers::root_with_opts::<T>(&options, body).map_err(|source| DecodeError::Malformed { kind, source })
+}
+
+/// A list of one table more than allowed is still verified, so that its refusal can name the limit.
+fn tables_max(kind: Kind) -> usize {
+    match kind {
+        Kind::ScanReply => 1 + SCAN_LIMIT_MAX as usize,
+        Kind::MultiGet | Kind::MultiPut | Kind::Batch | Kind::MultiGetReply => 2 + MULTI_MAX,
+        _ => 1,
+    }
 }
 
 /// For kinds without fields: no body at all, or a table whose fields (if any) are of a newer version.
@@ -63,6 +70,36 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), DecodeError> {
 pub(super) fn check_value(value: &[u8]) -> Result<(), DecodeError> {
     if value.len() > VALUE_BYTES_MAX {
         return Err(DecodeError::ValueTooLarge { bytes: value.len() });
+    }
+    Ok(())
+}
+
+/// Refuses times to live beyond any use.
+pub(super) fn check_ttl(ttl_ms: u64) -> Result<(), DecodeError> {
+    if ttl_ms > TTL_MS_MAX {
+        return Err(DecodeError::TtlTooLong { ttl_ms });
+    }
+    Ok(())
+}
+
+/// Refuses lists of nothing, and of more than a message may hold.
+pub(super) fn check_count(kind: Kind, count: usize) -> Result<(), DecodeError> {
+    match count {
+        0 => Err(DecodeError::Empty { kind }),
+        count if count > MULTI_MAX => Err(DecodeError::TooMany { kind, count }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a list that names a key twice.
+pub(super) fn check_distinct<'a>(
+    kind: Kind,
+    keys: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), DecodeError> {
+    let mut keys: Vec<&[u8]> = keys.collect();
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(DecodeError::KeyTwice { kind });
     }
     Ok(())
 }

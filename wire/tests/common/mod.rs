@@ -89,12 +89,8 @@ fn keyed(check: CheckRequest) -> impl Strategy<Value = Sample> {
         move |(head, which, key, value, condition)| {
             let request = match which {
                 0 => Request::Get { key: &key },
-                1 => Request::Put {
-                    key: &key,
-                    value: &value,
-                    condition,
-                },
-                _ => Request::Delete { key: &key, condition },
+                1 => Request::put(&key, &value, condition),
+                _ => Request::delete(&key, condition),
             };
             sample_request(check, head, &request)
         },

@@ -107,7 +107,7 @@ fn failed(error: &ostrakon_client::Error) -> Failure {
     Failure::Failed(error.to_string())
 }
 
-fn condition(arguments: &ConditionArguments) -> Condition {
+fn condition(arguments: &ConditionArguments) -> Condition<'_> {
     match arguments {
         ConditionArguments { if_absent: true, .. } => Condition::Absent,
         ConditionArguments { if_present: true, .. } => Condition::Present,
@@ -180,7 +180,7 @@ fn report(written: Written, key: &Key, arguments: &ConnectArguments) -> Result<O
 fn found_as_json(found: Option<&Value>) -> Map<String, Json> {
     let mut object = Map::new();
     object.insert("found".to_owned(), found.is_some().into());
-    if let Some(Value { version, value }) = found {
+    if let Some(Value { version, value, .. }) = found {
         output::insert_version(&mut object, *version);
         output::insert_bytes(&mut object, "value", value);
     }

@@ -86,12 +86,8 @@ impl Client {
     /// # Errors
     /// See [`Error`]; after [`Error::UnknownOutcome`] the write may or may not have been applied. A
     /// condition that doesn't hold is no error.
-    pub fn put_if(&mut self, key: &[u8], value: &[u8], condition: Condition) -> Result<Written, Error> {
-        self.write(&Request::Put {
-            key,
-            value,
-            condition,
-        })
+    pub fn put_if(&mut self, key: &[u8], value: &[u8], condition: Condition<'_>) -> Result<Written, Error> {
+        self.write(&Request::put(key, value, condition))
     }
 
     /// Removes one key.
@@ -106,8 +102,8 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::put_if`].
-    pub fn delete_if(&mut self, key: &[u8], condition: Condition) -> Result<Written, Error> {
-        self.write(&Request::Delete { key, condition })
+    pub fn delete_if(&mut self, key: &[u8], condition: Condition<'_>) -> Result<Written, Error> {
+        self.write(&Request::delete(key, condition))
     }
 
     /// Iterates over keys in ascending bytewise order, all as of one snapshot. Pages are asked for as they

@@ -16,7 +16,7 @@ use ostrakon_wire::message::{ErrorCode, Kind, Request, Response};
 use crate::error::{Error, SubmitError};
 use crate::options::Options;
 use crate::protocol::{Protocol, RequestId};
-use crate::values::{Answer, Page, Server, Value, Written};
+use crate::values::{Answer, MultiValue, MultiWritten, Page, Server, Value, Written};
 
 /// Requests are held back until this many bytes are together, or an answer is waited for.
 const SEND_BATCH_BYTES: usize = 64 * 1024;
@@ -312,14 +312,20 @@ fn connect_one(address: &SocketAddr, deadline: Deadline) -> io::Result<TcpStream
 fn answer(kind: Kind, response: &Response<'_>) -> Result<Answer, Error> {
     Ok(match response {
         Response::Pong => Answer::Pong,
-        Response::Get { found } => Answer::Get(found.map(|(version, value)| Value {
-            version,
-            value: value.to_vec(),
-        })),
+        Response::Get { found } => Answer::Get(found.as_ref().map(Value::from)),
         Response::Write { applied, version } => Answer::Write(Written {
             applied: *applied,
             version: *version,
         }),
+        Response::Add { version, number } => Answer::Add {
+            version: *version,
+            number: *number,
+        },
+        Response::MultiGet { values } => Answer::MultiGet(values.iter().map(MultiValue::from).collect()),
+        Response::MultiPut(reply) => Answer::MultiPut(MultiWritten::from(reply)),
+        Response::Batch(reply) => Answer::Batch(reply.clone()),
+        Response::Cancel { cancelled } => Answer::Cancel(*cancelled),
+        Response::Stats { json } => Answer::Stats((*json).to_owned()),
         Response::Scan(reply) => Answer::Scan(Page::from(reply)),
         Response::Topology(topology) => Answer::Topology(topology.clone()),
         Response::Status { json } => Answer::Status((*json).to_owned()),

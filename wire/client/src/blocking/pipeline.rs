@@ -62,11 +62,7 @@ impl<'client> Pipeline<'client> {
     /// # Errors
     /// As for [`Pipeline::submit`].
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Ticket<'client>, Error> {
-        self.submit(&Request::Put {
-            key,
-            value,
-            condition: Condition::None,
-        })
+        self.submit(&Request::put(key, value, Condition::None))
     }
 
     /// Submits a delete.
@@ -74,10 +70,7 @@ impl<'client> Pipeline<'client> {
     /// # Errors
     /// As for [`Pipeline::submit`].
     pub fn delete(&mut self, key: &[u8]) -> Result<Ticket<'client>, Error> {
-        self.submit(&Request::Delete {
-            key,
-            condition: Condition::None,
-        })
+        self.submit(&Request::delete(key, Condition::None))
     }
 
     /// Waits for the answer to one request, up to the request timeout. Tickets may be waited for in any

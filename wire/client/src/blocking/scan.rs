@@ -49,6 +49,7 @@ impl<'client> Scan<'client> {
             limit: self.options.page_limit,
             snapshot: self.snapshot,
             keys_only: self.options.keys_only,
+            ..ScanRequest::ALL
         }))?;
         let Answer::Scan(page) = self.connection.finish(id)? else {
             unreachable!("the protocol refuses a response that is no scan page");
