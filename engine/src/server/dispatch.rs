@@ -221,6 +221,7 @@ impl Core {
             limit: limit as usize,
             page_bytes: SCAN_PAGE_BYTES_MAX,
             keys_only: scan.keys_only,
+            reverse: false,
         }
     }
 }

@@ -223,7 +223,7 @@ fn apply(memtable: &mut Memtable, command: Command<'_>) {
                 super::host::memtable_hash(key),
                 key,
                 timestamp,
-                Mutation::Put(value),
+                Mutation::Put { value, expiry: None },
             );
         }
         Command::Delete { timestamp, key } => {
@@ -427,7 +427,7 @@ impl ShardReplica {
         if log.is_disk_full() && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
             return Err(Refusal::DiskFull);
         }
-        let cost_bytes = Memtable::insert_cost_bytes(write.key.len(), value_bytes);
+        let cost_bytes = Memtable::insert_cost_bytes(write.key.len(), value_bytes, false);
         let memory = &core.memory;
         let budget_bytes = memory.budget_bytes(is_delete);
         let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > budget_bytes;
@@ -513,7 +513,7 @@ impl ShardReplica {
         let payload = batch.payload(entry.place);
         let (key, value) = payload[COMMAND_HEADER_BYTES..].split_at(entry.key_bytes as usize);
         let mutation = if entry.kind == InFlightKind::Put {
-            Mutation::Put(value)
+            Mutation::Put { value, expiry: None }
         } else {
             Mutation::Tombstone
         };
