@@ -20,7 +20,7 @@ pub const BATCH_START_BYTES: usize = 8 << 10;
 /// [`log_queue_bytes_max`] for small segments.
 pub const LOG_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Payload of the largest entry in bytes. See [`payload_bytes_max`] for small segments.
-pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 64;
+pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 128;
 /// Bytes of the last segment that a full disk leaves to entries which no client asks for (timestamp ceilings).
 pub const SEGMENT_RESERVE_BYTES: u64 = 64 << 10;
 /// A core's memory budget is kept free to one part of this many for deletes.
@@ -64,6 +64,8 @@ pub const SCAN_EXAMINED_MAX: usize = 100_000;
 pub const BUSY_RETRY_AFTER_MS: u32 = 5;
 /// How far ahead, in microseconds, a timestamp ceiling reaches when it is renewed.
 pub const CEILING_AHEAD_US: u64 = 3_000_000;
+/// How long, in microseconds of a shard's clock, a write is remembered after its first sending, at least.
+pub const RETRY_HORIZON_US: u64 = 600_000_000;
 /// Milliseconds that a shutdown waits for requests under way.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 

@@ -1,15 +1,14 @@
 //! All shard replicas of one core, with the log, clock and memory that they share.
 
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
-use ostrakon_wire::message::Condition;
 use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
 
-use super::replica::{CoreContext, MemoryBudget, ShardReplica, Write, WriteOutcome};
+use super::decide::Write;
+use super::replica::{CoreContext, Found, MemoryBudget, ShardReplica, WriteOutcome};
 use super::scan::{ScanPage, ScanRange, scan_page};
-use super::{Completions, Refusal, ScanId, Ticket};
+use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
 use crate::log::{DurableBatch, Log};
-use crate::storage::memtable::Version;
 
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.
@@ -41,6 +40,12 @@ pub struct HostStatistics {
     pub memory_budget_bytes: usize,
     /// Proposals not applied yet.
     pub in_flight: usize,
+    /// Sessions remembered.
+    pub sessions: usize,
+    /// Answers remembered.
+    pub answers: usize,
+    /// Writes that came again and were answered from memory, since the start.
+    pub deduplicated: u64,
 }
 
 /// The shards of one core.
@@ -55,7 +60,7 @@ impl ShardHost {
         let used_bytes = replicas
             .iter()
             .flatten()
-            .map(|replica| replica.memtable().memory_bytes())
+            .map(ShardReplica::memory_bytes)
             .sum();
         let memory = MemoryBudget {
             budget_bytes,
@@ -67,6 +72,9 @@ impl ShardHost {
             hlc,
             wall_us: 0,
             memory,
+            decided: Vec::new(),
+            operations: Vec::new(),
+            numbers: Vec::new(),
         };
         ShardHost { replicas, core }
     }
@@ -105,6 +113,17 @@ impl ShardHost {
         self.core.hlc.observe_checked(timestamp, self.core.wall_us)
     }
 
+    /// Sees whether a client's timestamp can be an honest one, without moving the clock to it.
+    ///
+    /// # Errors
+    /// When it is further ahead than any honest clock.
+    pub fn check_client(&self, timestamp: Timestamp) -> Result<(), TimestampAhead> {
+        self.core
+            .hlc
+            .clone()
+            .observe_checked(timestamp, self.core.wall_us)
+    }
+
     /// Every vote is on stable storage: the replicas lead.
     pub fn hard_states_durable(&mut self) {
         for replica in self.replicas.iter_mut().flatten() {
@@ -127,15 +146,24 @@ impl ShardHost {
         self.replica(shard).memtable().prefetch_node(hash);
     }
 
-    /// The newest version of a key of one of this core's shards.
+    /// The newest version of a key of one of this core's shards. `read` makes the name of the read, if it has to wait.
     ///
     /// # Errors
-    /// [`Refusal::CoreFailed`] after a failed log write.
-    pub fn get(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
+    /// [`Refusal::CoreFailed`] after a failed log write; else as for [`ShardReplica::prepare_read`].
+    pub fn get(
+        &mut self,
+        shard: ShardId,
+        hash: u64,
+        key: &[u8],
+        read: impl FnOnce() -> ReadId,
+    ) -> Result<Found<'_>, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        Ok(self.replica(shard).get(hash, key))
+        let replica = self.replicas[shard.0 as usize]
+            .as_mut()
+            .expect("routed to the shard's owner");
+        replica.get(&mut self.core, hash, key, read)
     }
 
     /// Proposes a write to one of this core's shards.
@@ -145,36 +173,25 @@ impl ShardHost {
     pub fn write(
         &mut self,
         shard: ShardId,
-        hash: u64,
-        key: &[u8],
-        value: Option<&[u8]>,
-        condition: Condition<'_>,
-        ticket: Ticket,
+        write: &Write<'_>,
     ) -> Result<WriteOutcome, Refusal> {
         let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
-        let write = Write {
-            hash,
-            key,
-            value,
-            condition,
-            ticket,
-        };
-        replica.write(&mut self.core, &write)
+        replica.write(&mut self.core, write)
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
     ///
     /// # Errors
-    /// Why it was refused. Shards that it already waits for will still call [`Completions::scan_ready`].
-    pub fn prepare_scan(&mut self, snapshot: Timestamp, scan: ScanId) -> Result<usize, Refusal> {
+    /// Why it was refused. Shards that it already waits for will still call [`Completions::read_ready`].
+    pub fn prepare_scan(&mut self, snapshot: Timestamp, read: ReadId) -> Result<usize, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let mut waiting = 0;
         for replica in self.replicas.iter_mut().flatten() {
-            waiting += usize::from(!replica.prepare_read(&mut self.core, snapshot, scan)?);
+            waiting += usize::from(!replica.prepare_read(&mut self.core, snapshot, read)?);
         }
         Ok(waiting)
     }
@@ -201,7 +218,7 @@ impl ShardHost {
             let replica = self.replicas[entry.shard.0 as usize]
                 .as_mut()
                 .expect("a shard of this core");
-            replica.log_durable(batch, entry.last, &mut self.core.memory, completions);
+            replica.log_durable(&mut self.core, batch, entry.last, completions);
         }
     }
 
@@ -226,6 +243,9 @@ impl ShardHost {
             sum.keys += replica.memtable().key_count();
             sum.versions += replica.memtable().version_count();
             sum.in_flight += replica.in_flight_count();
+            sum.sessions += replica.sessions().session_count();
+            sum.answers += replica.sessions().answer_count();
+            sum.deduplicated += replica.deduplicated();
         }
         sum
     }
