@@ -57,6 +57,8 @@ pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 pub const OUTBOX_REQUESTS_MAX: usize = 16_384;
 /// Scans and status questions under way that one core coordinates.
 pub const SCANS_MAX: usize = 64;
+/// Reports under way that one core coordinates.
+pub const REPORTS_MAX: usize = 16;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 

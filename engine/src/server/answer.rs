@@ -11,7 +11,7 @@ use super::core::{Core, describe};
 use super::gather::PendingScan;
 use super::message::ForwardedResponse;
 use super::outbox::Outbox;
-use super::status::CoreCounters;
+use super::status::counters::{CoreCounters, Operation};
 use crate::env::CoreId;
 use crate::shard::{Completions, Refusal, ScanId, Ticket};
 
@@ -55,10 +55,8 @@ impl Answers {
         encode: impl FnOnce(&mut Encoder, &mut Vec<u8>),
     ) {
         if ticket.gateway == self.core {
-            if is_write {
-                self.counters
-                    .write_answered(self.turn_ns.saturating_sub(ticket.received_ns));
-            }
+            let latency_ns = self.turn_ns.saturating_sub(ticket.received_ns);
+            self.counters.answered(Operation::of_tag(ticket.tag), latency_ns);
             // The client may be gone; then there is nobody to tell.
             if let Some(out) = self.connections.answer(ticket.connection) {
                 encode(&mut self.encoder, out);
@@ -68,6 +66,7 @@ impl Answers {
                 connection: ticket.connection,
                 request_id: ticket.request_id,
                 received_ns: ticket.received_ns,
+                operation: Operation::of_tag(ticket.tag),
                 is_write,
                 frame: 0..0,
             };
@@ -85,7 +84,7 @@ impl Answers {
         message: &str,
         retry_after_ms: u32,
     ) {
-        self.counters.error(code);
+        self.counters.refused(Operation::of_tag(ticket.tag), code);
         let timestamp = self.timestamp.0;
         self.answer(ticket, is_write, |encoder, out| {
             encoder.error(out, ticket.request_id, timestamp, code, message, retry_after_ms);
@@ -126,19 +125,18 @@ impl Core {
     /// Passes another core's response to its connection. A read's answer for which the client leaves no room
     /// is dropped in favour of `Busy`: nothing is lost by it.
     pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &[u8]) {
-        if response.is_write {
-            self.answers
-                .counters
-                .write_answered(self.answers.turn_ns.saturating_sub(response.received_ns));
-        } else if self.answers.connections.is_full(response.connection) {
+        if !response.is_write && self.answers.connections.is_full(response.connection) {
             let ticket = Ticket {
                 gateway: self.id(),
                 connection: response.connection,
                 request_id: response.request_id,
                 received_ns: response.received_ns,
+                tag: response.operation.tag(),
             };
             return self.refuse(ticket, Refusal::Busy, false);
         }
+        let latency_ns = self.answers.turn_ns.saturating_sub(response.received_ns);
+        self.answers.counters.answered(response.operation, latency_ns);
         if let Some(out) = self.answers.connections.answer(response.connection) {
             out.extend_from_slice(&bytes[response.frame.clone()]);
         }

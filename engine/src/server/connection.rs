@@ -15,6 +15,7 @@ use super::answer::Answers;
 use super::core::SharedCore;
 use super::frames::Served;
 use super::message::{CoreMessage, HandOver};
+use super::status::counters::Reason;
 use crate::env::local::Notify;
 use crate::env::{Connection, CoreId, Env, Priority};
 use crate::limits::{
@@ -180,17 +181,19 @@ impl Connections {
         }
     }
 
-    /// Ends connections whose client has not said hello in time.
-    pub(super) fn end_silent(&mut self, now_ns: u64) {
+    /// Ends connections whose client has not said hello in time; returns how many.
+    pub(super) fn end_silent(&mut self, now_ns: u64) -> usize {
         let timeout_ns = HELLO_TIMEOUT_MS * 1_000_000;
         let late = self.slots.iter().flatten().filter(|connection| {
             connection
                 .hello_since_ns
                 .is_some_and(|since| now_ns.saturating_sub(since) > timeout_ns)
         });
-        for id in late.map(|connection| connection.id).collect::<Vec<_>>() {
-            self.remove(id);
+        let late: Vec<u64> = late.map(|connection| connection.id).collect();
+        for id in &late {
+            self.remove(*id);
         }
+        late.len()
     }
 
     /// Ends all connections, after a drain.
@@ -214,11 +217,19 @@ pub(super) fn admit(
     stream: Rc<dyn Connection>,
 ) -> Option<u64> {
     let now_ns = env.clock.monotonic().0;
-    let added = core
-        .borrow_mut()
-        .answers
-        .connections
-        .add(Rc::clone(&stream), now_ns);
+    let added = {
+        let Answers {
+            connections,
+            counters,
+            ..
+        } = &mut core.borrow_mut().answers;
+        let added = connections.add(Rc::clone(&stream), now_ns);
+        match added {
+            Some(_) => counters.connection_accepted(),
+            None => counters.connection_refused(Reason::TooMany),
+        }
+        added
+    };
     let Some(id) = added else {
         let mut out = Vec::new();
         let message = "this core has as many connections as it may; close some, or connect to another core";
@@ -392,9 +403,10 @@ async fn write_answers(core: SharedCore, id: u64) {
         if !send_all(&*stream, &sending).await {
             break;
         }
+        let mut core = core.borrow_mut();
+        core.answers.counters.sent(sending.len());
         sending.clear();
         sending.shrink_to(OUT_KEPT_BYTES);
-        let mut core = core.borrow_mut();
         let Some(connection) = core.answers.connections.get(id) else {
             return;
         };

@@ -148,6 +148,11 @@ impl Core {
                     self.answers.outboxes[from.index()].push(CoreMessage::Status(gather, status));
                 }
                 CoreMessage::Status(gather, status) => self.status_heard(gather, *status),
+                CoreMessage::AskReport(gather) => {
+                    let report = Box::new(self.report());
+                    self.answers.outboxes[from.index()].push(CoreMessage::Report(gather, report));
+                }
+                CoreMessage::Report(gather, report) => self.report_heard(gather, *report),
                 CoreMessage::HandOver(hand_over) => {
                     self.arrivals.push(*hand_over);
                     self.control_work.notify();

@@ -8,6 +8,7 @@ use ostrakon_wire::routing::ShardId;
 use super::core::Core;
 use super::frames::{After, DecodedFrame, KeyOperation, KeyRequest, Served};
 use super::message::ForwardedRequest;
+use super::status::counters::{Operation, Stage};
 use crate::env::CoreId;
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Refusal, Ticket};
@@ -20,6 +21,7 @@ impl Core {
             connection: id,
             request_id: frame.header.request_id,
             received_ns: self.answers.turn_ns,
+            tag: Operation::of_kind(frame.header.kind).tag(),
         };
         if self.is_draining {
             let is_write = matches!(request, Request::Put { .. } | Request::Delete { .. });
@@ -75,7 +77,10 @@ impl Core {
             connection: forwarded.connection,
             request_id: forwarded.request_id,
             received_ns: forwarded.received_ns,
+            tag: Operation::of_kind(forwarded.kind).tag(),
         };
+        let hop_ns = self.answers.turn_ns.saturating_sub(forwarded.received_ns);
+        self.answers.counters.stage(Stage::Hop, hop_ns);
         let request = Request::decode_trusted(forwarded.kind, &bytes[forwarded.body.clone()]);
         let request = KeyRequest::of(&request).expect("only requests for one key are forwarded");
         // Values may be large: the answers to one turn's gets are bounded too.
@@ -183,7 +188,7 @@ impl Core {
 
     /// Sends an error that answers no counted request.
     pub(super) fn connection_error(&mut self, id: u64, request_id: u64, code: ErrorCode, message: &str) {
-        self.answers.counters.error(code);
+        self.answers.counters.refused(Operation::Other, code);
         let timestamp = self.host.hlc().peek().0;
         let answers = &mut self.answers;
         if let Some(connection) = answers.connections.get(id) {

@@ -13,6 +13,7 @@ use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
 use ostrakon_core::hlc::Timestamp;
 
 use super::core::Core;
+use super::status::counters::Reason;
 use crate::env::CoreId;
 use crate::limits::REQUEST_BODY_BYTES_MAX;
 use crate::shard::host::hash_in_memtable;
@@ -120,6 +121,7 @@ impl DecodedFrame<'_> {
 impl Core {
     /// Serves bytes as they came from the network; what can't be served yet is kept with the connection.
     pub(super) fn serve(&mut self, id: u64, bytes: &[u8]) -> Served {
+        self.answers.counters.received(bytes.len());
         let Some(connection) = self.answers.connections.get(id) else {
             return Served::End;
         };
@@ -222,6 +224,7 @@ impl Core {
             Some(Ok(())) => After::Stop(Served::All),
             Some(Err(error)) => {
                 let message = format!("{error}; the connection is being closed");
+                self.answers.counters.connection_refused(Reason::BadFrame);
                 self.connection_error(id, 0, ErrorCode::BadFrame, &message);
                 After::Stop(Served::End)
             }

@@ -1,4 +1,4 @@
-//! Questions to all cores: scans and status. The asking core numbers them and puts the answers together.
+//! Questions to all cores: scans, status and reports. The asking core numbers them and puts the answers together.
 //!
 //! A scan without a snapshot takes two rounds when there is more than one core. The first asks every core
 //! for its clock: whatever was acknowledged before the scan began has a timestamp at or below one of these,
@@ -13,9 +13,10 @@ use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
+use super::status::report::{CoreReport, StatsReport};
 use super::status::{CoreStatus, NodeStatus};
 use crate::env::CoreId;
-use crate::limits::SCANS_MAX;
+use crate::limits::{REPORTS_MAX, SCANS_MAX};
 use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
 use crate::shard::{Refusal, ScanId, Ticket};
 
@@ -27,6 +28,7 @@ const CLOCK_SHARED_FROM_US: u64 = 5_000_000;
 #[derive(Default)]
 pub(super) struct Gathers {
     under_way: BTreeMap<GatherId, Gather>,
+    reports: BTreeMap<GatherId, ReportGather>,
     next: u64,
 }
 
@@ -36,10 +38,14 @@ impl Gathers {
     }
 
     fn add(&mut self, gather: Gather) -> GatherId {
-        self.next += 1;
-        let id = GatherId(self.next);
+        let id = self.next_id();
         self.under_way.insert(id, gather);
         id
+    }
+
+    fn next_id(&mut self) -> GatherId {
+        self.next += 1;
+        GatherId(self.next)
     }
 }
 
@@ -64,6 +70,15 @@ enum GatherKind {
         refusal: Option<Refusal>,
     },
     Status(Vec<CoreStatus>),
+}
+
+/// Hears a node's report, on the core that asked for it.
+pub(super) type ReportHandler = Box<dyn FnOnce(&mut Core, StatsReport)>;
+
+/// A report that not all cores have contributed to.
+struct ReportGather {
+    heard: Vec<CoreReport>,
+    handler: ReportHandler,
 }
 
 /// A scan that waits for shards of this core.
@@ -286,6 +301,35 @@ impl Core {
         self.answers().answer(ticket, false, |encoder, out| {
             encoder.status_reply(out, ticket.request_id, timestamp, &json);
         });
+    }
+
+    /// Asks all cores for their reports, and passes the whole to `handler`. When too many are asked for already,
+    /// the handler is given back.
+    pub(super) fn ask_report(&mut self, handler: ReportHandler) -> Result<(), ReportHandler> {
+        if self.gathers.reports.len() >= REPORTS_MAX {
+            return Err(handler);
+        }
+        let id = self.gathers.next_id();
+        let heard = Vec::with_capacity(usize::from(self.env.cores));
+        self.gathers.reports.insert(id, ReportGather { heard, handler });
+        self.ask_others(|| CoreMessage::AskReport(id));
+        let report = self.report();
+        self.report_heard(id, report);
+        Ok(())
+    }
+
+    /// A core's report was heard.
+    pub(super) fn report_heard(&mut self, id: GatherId, report: CoreReport) {
+        let Some(gather) = self.gathers.reports.get_mut(&id) else {
+            return;
+        };
+        gather.heard.push(report);
+        if gather.heard.len() < usize::from(self.env.cores) {
+            return;
+        }
+        let gather = self.gathers.reports.remove(&id).expect("looked up above");
+        let report = StatsReport::new(&self.identity, gather.heard);
+        (gather.handler)(self, report);
     }
 
     /// Tells the other cores of a clock that is ahead of the wall: after the wall clock has jumped, theirs may be far

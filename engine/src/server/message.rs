@@ -12,6 +12,8 @@ use ostrakon_wire::routing::ShardId;
 
 use super::startup::StartMessage;
 use super::status::CoreStatus;
+use super::status::counters::Operation;
+use super::status::report::CoreReport;
 use crate::env::DetachedConnection;
 use crate::shard::Refusal;
 use crate::shard::scan::{ScanPage, ScanRange};
@@ -55,6 +57,8 @@ pub struct ForwardedResponse {
     pub request_id: u64,
     /// When the gateway decoded the request.
     pub received_ns: u64,
+    /// What it answers.
+    pub operation: Operation,
     /// True for the answer to a put or delete.
     pub is_write: bool,
     /// The whole frame, in the batch's bytes.
@@ -100,6 +104,10 @@ pub enum CoreMessage {
     AskStatus(GatherId),
     /// The description.
     Status(GatherId, Box<CoreStatus>),
+    /// Report all that you count.
+    AskReport(GatherId),
+    /// The report.
+    Report(GatherId, Box<CoreReport>),
     /// Take over a connection.
     HandOver(Box<HandOver>),
     /// Steps of start and stop.

@@ -17,6 +17,8 @@ use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
     scan_logs, take_over,
 };
+use super::status::counters::Reason;
+use super::status::report::StatsReport;
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
@@ -52,11 +54,13 @@ pub enum NodeEvent {
     CloseFailed(CoreId, String),
 }
 
-/// What an operator tells a running node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownCommand {
+/// What an operator tells or asks a running node.
+pub enum OperatorCommand {
     /// Drain, close and end.
     Drain,
+    /// Report everything that is counted. The callback runs on core 0 and must not block; it is dropped unheard when
+    /// the node ends first, or when too many reports are under way.
+    Report(Box<dyn FnOnce(StatsReport) + Send>),
 }
 
 /// What a core runs with. The same on all cores, but for `commands`.
@@ -74,7 +78,7 @@ pub struct NodeConfig {
 pub async fn run_core(
     env: Env<CoreBatch>,
     config: NodeConfig,
-    commands: Option<ForeignReceiver<ShutdownCommand>>,
+    commands: Option<ForeignReceiver<OperatorCommand>>,
 ) {
     let mut mesh = StartMesh::new(env.clone());
     let mut log = None;
@@ -333,10 +337,15 @@ fn unexpected(from: CoreId, message: &StartMessage) -> String {
     )
 }
 
-async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<ShutdownCommand>) {
+async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<OperatorCommand>) {
     loop {
         match commands.recv().await {
-            ShutdownCommand::Drain => {
+            OperatorCommand::Report(answer) => {
+                let mut core = core.borrow_mut();
+                // What is refused is dropped, and so the one who asked hears of it.
+                let _refused = core.ask_report(Box::new(move |_, report| answer(report)));
+            }
+            OperatorCommand::Drain => {
                 let mut core = core.borrow_mut();
                 core.start_messages.push((CoreId(0), StartMessage::Drain));
                 for outbox in core.answers.outboxes.iter_mut().skip(1) {
@@ -466,7 +475,10 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
         env.tasks.sleep(SWEEP_INTERVAL).await;
         let now_ns = env.clock.monotonic().0;
         let mut core = core.borrow_mut();
-        core.answers.connections.end_silent(now_ns);
+        let ended = core.answers.connections.end_silent(now_ns);
+        for _ in 0..ended {
+            core.answers.counters.connection_refused(Reason::HelloTimeout);
+        }
         core.share_clock();
     }
 }

@@ -3,6 +3,7 @@
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
 use ostrakon_wire::message::Condition;
 use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
+use serde::Serialize;
 
 use super::replica::{CoreContext, MemoryBudget, ShardReplica, Write, WriteOutcome};
 use super::scan::{ScanPage, ScanRange, scan_page};
@@ -39,6 +40,21 @@ pub struct HostStatistics {
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,
+    /// Proposals not applied yet.
+    pub in_flight: usize,
+}
+
+/// What one shard holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShardStatistics {
+    /// The shard.
+    pub shard: u32,
+    /// Keys with at least one version, deleted ones included.
+    pub keys: usize,
+    /// Versions.
+    pub versions: usize,
+    /// Bytes of the memtable.
+    pub memory_bytes: usize,
     /// Proposals not applied yet.
     pub in_flight: usize,
 }
@@ -228,6 +244,20 @@ impl ShardHost {
             sum.in_flight += replica.in_flight_count();
         }
         sum
+    }
+
+    /// What each shard of this core holds, in order.
+    pub fn shard_statistics(&self) -> impl Iterator<Item = ShardStatistics> {
+        (0..).zip(&self.replicas).filter_map(|(shard, replica)| {
+            let replica = replica.as_ref()?;
+            Some(ShardStatistics {
+                shard,
+                keys: replica.memtable().key_count(),
+                versions: replica.memtable().version_count(),
+                memory_bytes: replica.memtable().memory_bytes(),
+                in_flight: replica.in_flight_count(),
+            })
+        })
     }
 
     fn replica(&self, shard: ShardId) -> &ShardReplica {

@@ -32,6 +32,8 @@ pub struct Ticket {
     pub request_id: u64,
     /// When the gateway decoded the request, in monotonic nanoseconds.
     pub received_ns: u64,
+    /// As what the gateway counts the request.
+    pub tag: u8,
 }
 
 /// Names a scan that waits until its shards may be read at its snapshot.
