@@ -15,11 +15,12 @@ use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
 use crate::limits::{CORES_MAX, SEGMENT_BYTES_DEFAULT};
+use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
 
-pub use crate::server::node::ShutdownCommand;
+pub use crate::server::node::OperatorCommand;
 
 /// Share of the machine's memory that the memtables get when no budget is given, in percent.
 const MEMORY_SHARE_PERCENT: u64 = 60;
@@ -119,7 +120,7 @@ pub struct NodeSummary {
 pub struct NodeHandle {
     address: SocketAddr,
     summary: NodeSummary,
-    commands: ForeignSender<ShutdownCommand>,
+    commands: ForeignSender<OperatorCommand>,
     cores: Cores,
     _lock: DirectoryLock,
 }
@@ -144,6 +145,7 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let config = NodeConfig {
         options: start_options(&options, cores),
         listen: options.listen,
+        connections: ConnectionLimits::shares(CONNECTIONS_DEFAULT, CONNECTIONS_DEFAULT / 2, cores),
         events: Arc::new(move |event| report(event, &event_sender)),
     };
     let (commands, receiver) = foreign::channel();
@@ -205,7 +207,7 @@ impl NodeHandle {
     }
 
     /// A way to ask for a shutdown from any thread.
-    pub fn shutdown_sender(&self) -> ForeignSender<ShutdownCommand> {
+    pub fn shutdown_sender(&self) -> ForeignSender<OperatorCommand> {
         self.commands.clone()
     }
 
@@ -223,7 +225,7 @@ impl NodeHandle {
     /// As [`NodeHandle::wait`].
     pub fn shutdown(self) -> Result<(), StartError> {
         // Fails only when the node has already ended.
-        let _ = self.commands.send(ShutdownCommand::Drain);
+        let _ = self.commands.send(OperatorCommand::Drain);
         self.wait()
     }
 }
@@ -263,9 +265,9 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
 }
 
 fn command_receiver(
-    receiver: &Mutex<Option<ForeignReceiver<ShutdownCommand>>>,
+    receiver: &Mutex<Option<ForeignReceiver<OperatorCommand>>>,
     core: CoreId,
-) -> Option<ForeignReceiver<ShutdownCommand>> {
+) -> Option<ForeignReceiver<OperatorCommand>> {
     if core == CoreId(0) {
         receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     } else {

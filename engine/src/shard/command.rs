@@ -212,7 +212,9 @@ impl<'a> Command<'a> {
     /// Reads an entry's payload; `None` if it is not one of this format.
     pub fn decode(payload: &'a [u8]) -> Option<Command<'a>> {
         let (header, mut rest) = payload.split_first_chunk::<COMMAND_HEADER_BYTES>()?;
-        let [kind, flags, 0, 0, ..] = *header else { return None };
+        let [kind, flags, 0, 0, ..] = *header else {
+            return None;
+        };
         let count = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
         let timestamp = Timestamp(u64::from_le_bytes(header[8..16].try_into().ok()?));
         let mut retry = None;
@@ -296,7 +298,9 @@ impl<'a> Operations<'a> {
 
 fn take_operation<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Change<'a>)> {
     let (header, mut after) = rest.split_first_chunk::<OPERATION_HEADER_BYTES>()?;
-    let [kind, flags, 0, 0, ..] = *header else { return None };
+    let [kind, flags, 0, 0, ..] = *header else {
+        return None;
+    };
     let key_bytes = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
     let value_bytes = u32::from_le_bytes(header[8..12].try_into().ok()?) as usize;
     let expiry = take_expiry(flags, &mut after)?;

@@ -11,8 +11,8 @@ const RETRY: Retry = Retry {
 };
 
 const RETRY_BYTES_EXPECTED: [u8; 40] = [
-    0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A, 9, 8, 7, 6, 5, 4, 3, 2, 1, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0,
-    0, 9, 0, 0, 0, 0, 0, 0, 0,
+    0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A, 9, 8, 7, 6, 5, 4, 3, 2, 1, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+    0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
 ];
 
 fn put(value: &[u8]) -> Change<'_> {
@@ -34,7 +34,11 @@ fn assert_means(bytes: &[u8], expected: &Command<'_>) {
     assert_eq!(Command::decode(bytes).as_ref(), Some(expected));
     for end in 0..bytes.len() {
         // A shorter value is a value, too.
-        assert_ne!(Command::decode(&bytes[..end]).as_ref(), Some(expected), "cut at {end}");
+        assert_ne!(
+            Command::decode(&bytes[..end]).as_ref(),
+            Some(expected),
+            "cut at {end}"
+        );
     }
 }
 
@@ -65,7 +69,10 @@ fn golden_bytes_of_one_key() {
     let bytes = encoded_write(Some(&RETRY), b"k", &sum);
     let head = [1, 7, 0, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1];
     let expiry = [0x11, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(bytes, [&head[..], &RETRY_BYTES_EXPECTED, &expiry, b"k-3"].concat());
+    assert_eq!(
+        bytes,
+        [&head[..], &RETRY_BYTES_EXPECTED, &expiry, b"k-3"].concat()
+    );
     assert_means(&bytes, &write(Some(RETRY), b"k", sum));
 }
 
@@ -74,7 +81,9 @@ fn golden_bytes_of_the_rest() {
     let ceiling = Head::of_ceiling(Timestamp(2), Timestamp(1));
     assert_eq!(
         ceiling.as_bytes(),
-        [3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+        [
+            3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0
+        ]
     );
     assert_eq!(ceiling.as_bytes().len(), CEILING_BYTES);
     let expected = Command {
@@ -110,7 +119,9 @@ fn golden_bytes_of_the_rest() {
         bytes,
         [
             &[4, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0][..],
-            &[1, 2, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'v'],
+            &[
+                1, 2, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'v'
+            ],
             &[2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'c'],
         ]
         .concat()
@@ -140,7 +151,11 @@ fn malformed_payloads_are_refused() {
         bytes[at] = byte;
         bytes
     };
-    assert_eq!(Command::decode(&[&delete[..], b"x"].concat()), None, "a delete with a value");
+    assert_eq!(
+        Command::decode(&[&delete[..], b"x"].concat()),
+        None,
+        "a delete with a value"
+    );
     assert_eq!(Command::decode(&changed(0, 9)), None, "an unknown kind");
     assert_eq!(Command::decode(&changed(1, 2)), None, "a delete that expires");
     assert_eq!(Command::decode(&changed(1, 8)), None, "an unknown flag");
@@ -151,7 +166,11 @@ fn malformed_payloads_are_refused() {
         expiry: None,
         is_sum: true,
     };
-    assert_eq!(Command::decode(&encoded_write(None, b"k", &no_sum)), None, "a sum that is no number");
+    assert_eq!(
+        Command::decode(&encoded_write(None, b"k", &no_sum)),
+        None,
+        "a sum that is no number"
+    );
     let empty = Head::of_batch(Timestamp(1), None, 0);
     assert_eq!(Command::decode(empty.as_bytes()), None, "a batch of nothing");
 }

@@ -256,7 +256,10 @@ mod tests {
         };
         let there = newest(Some((Timestamp(1), &b"40"[..])), None);
         let decided = add.decide(&there, at, 0).unwrap();
-        assert_eq!((decided.expiry, decided.sum.unwrap().as_bytes()), (None, &b"42"[..]));
+        assert_eq!(
+            (decided.expiry, decided.sum.unwrap().as_bytes()),
+            (None, &b"42"[..])
+        );
         let expired = newest(None, Some(Timestamp::from_micros(99)));
         let decided = add.decide(&expired, at, 0).unwrap();
         assert_eq!(decided.expiry, Some(Timestamp::from_micros(5100)));

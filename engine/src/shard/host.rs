@@ -2,13 +2,15 @@
 
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
 use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
+use serde::Serialize;
 
-use super::decide::Write;
+use super::Write;
 use super::replica::{CoreContext, Found, MemoryBudget, ShardReplica, WriteOutcome};
 use super::scan::{ScanPage, ScanRange, scan_page};
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
 use crate::log::{DurableBatch, Log};
+use crate::storage::memtable::Version;
 
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.
@@ -48,6 +50,27 @@ pub struct HostStatistics {
     pub deduplicated: u64,
 }
 
+/// What one shard holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShardStatistics {
+    /// The shard.
+    pub shard: u32,
+    /// Keys with at least one version, deleted ones included.
+    pub keys: usize,
+    /// Versions.
+    pub versions: usize,
+    /// Bytes of the memtable and the sessions.
+    pub memory_bytes: usize,
+    /// Proposals not applied yet.
+    pub in_flight: usize,
+    /// Sessions remembered.
+    pub sessions: usize,
+    /// Answers remembered.
+    pub answers: usize,
+    /// Writes that came again and were answered from memory, since the start.
+    pub deduplicated: u64,
+}
+
 /// The shards of one core.
 pub struct ShardHost {
     replicas: Vec<Option<ShardReplica>>,
@@ -57,11 +80,7 @@ pub struct ShardHost {
 impl ShardHost {
     /// A core with these replicas, by shard. `hlc` is above every timestamp in them.
     pub fn new(replicas: Vec<Option<ShardReplica>>, log: Log, hlc: Hlc, budget_bytes: usize) -> ShardHost {
-        let used_bytes = replicas
-            .iter()
-            .flatten()
-            .map(ShardReplica::memory_bytes)
-            .sum();
+        let used_bytes = replicas.iter().flatten().map(ShardReplica::memory_bytes).sum();
         let memory = MemoryBudget {
             budget_bytes,
             used_bytes,
@@ -113,17 +132,6 @@ impl ShardHost {
         self.core.hlc.observe_checked(timestamp, self.core.wall_us)
     }
 
-    /// Sees whether a client's timestamp can be an honest one, without moving the clock to it.
-    ///
-    /// # Errors
-    /// When it is further ahead than any honest clock.
-    pub fn check_client(&self, timestamp: Timestamp) -> Result<(), TimestampAhead> {
-        self.core
-            .hlc
-            .clone()
-            .observe_checked(timestamp, self.core.wall_us)
-    }
-
     /// Every vote is on stable storage: the replicas lead.
     pub fn hard_states_durable(&mut self) {
         for replica in self.replicas.iter_mut().flatten() {
@@ -146,7 +154,8 @@ impl ShardHost {
         self.replica(shard).memtable().prefetch_node(hash);
     }
 
-    /// The newest version of a key of one of this core's shards. `read` makes the name of the read, if it has to wait.
+    /// The newest version of a key of one of this core's shards, and the clock, which is not below it. `read` names the
+    /// read, if it has to wait.
     ///
     /// # Errors
     /// [`Refusal::CoreFailed`] after a failed log write; else as for [`ShardReplica::prepare_read`].
@@ -155,26 +164,55 @@ impl ShardHost {
         shard: ShardId,
         hash: u64,
         key: &[u8],
-        read: impl FnOnce() -> ReadId,
-    ) -> Result<Found<'_>, Refusal> {
+        read: ReadId,
+    ) -> Result<(Timestamp, Found<'_>), Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
-        replica.get(&mut self.core, hash, key, read)
+        let found = replica.get(&mut self.core, hash, key, read)?;
+        Ok((self.core.hlc.peek(), found))
+    }
+
+    /// A moment for reads of several keys.
+    pub fn read_clock(&mut self) -> Timestamp {
+        self.core.hlc.now(self.core.wall_us)
+    }
+
+    /// Makes a key readable at a moment of [`ShardHost::read_clock`]. False: wait for [`Completions::read_ready`].
+    ///
+    /// # Errors
+    /// As for [`ShardHost::get`].
+    pub fn prepare_get(
+        &mut self,
+        (shard, hash): (ShardId, u64),
+        key: &[u8],
+        now: Timestamp,
+        read: ReadId,
+    ) -> Result<bool, Refusal> {
+        if self.core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let replica = self.replicas[shard.0 as usize]
+            .as_mut()
+            .expect("routed to the shard's owner");
+        let newest = replica.memtable().newest(hash, key);
+        let expiry = newest.and_then(|version| version.expiry);
+        replica.prepare_get(&mut self.core, expiry, now, read)
+    }
+
+    /// The newest version of a key, expired or not.
+    pub fn newest(&self, shard: ShardId, hash: u64, key: &[u8]) -> Option<Version<'_>> {
+        self.replica(shard).memtable().newest(hash, key)
     }
 
     /// Proposes a write to one of this core's shards.
     ///
     /// # Errors
     /// Why it was refused.
-    pub fn write(
-        &mut self,
-        shard: ShardId,
-        write: &Write<'_>,
-    ) -> Result<WriteOutcome, Refusal> {
+    pub fn write(&mut self, shard: ShardId, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
         let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
@@ -248,6 +286,23 @@ impl ShardHost {
             sum.deduplicated += replica.deduplicated();
         }
         sum
+    }
+
+    /// What each shard of this core holds, in order.
+    pub fn shard_statistics(&self) -> impl Iterator<Item = ShardStatistics> {
+        (0..).zip(&self.replicas).filter_map(|(shard, replica)| {
+            let replica = replica.as_ref()?;
+            Some(ShardStatistics {
+                shard,
+                keys: replica.memtable().key_count(),
+                versions: replica.memtable().version_count(),
+                memory_bytes: replica.memory_bytes(),
+                in_flight: replica.in_flight_count(),
+                sessions: replica.sessions().session_count(),
+                answers: replica.sessions().answer_count(),
+                deduplicated: replica.deduplicated(),
+            })
+        })
     }
 
     fn replica(&self, shard: ShardId) -> &ShardReplica {

@@ -42,7 +42,13 @@ pub(super) struct PendingKey {
 
 impl PendingKey {
     /// For the key that starts at `key_at` of the payload.
-    pub(super) fn new(hash: u64, index: LogIndex, key_at: usize, key: &[u8], change: &Change<'_>) -> PendingKey {
+    pub(super) fn new(
+        hash: u64,
+        index: LogIndex,
+        key_at: usize,
+        key: &[u8],
+        change: &Change<'_>,
+    ) -> PendingKey {
         let (is_delete, is_sum, expiry) = match *change {
             Change::Put { is_sum, expiry, .. } => (false, is_sum, expiry),
             Change::Delete => (true, false, None),

@@ -74,6 +74,8 @@ pub enum Refusal {
     SessionWindow,
     /// The write says that its own answer was received.
     RetryAnswered,
+    /// The write says that it was first sent at a time that no honest client can have seen.
+    SentAhead,
 }
 
 /// Hears the end of what was begun earlier.

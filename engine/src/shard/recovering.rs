@@ -50,7 +50,11 @@ impl Applied {
                 for (key, change) in operations.iter() {
                     self.change(memtable_hash(key), key, version, &change, &mut numbers);
                 }
-                let version = if operations.is_empty() { Timestamp::ZERO } else { version };
+                let version = if operations.is_empty() {
+                    Timestamp::ZERO
+                } else {
+                    version
+                };
                 applied(version, &numbers)
             }
         };

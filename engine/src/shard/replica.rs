@@ -90,9 +90,15 @@ pub enum Found<'a> {
 
 enum Waiter {
     /// Decided, on grounds that are not applied yet.
-    Decided { ticket: Ticket, answer: Answer },
+    Decided {
+        ticket: Ticket,
+        answer: Answer,
+    },
     /// Sent again while it was in flight.
-    Again { ticket: Ticket, retry: Retry },
+    Again {
+        ticket: Ticket,
+        retry: Retry,
+    },
     Read(ReadId),
 }
 
@@ -156,10 +162,19 @@ impl ShardReplica {
         if core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        if let Some(retry) = &write.retry
-            && let Some(outcome) = self.was_here(write.ticket, retry)?
-        {
-            return Ok(outcome);
+        if let Some(retry) = &write.retry {
+            // A session lives until the horizon has passed this time, so it must be one that a clock can have shown.
+            let is_ahead = core
+                .hlc
+                .clone()
+                .observe_checked(retry.first_sent, core.wall_us)
+                .is_err();
+            if is_ahead {
+                return Err(Refusal::SentAhead);
+            }
+            if let Some(outcome) = self.was_here(write.ticket, retry)? {
+                return Ok(outcome);
+            }
         }
         let reserved_bytes = self.admit(core, write)?;
         let at = core.hlc.now(core.wall_us);
@@ -195,25 +210,38 @@ impl ShardReplica {
         core: &mut CoreContext,
         hash: u64,
         key: &[u8],
-        read: impl FnOnce() -> ReadId,
+        read: ReadId,
     ) -> Result<Found<'_>, Refusal> {
-        let expiry = self
-            .applied
-            .memtable
-            .newest(hash, key)
-            .and_then(|version| version.expiry);
-        if let Some(expiry) = expiry {
-            // The clock moves, so that no later read finds it below the expiry again.
-            let now = core.hlc.now(core.wall_us);
-            if expiry <= now {
-                if expiry > self.applied.ceiling {
-                    self.cover(core, now, read())?;
-                    return Ok(Found::Wait);
-                }
-                return Ok(Found::Now(None));
-            }
+        let newest = self.applied.memtable.newest(hash, key);
+        let Some(expiry) = newest.and_then(|version| version.expiry) else {
+            return Ok(Found::Now(self.applied.memtable.newest(hash, key)));
+        };
+        // The clock moves, so that no later read finds it below the expiry again.
+        let now = core.hlc.now(core.wall_us);
+        if !self.prepare_get(core, Some(expiry), now, read)? {
+            return Ok(Found::Wait);
         }
-        Ok(Found::Now(self.applied.memtable.newest(hash, key)))
+        let version = self.applied.memtable.newest(hash, key);
+        Ok(Found::Now(version.filter(|_| expiry > now)))
+    }
+
+    /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
+    /// wait until [`Completions::read_ready`], because of an expiry that no ceiling covers yet.
+    ///
+    /// # Errors
+    /// As for [`ShardReplica::prepare_read`].
+    pub fn prepare_get(
+        &mut self,
+        core: &mut CoreContext,
+        expiry: Option<Timestamp>,
+        now: Timestamp,
+        read: ReadId,
+    ) -> Result<bool, Refusal> {
+        let is_uncovered = expiry.is_some_and(|expiry| expiry <= now && expiry > self.applied.ceiling);
+        if is_uncovered {
+            self.cover(core, now, read)?;
+        }
+        Ok(!is_uncovered)
     }
 
     /// The memtable, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.
@@ -330,7 +358,13 @@ impl ShardReplica {
         if self.waiter_count >= SHARD_WAITERS_MAX {
             return Err(Refusal::Busy);
         }
-        self.wait(index, Waiter::Again { ticket, retry: *retry });
+        self.wait(
+            index,
+            Waiter::Again {
+                ticket,
+                retry: *retry,
+            },
+        );
         Ok(Some(WriteOutcome::Pending))
     }
 
@@ -388,11 +422,15 @@ impl ShardReplica {
     }
 
     /// Shows the newest version of a key, in flight or applied, as it is at the moment `at`.
-    fn look<R>(&self, log: &Log, key: &KeyWrite<'_>, at: Timestamp, look: impl FnOnce(&Newest<'_>) -> R) -> R {
+    fn look<R>(
+        &self,
+        log: &Log,
+        key: &KeyWrite<'_>,
+        at: Timestamp,
+        look: impl FnOnce(&Newest<'_>) -> R,
+    ) -> R {
         if let Some((entry, pending)) = self.in_flight.find(log, key.hash, key.key) {
-            return log.with_payload(entry.place, |payload| {
-                look(&pending.newest(entry, payload, at))
-            });
+            return log.with_payload(entry.place, |payload| look(&pending.newest(entry, payload, at)));
         }
         let version = self.applied.memtable.newest(key.hash, key.key);
         look(&Newest {
@@ -468,7 +506,14 @@ impl ShardReplica {
             core.operations = operations;
             ((index, place), key_places.len())
         };
-        self.note_proposed(core, index, (at, key_count), write.retry.as_ref(), write.ticket, reserved_bytes);
+        self.note_proposed(
+            core,
+            index,
+            (at, key_count),
+            write.retry.as_ref(),
+            write.ticket,
+            reserved_bytes,
+        );
     }
 
     /// Proposes the entry of a write that was decided against.
@@ -529,7 +574,10 @@ impl ShardReplica {
             return Err(Refusal::DiskFull);
         }
         let last = self.in_flight.last_index();
-        self.wait(last.expect("a ceiling above the applied one is in flight"), Waiter::Read(read));
+        self.wait(
+            last.expect("a ceiling above the applied one is in flight"),
+            Waiter::Read(read),
+        );
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::CoreId;
 use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
 use ostrakon::server::message::CoreBatch;
-use ostrakon::server::node::{NodeConfig, NodeEvent, ShutdownCommand, run_core};
+use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 
 use crate::sim::{HostId, ProcessId, ProcessStatus, World};
@@ -50,7 +50,7 @@ pub struct SimNode {
     world: World,
     process: ProcessId,
     events: Arc<Mutex<Vec<NodeEvent>>>,
-    commands: ForeignSender<ShutdownCommand>,
+    commands: ForeignSender<OperatorCommand>,
 }
 
 impl SimNode {
@@ -76,7 +76,7 @@ impl SimNode {
             }),
         };
         let (commands, receiver) = channel();
-        let receiver: Cell<Option<ForeignReceiver<ShutdownCommand>>> = Cell::new(Some(receiver));
+        let receiver: Cell<Option<ForeignReceiver<OperatorCommand>>> = Cell::new(Some(receiver));
         let process = world.start_process::<CoreBatch>(host, settings.cores, |core, env| {
             let commands = if core == CoreId(0) { receiver.take() } else { None };
             Box::pin(run_core(env, config.clone(), commands))
@@ -121,6 +121,6 @@ impl SimNode {
     /// Asks it to end.
     pub fn drain(&self) {
         // A node that has ended already hears nothing; its status tells.
-        let _ended = self.commands.send(ShutdownCommand::Drain);
+        let _ended = self.commands.send(OperatorCommand::Drain);
     }
 }

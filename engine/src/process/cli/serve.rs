@@ -25,7 +25,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<Outcome, Failure> {
     let _signals = signals::watch(move |signal| {
         tracing::info!("{signal}: draining; a second signal stops at once");
         // It fails only if the node has already ended, which is what was asked for.
-        let _ = shutdown.send(node::ShutdownCommand::Drain);
+        let _ = shutdown.send(node::OperatorCommand::Drain);
     })
     .map_err(|error| Failure::Failed(format!("cannot catch signals: {error}")))?;
     // A node serves its clients also when nobody reads what it prints.

@@ -71,7 +71,8 @@ impl<'a> Version<'a> {
     /// below `at`. What the key had before such a version stays hidden.
     #[inline]
     pub fn live_value(&self, at: Timestamp) -> Option<&'a [u8]> {
-        self.value.filter(|_| self.expiry.is_none_or(|expiry| expiry > at))
+        self.value
+            .filter(|_| self.expiry.is_none_or(|expiry| expiry > at))
     }
 }
 
