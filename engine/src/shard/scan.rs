@@ -93,12 +93,19 @@ impl ScanPage {
 
     /// Looks at a key's version at `snapshot` and adds it, if a reader at that moment sees a value. False when the
     /// page has no room and the key was not looked at; a page without entries has room for anything.
-    fn take(&mut self, key: &[u8], version: Option<Version<'_>>, snapshot: Timestamp, range: &ScanRange) -> bool {
+    fn take(
+        &mut self,
+        key: &[u8],
+        version: Option<Version<'_>>,
+        snapshot: Timestamp,
+        range: &ScanRange,
+    ) -> bool {
         let is_full = self.len() >= range.limit || self.bytes.len() >= range.page_bytes;
         if is_full && !self.is_empty() {
             return false;
         }
-        let Some((version, value)) = version.and_then(|found| Some((found, found.live_value(snapshot)?))) else {
+        let Some((version, value)) = version.and_then(|found| Some((found, found.live_value(snapshot)?)))
+        else {
             return true;
         };
         let shown = if range.keys_only { &[][..] } else { value };

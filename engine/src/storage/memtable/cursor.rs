@@ -22,7 +22,11 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(arena: &'a Arena, tree: &'a Tree, position: Option<Position>) -> Cursor<'a> {
-        Cursor { arena, tree, position }
+        Cursor {
+            arena,
+            tree,
+            position,
+        }
     }
 
     /// The key that the cursor stands on; `None` beyond the keys.

@@ -431,7 +431,13 @@ mod tests {
     /// Checks all nodes, and that the links pass every leaf once, either way.
     fn check(tree: &Tree, arena: &Arena) {
         let mut leaves = Vec::new();
-        check_subtree((tree, arena), (tree.root, tree.height), Fences::NONE, true, &mut leaves);
+        check_subtree(
+            (tree, arena),
+            (tree.root, tree.height),
+            Fences::NONE,
+            true,
+            &mut leaves,
+        );
         assert_eq!(leaves.len(), tree.leaves.len());
         let mut before = NO_NODE;
         for (position, &number) in leaves.iter().enumerate() {
@@ -465,7 +471,10 @@ mod tests {
                     }
                 }
                 check(&tree, &arena);
-                assert!(tree.height >= 2, "order {order} with prefix {prefix:?}: a low tree");
+                assert!(
+                    tree.height >= 2,
+                    "order {order} with prefix {prefix:?}: a low tree"
+                );
             }
         }
     }
