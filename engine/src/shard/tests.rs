@@ -185,14 +185,14 @@ fn everything() -> ScanRange {
     }
 }
 
-/// A value that never expires.
-fn lasting(value: &[u8]) -> Content {
-    Some((value.to_vec(), None))
+/// A write of a value that never expires.
+fn lasting(key: &[u8], value: &[u8]) -> Write {
+    (key.to_vec(), Some((value.to_vec(), None)))
 }
 
 #[test]
 fn a_merge_stops_at_the_first_key_that_a_page_did_not_reach() {
-    let writes = [b"b", b"c", b"d"].map(|key| (key.to_vec(), lasting(b"1")));
+    let writes = [b"b", b"c", b"d"].map(|key| lasting(key, b"1"));
     let (memtables, _) = build(1, &writes);
     // Forward the key of the other page's stop is left out, in reverse that page has passed it.
     let cases: [(bool, &[&[u8]]); 2] = [(false, &[b"b"]), (true, &[b"d", b"c"])];
@@ -244,8 +244,8 @@ fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
         &[
             (b"early".to_vec(), Some((b"1".to_vec(), Some(50)))),
             (b"late".to_vec(), Some((b"2".to_vec(), Some(51)))),
-            (b"never".to_vec(), lasting(b"3")),
-            (b"over".to_vec(), lasting(b"4")),
+            lasting(b"never", b"3"),
+            lasting(b"over", b"4"),
             (b"over".to_vec(), Some((b"5".to_vec(), Some(6)))),
         ],
     );
@@ -259,7 +259,7 @@ fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
 
 #[test]
 fn keys_only_leaves_the_values_out() {
-    let (memtables, _) = build(1, &[(b"k".to_vec(), lasting(&[7; 1000]))]);
+    let (memtables, _) = build(1, &[lasting(b"k", &[7; 1000])]);
     let range = ScanRange {
         limit: 1,
         page_bytes: 10,
