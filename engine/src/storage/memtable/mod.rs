@@ -11,8 +11,9 @@
 //! O(log versions) steps.
 //!
 //! Guarantees: versions of one key have increasing timestamps; nothing is removed before the whole table is
-//! dropped, expired versions included, so references and cursors stay valid as long as they can be held. No insert does work proportional
-//! to the size of the table (the longest step divides a 32 KiB index segment), apart from copying its value.
+//! dropped, not even what has expired, so references and cursors stay valid as long as they can be held. No insert
+//! does work proportional to the size of the table (the longest step divides a 32 KiB index segment), apart from
+//! copying its value.
 //!
 //! Never: concurrency (one core owns a table), randomness (a replay gives the same structure), IO.
 

@@ -270,3 +270,62 @@ fn split_header<const LEN: usize>(bytes: &[u8]) -> (&[u8; LEN], &[u8]) {
         .split_first_chunk()
         .expect("a reference points to a whole record")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a record that starts at `place` and ends with the arena.
+    fn last_record(arena: &Arena, place: Ref) -> Vec<u8> {
+        arena.bytes_from(place).to_vec()
+    }
+
+    #[test]
+    fn only_a_version_that_expires_stores_an_expiry() {
+        let mut arena = Arena::new();
+        let lasting = Mutation::Put {
+            value: b"v",
+            expiry: None,
+        };
+        let node = write_key(&mut arena, b"key", Timestamp(0x0807_0605_0403_0201), lasting);
+        let first = newest_ref(&arena, node).0.to_le_bytes();
+        let key_record = [&first[..], &[3, 0, 0, 0], b"key\0\0\0\0\0"].concat();
+        let version = [
+            &[1, 2, 3, 4, 5, 6, 7, 8][..],
+            &[0, 0, 0, 0],
+            &[1, 0, 0, 0],
+            b"v\0\0\0\0\0\0\0",
+        ]
+        .concat();
+        let record = last_record(&arena, node);
+        assert_eq!(record, [key_record, version].concat());
+        assert_eq!(record.len(), key_block_bytes(3, 1, false));
+
+        let expiring = Mutation::Put {
+            value: b"v",
+            expiry: Some(Timestamp(0x0102_0304_0506_0708)),
+        };
+        push_version(&mut arena, node, Timestamp(u64::MAX), expiring);
+        let second = newest_ref(&arena, node);
+        let version = [
+            &[0xff; 8][..],
+            &first,
+            &[1, 0, 0, 0x80],
+            &[8, 7, 6, 5, 4, 3, 2, 1],
+            b"v\0\0\0\0\0\0\0",
+        ]
+        .concat();
+        let record = last_record(&arena, second);
+        assert_eq!(record, version);
+        assert_eq!(LINKS_BYTES + record.len(), version_block_bytes(1, true));
+        assert_eq!(version_block_bytes(1, true), version_block_bytes(1, false) + 8);
+
+        let node = write_key(&mut arena, b"", Timestamp(2), Mutation::Tombstone);
+        let record = last_record(&arena, node);
+        assert_eq!(
+            record[KEY_HEADER_BYTES..],
+            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]
+        );
+        assert_eq!(record.len(), key_block_bytes(0, 0, false));
+    }
+}

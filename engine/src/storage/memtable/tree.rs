@@ -402,13 +402,13 @@ mod tests {
         let Inner { entries, children } = &*tree.inners[number as usize];
         check_entries(arena, entries, 1, fences, is_last);
         assert_eq!(entries.nodes[0], fences.low, "entry 0 is the lower fence");
-        for child in 0..entries.len() {
+        for (child, &number) in children[..entries.len()].iter().enumerate() {
             let mut inside = fences.above(entries.nodes[child]);
             let is_last_child = child + 1 == entries.len();
             if !is_last_child {
                 inside = inside.below(entries.nodes[child + 1]);
             }
-            let below = (children[child], height - 1);
+            let below = (number, height - 1);
             check_subtree((tree, arena), below, inside, is_last && is_last_child, leaves);
         }
     }
@@ -457,7 +457,7 @@ mod tests {
             |n| u32::MAX - n,
             |n| n.wrapping_mul(0x9e37_79b1),
             // Runs that grow at their ends, inside the tree.
-            |n| n % 7 << 28 | n / 7,
+            |n| ((n % 7) << 28) | (n / 7),
         ];
         for (order, number_of) in orders.iter().enumerate() {
             for prefix in ["", "a/common/prefix/"] {
