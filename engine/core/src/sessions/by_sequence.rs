@@ -109,7 +109,7 @@ impl<T> BySequence<T> {
 
     fn shrink_if_sparse(&mut self) {
         let (length, capacity) = (self.values.len(), self.values.capacity());
-        if capacity > CAPACITY_KEPT && capacity > 2 * length {
+        if capacity > CAPACITY_KEPT.max(2 * length) {
             self.values.shrink_to((length + length / 2).max(CAPACITY_KEPT));
         }
     }

@@ -108,6 +108,26 @@ fn no_more_is_held_than_is_told_with_many_sessions() {
 }
 
 #[test]
+fn no_more_is_held_than_is_told_with_sessions_that_kept_their_room() {
+    let mut measured = Measured::new();
+    for id in 0..1000 {
+        for sequence in 0..8 {
+            measured
+                .table
+                .proposed(&write_of(id, sequence, 0, 1), LogIndex(1));
+        }
+        for sequence in 0..8 {
+            let failed = Answer::Failed(Failure::NotANumber { operation: 0 });
+            measured
+                .table
+                .apply(&write_of(id, sequence, sequence / 7 * 7, 1), failed);
+        }
+        measured.check();
+    }
+    assert_eq!(measured.table.answer_count(), 1000);
+}
+
+#[test]
 fn no_more_is_held_than_is_told_with_many_answers() {
     let mut measured = Measured::new();
     for sequence in 0..WINDOW {

@@ -122,12 +122,13 @@ fn an_older_report_does_not_lower_a_newer_one() {
 #[test]
 fn a_report_in_flight_already_refuses_what_it_covers() {
     let mut table = Sessions::new();
-    table.proposed(&write(9, 6, 11), LogIndex(1));
-    table.proposed(&write(10, 2, 11), LogIndex(2));
+    table.proposed(&write(8, 0, 11), LogIndex(1));
+    table.proposed(&write(9, 6, 11), LogIndex(2));
+    table.proposed(&write(10, 2, 11), LogIndex(3));
     assert_eq!(table.look_up(&write(5, 0, 10)), Lookup::OutcomeUnknown);
     assert_eq!(table.look_up(&write(6, 0, 10)), Lookup::New);
-    // Applying another write of the session leaves it in force.
-    table.apply(&write(10, 2, 11), answer(10));
+    // Applying an earlier write of the session leaves it in force.
+    table.apply(&write(8, 0, 11), answer(8));
     assert_eq!(table.look_up(&write(5, 0, 10)), Lookup::OutcomeUnknown);
 }
 
@@ -286,21 +287,24 @@ fn applied_writes_alone_end_a_round() {
         // Each brings a session more, in front of the sweep.
         table.apply(&write_of(1000 + applied, 0, 0, 11), answer(0));
         applied += 1;
+        assert!(applied < 1000 / (EXAMINED_PER_APPLY as u128 - 1), "it never ends");
     }
     assert_eq!(table.session_count(), applied as usize);
-    assert!(applied < 1000 / (EXAMINED_PER_APPLY as u128 - 1), "{applied}");
 }
 
 #[test]
 fn an_answer_applied_below_the_horizon_is_there_when_apply_returns() {
     let mut table = Sessions::new();
-    table.proposed(&write(1, 0, 10), LogIndex(1));
-    for id in 2..2 * EXAMINED_PER_HORIZON as u128 {
+    for id in 0..EXAMINED_PER_HORIZON as u128 {
         table.apply(&write_of(id, 0, 0, 30), answer(0));
     }
+    // Its session is the next that the sweep comes to.
+    let late = write_of(EXAMINED_PER_HORIZON as u128, 1, 0, 10);
+    table.proposed(&late, LogIndex(1));
+    table.apply(&write_of(u128::MAX, 0, 0, 30), answer(0));
     table.advance_horizon(Timestamp(20));
-    table.apply(&write(1, 0, 10), answer(1));
-    assert_eq!(table.look_up(&write(1, 0, 10)), Lookup::Answered(&answer(1)));
+    table.apply(&late, answer(1));
+    assert_eq!(table.look_up(&late), Lookup::Answered(&answer(1)));
 }
 
 #[test]
