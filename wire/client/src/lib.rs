@@ -37,8 +37,9 @@ mod values;
 
 pub use blocking::{Client, Pipeline, Scan, Ticket};
 pub use error::{Error, ProtocolError, SubmitError};
-pub use options::{Options, ScanOptions};
+pub use options::{Options, PutOptions, ScanOptions};
 pub use ostrakon_wire::ClusterId;
+pub use ostrakon_wire::frame::StageTimings;
 pub use ostrakon_wire::message::{
     Action, BatchOperation, BatchReply, Condition, ErrorCode, Kind, PutEntry, Request, Response, Retry,
     ScanRequest, TopologyReply,

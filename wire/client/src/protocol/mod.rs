@@ -12,8 +12,8 @@
 //!    never be answered, and the outcome of the writes among it is unknown.
 //!
 //! Guarantees: each response answers exactly one open request and fits its kind; the highest timestamp seen
-//! goes out with each request; once warm, a get or put allocates nothing. Never: a socket, a clock, a second
-//! sending.
+//! goes out with each request; frames of watches that it does not know are skipped; once warm, a get or put
+//! allocates nothing. Never: a socket, a clock, a second sending.
 
 mod in_flight;
 mod receive_buffer;
@@ -21,9 +21,11 @@ mod receive_buffer;
 pub use in_flight::RequestId;
 
 use ostrakon_wire::ClusterId;
-use ostrakon_wire::frame;
+use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::{BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
-use ostrakon_wire::message::{Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, Request, Response};
+use ostrakon_wire::message::{
+    Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, PUSHED_KINDS, Request, Response,
+};
 
 use self::in_flight::InFlight;
 use self::receive_buffer::ReceiveBuffer;
@@ -52,6 +54,8 @@ pub struct Protocol {
     receive: ReceiveBuffer,
     /// Length of the frame that was handed out last, still in `receive` because the response borrows it.
     handed_out_bytes: usize,
+    /// Of the response handed out last.
+    timings: Option<StageTimings>,
     in_flight: InFlight,
     /// Highest hybrid logical clock seen (microseconds << 12 | counter).
     timestamp: u64,
@@ -86,6 +90,7 @@ impl Protocol {
             frames_unsent: 1,
             receive: ReceiveBuffer::default(),
             handed_out_bytes: 0,
+            timings: None,
             in_flight: InFlight::default(),
             timestamp: 0,
             cluster_id: options.cluster_id,
@@ -104,6 +109,18 @@ impl Protocol {
     /// # Errors
     /// See [`SubmitError`]; nothing was queued then.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.queue(request, false)
+    }
+
+    /// As [`Protocol::submit`]; the server is asked where the time goes, see [`Protocol::timings`].
+    ///
+    /// # Errors
+    /// As for [`Protocol::submit`].
+    pub fn submit_with_timings(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.queue(request, true)
+    }
+
+    fn queue(&mut self, request: &Request<'_>, timings: bool) -> Result<RequestId, SubmitError> {
         if self.failure.is_some() {
             return Err(SubmitError::Failed);
         }
@@ -123,6 +140,9 @@ impl Protocol {
         let start = self.send.len();
         self.encoder
             .request(&mut self.send, id.number(), self.timestamp, request);
+        if timings {
+            frame::ask_for_timings(&mut self.send, start);
+        }
         let bytes = self.send.len() - start;
         if bytes > server.frame_bytes_max as usize {
             self.send.truncate(start);
@@ -210,8 +230,9 @@ impl Protocol {
         let Some(pending) = self.next_pending()? else {
             return Ok(None);
         };
-        self.handed_out_bytes = frame::HEADER_BYTES + pending.body_bytes;
-        let body = &self.receive.received()[frame::HEADER_BYTES..self.handed_out_bytes];
+        self.handed_out_bytes = pending.frame_bytes;
+        self.timings = pending.timings;
+        let body = &self.receive.received()[pending.frame_bytes - pending.table_bytes..pending.frame_bytes];
         match Response::decode(pending.kind as u16, body) {
             Ok(response) => Ok(Some((pending.id, response))),
             Err(error) => {
@@ -220,6 +241,11 @@ impl Protocol {
                 Err(failure)
             }
         }
+    }
+
+    /// Where the server's time for the response handed out last went; `None` if it was not asked.
+    pub fn timings(&self) -> Option<StageTimings> {
+        self.timings
     }
 
     /// Number of requests that are unanswered.
@@ -283,6 +309,11 @@ impl Protocol {
                 return Ok(None);
             };
             self.timestamp = self.timestamp.max(header.timestamp);
+            if self.server.is_some() && PUSHED_KINDS.contains(&header.kind) {
+                self.receive.take(header.frame_bytes());
+                continue;
+            }
+            let (timings, table) = frame::split_timings(&header, body).map_err(ProtocolError::Frame)?;
             if header.request_id != 0 && self.server.is_some() {
                 let unknown = ProtocolError::UnknownRequest {
                     request_id: header.request_id,
@@ -298,10 +329,12 @@ impl Protocol {
                 return Ok(Some(Pending {
                     id,
                     kind,
-                    body_bytes: body.len(),
+                    timings,
+                    frame_bytes: header.frame_bytes(),
+                    table_bytes: table.len(),
                 }));
             }
-            match Response::decode(header.kind, body).map_err(ProtocolError::Response)? {
+            match Response::decode(header.kind, table).map_err(ProtocolError::Response)? {
                 Response::Error(error) => {
                     return Err(ProtocolError::ClosedByServer {
                         code: error.code,
@@ -327,7 +360,10 @@ impl Protocol {
 struct Pending {
     id: RequestId,
     kind: Kind,
-    body_bytes: usize,
+    timings: Option<StageTimings>,
+    frame_bytes: usize,
+    /// Length of the frame's end that is the response's table.
+    table_bytes: usize,
 }
 
 /// Checks the answer to the hello.
