@@ -44,7 +44,7 @@ fn bytes_that_claim_more_than_they_are_get_refused() {
         Ok(Response::Scan(_))
     ));
 
-    let bomb = shared_entries(5, 100_000);
+    let bomb = shared_entries(20, 100_000);
     let refused = DecodeError::Malformed {
         kind: Kind::ScanReply,
         source: ApparentSizeTooLarge,
