@@ -15,6 +15,8 @@ mod layout;
 #[cfg(test)]
 mod layout_tests;
 mod list;
+#[cfg(test)]
+mod refusal_tests;
 mod request;
 mod response;
 mod trusted;
