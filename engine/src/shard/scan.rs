@@ -83,13 +83,8 @@ impl ScanPage {
             key: &self.bytes[entry.key_start..entry.value_start],
             value: &self.bytes[entry.value_start..entry.value_end],
             version: entry.version.0,
-            expires: 0,
+            expires: entry.expiry.map_or(0, |expiry| expiry.0),
         })
-    }
-
-    /// When the entry at a position expires; `None` is never.
-    pub fn expiry(&self, position: usize) -> Option<Timestamp> {
-        self.entries.get(position)?.expiry
     }
 
     /// Looks at a key's version at `snapshot` and adds it, if a reader at that moment sees a value. False when the

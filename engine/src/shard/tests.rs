@@ -66,14 +66,6 @@ fn expected(model: &Model, range: &ScanRange, snapshot: u64) -> Vec<Entry> {
     entries
 }
 
-/// The expiry of a key's entry, from the page that has it.
-fn expiry_in(pages: &[ScanPage], key: &[u8]) -> Option<u64> {
-    pages.iter().find_map(|page| {
-        let position = (0..page.len()).find(|&position| page.entry(position).unwrap().key == key)?;
-        page.expiry(position).map(|expiry| expiry.0)
-    })
-}
-
 /// Checks that a page stopped where its resume key says: nothing is below it that the scan has met, and it lies
 /// inside the range; then makes it the bound of the rest.
 fn go_on(range: &mut ScanRange, last: Option<&[u8]>, resume_key: &[u8]) {
@@ -108,7 +100,7 @@ fn read_all(memtables: &[Memtable], cores: usize, range: &ScanRange, snapshot: u
         let merged = merge_pages(&pages, &range);
         assert!(merged.entries.len() <= range.limit);
         found.extend(merged.entries.iter().map(|entry| {
-            let expiry = expiry_in(&pages, entry.key);
+            let expiry = (entry.expires != 0).then_some(entry.expires);
             (entry.key.to_vec(), entry.value.to_vec(), entry.version, expiry)
         }));
         match merged.resume_key {
@@ -251,10 +243,10 @@ fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
     );
     let page = scan_page(memtables.iter(), Timestamp(50), &everything());
     let found: Vec<_> = (0..page.len())
-        .map(|position| (page.entry(position).unwrap().key, page.expiry(position)))
+        .map(|position| page.entry(position).unwrap())
+        .map(|entry| (entry.key, entry.expires))
         .collect();
-    assert_eq!(found, [(&b"late"[..], Some(Timestamp(51))), (b"never", None)]);
-    assert_eq!(page.expiry(2), None);
+    assert_eq!(found, [(&b"late"[..], 51), (b"never", 0)]);
 }
 
 #[test]
