@@ -5,14 +5,15 @@
 //! A request is handled where its bytes are: decoded in the receive buffer, executed or copied once into the
 //! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
 //!
-//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection`],
-//! [`frames`], [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
+//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
+//! [`connection`], [`frames`], [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
 pub mod core;
 
 pub mod connection;
+pub mod connection_limits;
 
 mod answer;
 mod frames;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ostrakon_core::hlc::Timestamp;
 
 use super::connection::{admit, admit_handed_over};
+use super::connection_limits::ConnectionLimits;
 use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
@@ -70,6 +71,8 @@ pub struct NodeConfig {
     pub options: StartOptions,
     /// Where to listen; port 0 lets the system choose one for all cores.
     pub listen: SocketAddr,
+    /// What each core takes of connections.
+    pub connections: ConnectionLimits,
     /// Hears of events, from any core's thread. Must not block.
     pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
 }
