@@ -117,6 +117,8 @@ impl Server {
         command
             .args(&options.arguments)
             .env_remove("RUST_LOG")
+            // Several servers may run at once, and the default address is one. Older ones have no such flag.
+            .env("OSTRAKON_HTTP", "off")
             .envs(options.environment.iter().cloned());
         command
             .stdin(Stdio::null())

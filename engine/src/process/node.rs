@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
+use super::configuration::Effective;
 use super::lock::{DirectoryLock, LockError};
 use super::preflight::Intent;
+use super::preflight::limits::collect_connections;
 use super::preflight::machine::{allowed_cpus, collect_memory};
 use crate::cluster::identity::{Identity, Wanted};
 use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
-use crate::limits::{CORES_MAX, SEGMENT_BYTES_DEFAULT};
-use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
+use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
+use crate::server::connection_limits::ConnectionLimits;
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
@@ -37,6 +39,8 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Where clients connect; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where metrics and health are told over HTTP; nowhere by default.
+    pub http: Option<SocketAddr>,
     /// Cores; one per allowed CPU by default.
     pub cores: Option<u16>,
     /// Shards of a new cluster; four per core by default. Must match an existing one.
@@ -51,6 +55,14 @@ pub struct NodeOptions {
     pub segment_bytes: Option<u64>,
     /// Cut a corrupt log at the damage instead of refusing to start.
     pub cut_corrupt_log: bool,
+    /// Client connections; by default 20,000, or what the limit of open files allows.
+    pub connections_max: Option<u32>,
+    /// Client connections from one address; by default half of all.
+    pub connections_per_address_max: Option<u32>,
+    /// How long a connection may take to say hello.
+    pub hello_timeout_ms: u64,
+    /// How long a connection may be silent with nothing under way; zero: for ever.
+    pub idle_timeout_ms: u64,
 }
 
 impl NodeOptions {
@@ -59,6 +71,7 @@ impl NodeOptions {
         NodeOptions {
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: None,
             cores: None,
             shards: None,
             memory_bytes: None,
@@ -66,6 +79,10 @@ impl NodeOptions {
             spin: false,
             segment_bytes: None,
             cut_corrupt_log: false,
+            connections_max: None,
+            connections_per_address_max: None,
+            hello_timeout_ms: HELLO_TIMEOUT_MS,
+            idle_timeout_ms: 0,
         }
     }
 }
@@ -131,10 +148,8 @@ pub struct NodeHandle {
 /// See [`StartError`]; nothing runs then.
 pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
-    let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
-    let cores = options
-        .cores
-        .unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    let effective = effective(&options);
+    let cores = effective.cores;
     if cores == 0 || cores > CORES_MAX {
         return Err(StartError::Refused(format!(
             "{cores} cores: the number must be from 1 to {CORES_MAX}"
@@ -143,16 +158,24 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
     let (event_sender, events) = mpsc::channel();
     let config = NodeConfig {
-        options: start_options(&options, cores),
+        options: start_options(&options, &effective),
         listen: options.listen,
-        connections: ConnectionLimits::shares(CONNECTIONS_DEFAULT, CONNECTIONS_DEFAULT / 2, cores),
+        connections: ConnectionLimits {
+            hello_timeout_ms: options.hello_timeout_ms,
+            idle_timeout_ms: options.idle_timeout_ms,
+            ..ConnectionLimits::shares(
+                effective.connections_max,
+                effective.connections_per_address_max,
+                cores,
+            )
+        },
         events: Arc::new(move |event| report(event, &event_sender)),
     };
     let (commands, receiver) = foreign::channel();
     let receiver = Arc::new(Mutex::new(Some(receiver)));
     let runtime_config = RuntimeConfig {
         spin_before_park: options.spin.then_some(SPIN),
-        cpus: Some(cpus),
+        cpus: Some(effective.cpus),
         ..RuntimeConfig::new(cores, &options.data_dir)
     };
     let main = move |env: Env<CoreBatch>| {
@@ -206,8 +229,8 @@ impl NodeHandle {
         self.summary.clone()
     }
 
-    /// A way to ask for a shutdown from any thread.
-    pub fn shutdown_sender(&self) -> ForeignSender<OperatorCommand> {
+    /// A way to tell and ask the node from any thread.
+    pub fn command_sender(&self) -> ForeignSender<OperatorCommand> {
         self.commands.clone()
     }
 
@@ -275,11 +298,32 @@ fn command_receiver(
     }
 }
 
-fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
+/// What these options come to on this machine.
+pub fn effective(options: &NodeOptions) -> Effective {
+    let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
+    let cores = options
+        .cores
+        .unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    let connections_max = collect_connections(usize::from(cores), options.connections_max).connections_max();
     let memory_bytes = options.memory_bytes.unwrap_or_else(|| {
         let facts = collect_memory(&Intent::new(options.data_dir.clone()));
-        facts.usable_bytes() / 100 * MEMORY_SHARE_PERCENT
+        // Whole MiB, so that it can be told.
+        (facts.usable_bytes() / 100 * MEMORY_SHARE_PERCENT) >> 20 << 20
     });
+    Effective {
+        cores,
+        cpus,
+        memory_bytes,
+        connections_max,
+        connections_per_address_max: options
+            .connections_per_address_max
+            .unwrap_or(connections_max.div_ceil(2))
+            .min(connections_max),
+    }
+}
+
+fn start_options(options: &NodeOptions, effective: &Effective) -> StartOptions {
+    let cores = effective.cores;
     StartOptions {
         data: options.data_dir.clone(),
         wanted: Wanted {
@@ -291,6 +335,6 @@ fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
             segment_bytes_default: SEGMENT_BYTES_DEFAULT,
         },
         cut_corrupt: options.cut_corrupt_log,
-        memory_budget_bytes: (memory_bytes / u64::from(cores)) as usize,
+        memory_budget_bytes: (effective.memory_bytes / u64::from(cores)) as usize,
     }
 }

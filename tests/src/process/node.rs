@@ -242,6 +242,8 @@ impl NodeCommand {
             )
             .args(&self.arguments)
             .env_remove("RUST_LOG")
+            // Tests run side by side, and the default address is one. A test that wants HTTP gives the flag.
+            .env("OSTRAKON_HTTP", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

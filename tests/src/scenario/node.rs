@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::CoreId;
 use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
+use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::message::CoreBatch;
 use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
@@ -71,6 +72,7 @@ impl SimNode {
                 memory_budget_bytes: settings.memory_budget_bytes,
             },
             listen: SocketAddr::new(world.address(host), PORT),
+            connections: ConnectionLimits::default(),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::foreign::{self, ForeignReceiver};
 use ostrakon::limits::SEGMENT_BYTES_MIN;
+use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon_tests::sim::{Counters, CrashStyle, FaultKind, HostId, ProcessId, ProcessStatus, RunEnd, World};
@@ -28,6 +29,7 @@ fn node_config(world: &World, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig
             memory_budget_bytes: 64 << 20,
         },
         listen: "0.0.0.0:5750".parse().unwrap(),
+        connections: ConnectionLimits::default(),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }
 }
