@@ -160,6 +160,10 @@ pub enum SubmitError {
     },
     /// A hello: it is sent once, by [`crate::Protocol`] itself.
     Hello,
+    /// A cancel: [`crate::Session::abandon`] sends it.
+    Cancel,
+    /// As many calls are open as a session takes. Take what has finished first.
+    TooManyCalls,
 }
 
 impl fmt::Display for SubmitError {
@@ -183,6 +187,10 @@ impl fmt::Display for SubmitError {
                     formatter,
                     "the request has {bytes} bytes; this server takes at most {frame_bytes_max}"
                 )
+            }
+            SubmitError::Cancel => formatter.write_str("a call is given up by abandoning it"),
+            SubmitError::TooManyCalls => {
+                formatter.write_str("too many calls are open; take what has finished first")
             }
             SubmitError::Hello => formatter.write_str("a hello opens a connection and is never sent again"),
         }

@@ -33,6 +33,7 @@ mod blocking;
 mod error;
 mod options;
 mod protocol;
+mod session;
 mod values;
 
 pub use blocking::{Client, Pipeline, Scan, Ticket};
@@ -45,4 +46,5 @@ pub use ostrakon_wire::message::{
     ScanRequest, TopologyReply,
 };
 pub use protocol::{Protocol, RequestId};
+pub use session::{CallId, CallOptions, ConnectionId, Duty, Finished, Session};
 pub use values::{Answer, Entry, MultiValue, MultiWritten, Page, Server, Value, Written};

@@ -8,13 +8,17 @@ use ostrakon_wire::message::Condition;
 pub struct Options {
     /// How long connecting may take, the hello included, in milliseconds; 0: as long as it takes.
     pub connect_timeout_ms: u64,
-    /// How long to wait for one answer, in milliseconds; 0: as long as it takes.
+    /// How long a request may take, repetitions included, in milliseconds; 0: as long as it takes.
     pub request_timeout_ms: u64,
     /// The cluster that must answer; [`ClusterId::ANY`] by default.
     pub cluster_id: ClusterId,
-    /// The core that shall own the connection, for clients that send a core the keys of its shards; `None`:
-    /// any.
+    /// The core that shall own the one connection. `None`: a client keeps a connection to each core that it needs, and
+    /// sends each key to its owner ([`crate::Protocol`], which is one connection: any core will do).
     pub core: Option<u16>,
+    /// Send again what may have been lost, and what the server refused for the moment, until the time of the request is
+    /// up. Writes then carry a name by which the server recognises them, so that they happen once. `false`: nothing is
+    /// sent twice, and the caller hears of each refusal and of each lost connection.
+    pub retry: bool,
     /// Name and version to show in the server's logs, at most 128 bytes.
     pub client: String,
 }
@@ -26,6 +30,7 @@ impl Default for Options {
             request_timeout_ms: 30_000,
             cluster_id: ClusterId::ANY,
             core: None,
+            retry: true,
             client: concat!("ostrakon-client/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

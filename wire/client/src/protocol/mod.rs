@@ -52,8 +52,8 @@ pub struct Protocol {
     /// Frames in `send` of which at least the last byte isn't sent.
     frames_unsent: usize,
     receive: ReceiveBuffer,
-    /// Length of the frame that was handed out last, still in `receive` because the response borrows it.
-    handed_out_bytes: usize,
+    /// The frame that was handed out last, still in `receive` because the response borrows it.
+    handed_out: Option<Pending>,
     /// Of the response handed out last.
     timings: Option<StageTimings>,
     in_flight: InFlight,
@@ -89,7 +89,7 @@ impl Protocol {
             frame_start: 0,
             frames_unsent: 1,
             receive: ReceiveBuffer::default(),
-            handed_out_bytes: 0,
+            handed_out: None,
             timings: None,
             in_flight: InFlight::default(),
             timestamp: 0,
@@ -121,25 +121,47 @@ impl Protocol {
     }
 
     fn queue(&mut self, request: &Request<'_>, timings: bool) -> Result<RequestId, SubmitError> {
+        if matches!(request, Request::Hello(_)) {
+            return Err(SubmitError::Hello);
+        }
+        request.check().map_err(SubmitError::Invalid)?;
+        self.queue_frame(request.kind(), timings, |encoder, send, id, timestamp| {
+            encoder.request(send, id, timestamp, request)
+        })
+    }
+
+    /// As [`Protocol::submit`], of a request whose table was encoded before.
+    pub(crate) fn submit_table(
+        &mut self,
+        kind: Kind,
+        table: &[u8],
+        timings: bool,
+    ) -> Result<RequestId, SubmitError> {
+        self.queue_frame(kind, timings, |_, send, id, timestamp| {
+            frame::append(send, kind as u16, id, timestamp, table);
+        })
+    }
+
+    fn queue_frame(
+        &mut self,
+        kind: Kind,
+        timings: bool,
+        encode: impl FnOnce(&mut Encoder, &mut Vec<u8>, u64, u64),
+    ) -> Result<RequestId, SubmitError> {
         if self.failure.is_some() {
             return Err(SubmitError::Failed);
         }
         let Some(server) = &self.server else {
             return Err(SubmitError::NotReady);
         };
-        if matches!(request, Request::Hello(_)) {
-            return Err(SubmitError::Hello);
-        }
         if self.in_flight.len() >= server.requests_in_flight_max as usize {
             return Err(SubmitError::TooManyInFlight {
                 requests_in_flight_max: server.requests_in_flight_max,
             });
         }
-        request.check().map_err(SubmitError::Invalid)?;
-        let id = self.in_flight.open(request.kind());
+        let id = self.in_flight.open(kind);
         let start = self.send.len();
-        self.encoder
-            .request(&mut self.send, id.number(), self.timestamp, request);
+        encode(&mut self.encoder, &mut self.send, id.number(), self.timestamp);
         if timings {
             frame::ask_for_timings(&mut self.send, start);
         }
@@ -226,15 +248,34 @@ impl Protocol {
     /// # Errors
     /// The connection can't go on; each further call returns the same error.
     pub fn next_response(&mut self) -> Result<Option<(RequestId, Response<'_>)>, ProtocolError> {
+        match self.advance()? {
+            Some((id, _)) => self.response().map(|response| Some((id, response))),
+            None => Ok(None),
+        }
+    }
+
+    /// First half of [`Protocol::next_response`]: finds the next response, and tells what it answers and of what kind
+    /// it is.
+    pub(crate) fn advance(&mut self) -> Result<Option<(RequestId, Kind)>, ProtocolError> {
         self.release_handed_out();
         let Some(pending) = self.next_pending()? else {
             return Ok(None);
         };
-        self.handed_out_bytes = pending.frame_bytes;
+        let found = (pending.id, pending.kind);
         self.timings = pending.timings;
-        let body = &self.receive.received()[pending.frame_bytes - pending.table_bytes..pending.frame_bytes];
-        match Response::decode(pending.kind as u16, body) {
-            Ok(response) => Ok(Some((pending.id, response))),
+        self.handed_out = Some(pending);
+        Ok(Some(found))
+    }
+
+    /// Second half of [`Protocol::next_response`]: the response that [`Protocol::advance`] has found.
+    ///
+    /// # Panics
+    /// If it has found none.
+    pub(crate) fn response(&mut self) -> Result<Response<'_>, ProtocolError> {
+        let pending = self.handed_out.as_ref().expect("a response was found");
+        let table = pending.frame_bytes - pending.table_bytes..pending.frame_bytes;
+        match Response::decode(pending.kind as u16, &self.receive.received()[table]) {
+            Ok(response) => Ok(response),
             Err(error) => {
                 let failure = ProtocolError::Response(error);
                 self.failure = Some(failure.clone());
@@ -259,6 +300,16 @@ impl Protocol {
         self.in_flight.len().saturating_sub(self.frames_unsent)
     }
 
+    /// Has what was received so far made the connection useless?
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Number of frames, the hello's included, that did not go out whole. They are those that were queued last.
+    pub(crate) fn frames_unsent(&self) -> usize {
+        self.frames_unsent
+    }
+
     /// The requests that are unanswered, in no particular order.
     pub fn unanswered(&self) -> impl Iterator<Item = (RequestId, Kind)> {
         self.in_flight.iter()
@@ -277,8 +328,9 @@ impl Protocol {
 
     /// Ends the borrow of the response handed out last.
     fn release_handed_out(&mut self) {
-        self.receive.take(self.handed_out_bytes);
-        self.handed_out_bytes = 0;
+        if let Some(handed_out) = self.handed_out.take() {
+            self.receive.take(handed_out.frame_bytes);
+        }
     }
 
     fn body_bytes_max(&self) -> usize {
@@ -357,6 +409,7 @@ impl Protocol {
 }
 
 /// A frame in the receive buffer that answers an open request.
+#[derive(Debug)]
 struct Pending {
     id: RequestId,
     kind: Kind,
