@@ -160,6 +160,10 @@ pub enum SubmitError {
     },
     /// A hello: it is sent once, by [`crate::Protocol`] itself.
     Hello,
+    /// A cancel: [`crate::Session::abandon`] sends it.
+    Cancel,
+    /// As many calls are open as a session takes. Take what has finished first.
+    TooManyCalls,
 }
 
 impl fmt::Display for SubmitError {
@@ -183,6 +187,10 @@ impl fmt::Display for SubmitError {
                     formatter,
                     "the request has {bytes} bytes; this server takes at most {frame_bytes_max}"
                 )
+            }
+            SubmitError::Cancel => formatter.write_str("a call is given up by abandoning it"),
+            SubmitError::TooManyCalls => {
+                formatter.write_str("too many calls are open; take what has finished first")
             }
             SubmitError::Hello => formatter.write_str("a hello opens a connection and is never sent again"),
         }
@@ -243,7 +251,16 @@ pub enum ProtocolError {
     },
     /// A write without a condition came back as not applied.
     UnconditionalNotApplied,
-    /// A page of a scan that starts before the page asked for, or of another snapshot, or that never gets
+    /// Another number of values or versions than keys were named.
+    Count {
+        /// Keys of the request.
+        expected: usize,
+        /// Elements of the response.
+        found: usize,
+    },
+    /// A multi-get without a single value, not even of the first key.
+    NothingRead,
+    /// A page of a scan that lies outside of what was asked for, or of another snapshot, or that never gets
     /// further.
     ScanPage {
         /// What is wrong, as the end of a sentence.
@@ -285,6 +302,15 @@ impl fmt::Display for ProtocolError {
             }
             ProtocolError::UnconditionalNotApplied => {
                 formatter.write_str("the server did not apply a write that had no condition")
+            }
+            ProtocolError::Count { expected, found } => {
+                write!(
+                    formatter,
+                    "the server answered a request for {expected} keys with {found} elements"
+                )
+            }
+            ProtocolError::NothingRead => {
+                formatter.write_str("the server left out all values of a multi-get, and would do so for ever")
             }
             ProtocolError::ScanPage { detail } => {
                 write!(formatter, "the server sent a page of a scan that {detail}")

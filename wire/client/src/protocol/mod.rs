@@ -12,8 +12,8 @@
 //!    never be answered, and the outcome of the writes among it is unknown.
 //!
 //! Guarantees: each response answers exactly one open request and fits its kind; the highest timestamp seen
-//! goes out with each request; once warm, a get or put allocates nothing. Never: a socket, a clock, a second
-//! sending.
+//! goes out with each request; frames of watches that it does not know are skipped; once warm, a get or put
+//! allocates nothing. Never: a socket, a clock, a second sending.
 
 mod in_flight;
 mod receive_buffer;
@@ -21,9 +21,11 @@ mod receive_buffer;
 pub use in_flight::RequestId;
 
 use ostrakon_wire::ClusterId;
-use ostrakon_wire::frame;
+use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::{BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
-use ostrakon_wire::message::{Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, Request, Response};
+use ostrakon_wire::message::{
+    Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, PUSHED_KINDS, Request, Response,
+};
 
 use self::in_flight::InFlight;
 use self::receive_buffer::ReceiveBuffer;
@@ -50,8 +52,10 @@ pub struct Protocol {
     /// Frames in `send` of which at least the last byte isn't sent.
     frames_unsent: usize,
     receive: ReceiveBuffer,
-    /// Length of the frame that was handed out last, still in `receive` because the response borrows it.
-    handed_out_bytes: usize,
+    /// The frame that was handed out last, still in `receive` because the response borrows it.
+    handed_out: Option<Pending>,
+    /// Of the response handed out last.
+    timings: Option<StageTimings>,
     in_flight: InFlight,
     /// Highest hybrid logical clock seen (microseconds << 12 | counter).
     timestamp: u64,
@@ -85,7 +89,8 @@ impl Protocol {
             frame_start: 0,
             frames_unsent: 1,
             receive: ReceiveBuffer::default(),
-            handed_out_bytes: 0,
+            handed_out: None,
+            timings: None,
             in_flight: InFlight::default(),
             timestamp: 0,
             cluster_id: options.cluster_id,
@@ -104,25 +109,62 @@ impl Protocol {
     /// # Errors
     /// See [`SubmitError`]; nothing was queued then.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.queue(request, false)
+    }
+
+    /// As [`Protocol::submit`]; the server is asked where the time goes, see [`Protocol::timings`].
+    ///
+    /// # Errors
+    /// As for [`Protocol::submit`].
+    pub fn submit_with_timings(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.queue(request, true)
+    }
+
+    fn queue(&mut self, request: &Request<'_>, timings: bool) -> Result<RequestId, SubmitError> {
+        if matches!(request, Request::Hello(_)) {
+            return Err(SubmitError::Hello);
+        }
+        request.check().map_err(SubmitError::Invalid)?;
+        self.queue_frame(request.kind(), timings, |encoder, send, id, timestamp| {
+            encoder.request(send, id, timestamp, request)
+        })
+    }
+
+    /// As [`Protocol::submit`], of a request whose table was encoded before.
+    pub(crate) fn submit_table(
+        &mut self,
+        kind: Kind,
+        table: &[u8],
+        timings: bool,
+    ) -> Result<RequestId, SubmitError> {
+        self.queue_frame(kind, timings, |_, send, id, timestamp| {
+            frame::append(send, kind as u16, id, timestamp, table);
+        })
+    }
+
+    fn queue_frame(
+        &mut self,
+        kind: Kind,
+        timings: bool,
+        encode: impl FnOnce(&mut Encoder, &mut Vec<u8>, u64, u64),
+    ) -> Result<RequestId, SubmitError> {
         if self.failure.is_some() {
             return Err(SubmitError::Failed);
         }
         let Some(server) = &self.server else {
             return Err(SubmitError::NotReady);
         };
-        if matches!(request, Request::Hello(_)) {
-            return Err(SubmitError::Hello);
-        }
         if self.in_flight.len() >= server.requests_in_flight_max as usize {
             return Err(SubmitError::TooManyInFlight {
                 requests_in_flight_max: server.requests_in_flight_max,
             });
         }
-        request.check().map_err(SubmitError::Invalid)?;
-        let id = self.in_flight.open(request.kind());
+        let id = self.in_flight.open(kind);
         let start = self.send.len();
-        self.encoder
-            .request(&mut self.send, id.number(), self.timestamp, request);
+        encode(&mut self.encoder, &mut self.send, id.number(), self.timestamp);
+        if timings {
+            frame::ask_for_timings(&mut self.send, start);
+        }
         let bytes = self.send.len() - start;
         if bytes > server.frame_bytes_max as usize {
             self.send.truncate(start);
@@ -206,20 +248,45 @@ impl Protocol {
     /// # Errors
     /// The connection can't go on; each further call returns the same error.
     pub fn next_response(&mut self) -> Result<Option<(RequestId, Response<'_>)>, ProtocolError> {
+        match self.advance()? {
+            Some((id, _)) => self.response().map(|response| Some((id, response))),
+            None => Ok(None),
+        }
+    }
+
+    /// First half of [`Protocol::next_response`]: finds the next response, and tells what it answers and of what kind
+    /// it is.
+    pub(crate) fn advance(&mut self) -> Result<Option<(RequestId, Kind)>, ProtocolError> {
         self.release_handed_out();
         let Some(pending) = self.next_pending()? else {
             return Ok(None);
         };
-        self.handed_out_bytes = frame::HEADER_BYTES + pending.body_bytes;
-        let body = &self.receive.received()[frame::HEADER_BYTES..self.handed_out_bytes];
-        match Response::decode(pending.kind as u16, body) {
-            Ok(response) => Ok(Some((pending.id, response))),
+        let found = (pending.id, pending.kind);
+        self.timings = pending.timings;
+        self.handed_out = Some(pending);
+        Ok(Some(found))
+    }
+
+    /// Second half of [`Protocol::next_response`]: the response that [`Protocol::advance`] has found.
+    ///
+    /// # Panics
+    /// If it has found none.
+    pub(crate) fn response(&mut self) -> Result<Response<'_>, ProtocolError> {
+        let pending = self.handed_out.as_ref().expect("a response was found");
+        let table = pending.frame_bytes - pending.table_bytes..pending.frame_bytes;
+        match Response::decode(pending.kind as u16, &self.receive.received()[table]) {
+            Ok(response) => Ok(response),
             Err(error) => {
                 let failure = ProtocolError::Response(error);
                 self.failure = Some(failure.clone());
                 Err(failure)
             }
         }
+    }
+
+    /// Where the server's time for the response handed out last went; `None` if it was not asked.
+    pub fn timings(&self) -> Option<StageTimings> {
+        self.timings
     }
 
     /// Number of requests that are unanswered.
@@ -231,6 +298,16 @@ impl Protocol {
     /// answer.
     pub fn requests_sent_in_flight(&self) -> usize {
         self.in_flight.len().saturating_sub(self.frames_unsent)
+    }
+
+    /// Has what was received so far made the connection useless?
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Number of frames, the hello's included, that did not go out whole. They are those that were queued last.
+    pub(crate) fn frames_unsent(&self) -> usize {
+        self.frames_unsent
     }
 
     /// The requests that are unanswered, in no particular order.
@@ -251,8 +328,9 @@ impl Protocol {
 
     /// Ends the borrow of the response handed out last.
     fn release_handed_out(&mut self) {
-        self.receive.take(self.handed_out_bytes);
-        self.handed_out_bytes = 0;
+        if let Some(handed_out) = self.handed_out.take() {
+            self.receive.take(handed_out.frame_bytes);
+        }
     }
 
     fn body_bytes_max(&self) -> usize {
@@ -283,6 +361,11 @@ impl Protocol {
                 return Ok(None);
             };
             self.timestamp = self.timestamp.max(header.timestamp);
+            if self.server.is_some() && PUSHED_KINDS.contains(&header.kind) {
+                self.receive.take(header.frame_bytes());
+                continue;
+            }
+            let (timings, table) = frame::split_timings(&header, body).map_err(ProtocolError::Frame)?;
             if header.request_id != 0 && self.server.is_some() {
                 let unknown = ProtocolError::UnknownRequest {
                     request_id: header.request_id,
@@ -298,10 +381,12 @@ impl Protocol {
                 return Ok(Some(Pending {
                     id,
                     kind,
-                    body_bytes: body.len(),
+                    timings,
+                    frame_bytes: header.frame_bytes(),
+                    table_bytes: table.len(),
                 }));
             }
-            match Response::decode(header.kind, body).map_err(ProtocolError::Response)? {
+            match Response::decode(header.kind, table).map_err(ProtocolError::Response)? {
                 Response::Error(error) => {
                     return Err(ProtocolError::ClosedByServer {
                         code: error.code,
@@ -324,10 +409,14 @@ impl Protocol {
 }
 
 /// A frame in the receive buffer that answers an open request.
+#[derive(Debug)]
 struct Pending {
     id: RequestId,
     kind: Kind,
-    body_bytes: usize,
+    timings: Option<StageTimings>,
+    frame_bytes: usize,
+    /// Length of the frame's end that is the response's table.
+    table_bytes: usize,
 }
 
 /// Checks the answer to the hello.
