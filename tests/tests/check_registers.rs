@@ -12,11 +12,12 @@ use ostrakon_tests::check::registers::{self, Settings};
 mod every_order {
     use super::{Action, Condition, Datum, Operation, Outcome};
 
-    /// The key, and the versions of all writes so far as far as they are known.
+    /// The key, the versions of all writes so far as far as they are known, and when what is there expires.
     #[derive(Clone)]
     struct Key {
         value: Option<Datum>,
         versions: Vec<Option<u64>>,
+        expires: Option<u64>,
     }
 
     pub(super) fn linearizable(operations: &[Operation]) -> bool {
@@ -27,6 +28,7 @@ mod every_order {
         let start = Key {
             value: None,
             versions: Vec::new(),
+            expires: None,
         };
         any_order(&done, &start)
     }
@@ -42,9 +44,30 @@ mod every_order {
                 .all(|other| other.answered_at.is_none_or(|at| at > next.called_at));
             let mut rest = left.to_vec();
             rest.remove(chosen);
-            let mut after = key.clone();
-            is_first && apply(&mut after, next) && any_order(&rest, &after)
+            [false, true].into_iter().any(|expired| {
+                let mut after = key.clone();
+                is_first
+                    && expire(&mut after, next, expired)
+                    && apply(&mut after, next)
+                    && any_order(&rest, &after)
+            })
         })
+    }
+
+    /// Has what is there expired when the operation is decided, or not? False if that can't be.
+    fn expire(key: &mut Key, operation: &Operation, expired: bool) -> bool {
+        let observes = operation.outcome != Outcome::Ok || matches!(operation.action, Action::Read { .. } | Action::Check { .. });
+        let (from, to) = match operation.version {
+            Some(version) if !observes => (version.0, version.0),
+            _ => operation.clock.unwrap_or((0, u64::MAX)),
+        };
+        let Some(expires) = key.expires else { return !expired };
+        if expired {
+            (key.value, key.expires) = (None, None);
+            expires <= to
+        } else {
+            expires > from
+        }
     }
 
     /// True if numbers for the unknown versions exist with which all rise strictly from 1.
@@ -61,19 +84,25 @@ mod every_order {
         let version = operation.version.map(|version| version.0);
         let refused = operation.outcome == Outcome::Refused;
         match &operation.action {
-            Action::Read { .. } if operation.outcome == Outcome::Unknown => true,
-            Action::Read { value, .. } => *value == key.value && found(key, version),
+            Action::Read { .. } | Action::Check { .. } if operation.outcome == Outcome::Unknown => true,
+            Action::Read { value, .. } => {
+                let told = operation.expires.is_none_or(|told| told == key.expires.unwrap_or(0));
+                *value == key.value && told && found(key, version)
+            }
             Action::CompareAndSet { old, .. } if refused => *old != key.value && found(key, version),
             Action::CompareAndSet { old, new, .. } => {
                 *old == key.value && put(key, Some(new.clone()), version)
             }
-            Action::Write { .. } | Action::Delete { .. } if refused => {
-                found(key, version) && !holds_surely(key, operation.condition)
+            Action::Write { .. } | Action::Delete { .. } | Action::Check { .. } if refused => {
+                found(key, version) && !holds_surely(key, &operation.condition)
             }
             Action::Write { value, .. } => {
-                holds(key, operation.condition) && put(key, Some(value.clone()), version)
+                let is_put = holds(key, &operation.condition) && put(key, Some(value.clone()), version);
+                key.expires = operation.lifetime.map(|lifetime| lifetime + version.unwrap_or(0));
+                is_put
             }
-            Action::Delete { .. } => holds(key, operation.condition) && delete(key, version),
+            Action::Delete { .. } => holds(key, &operation.condition) && delete(key, version),
+            Action::Check { .. } => holds(key, &operation.condition) && found(key, version),
             Action::Add { delta, result, .. } => {
                 let base = match &key.value {
                     None => 0,
@@ -101,16 +130,17 @@ mod every_order {
         }
     }
 
-    fn holds(key: &mut Key, condition: Condition) -> bool {
+    fn holds(key: &mut Key, condition: &Condition) -> bool {
         match condition {
             Condition::None => true,
             Condition::Absent => key.value.is_none(),
             Condition::Present => key.value.is_some(),
             Condition::Version(version) => found(key, Some(version.0)),
+            Condition::Value(value) => key.value.as_ref() == Some(value),
         }
     }
 
-    fn holds_surely(key: &Key, condition: Condition) -> bool {
+    fn holds_surely(key: &Key, condition: &Condition) -> bool {
         match condition {
             Condition::None => true,
             Condition::Absent => key.value.is_none(),
@@ -119,11 +149,13 @@ mod every_order {
                 key.value.is_some() && key.versions.last() == Some(&Some(version.0))
                     || version.0 == 0 && key.value.is_none()
             }
+            Condition::Value(value) => key.value.as_ref() == Some(value),
         }
     }
 
     fn put(key: &mut Key, value: Option<Datum>, version: Option<u64>) -> bool {
         key.value = value;
+        key.expires = None;
         key.versions.push(version);
         version != Some(0)
     }
@@ -152,6 +184,116 @@ fn it_agrees_with_every_order_on_random_answers() {
         accepted > 3_000 && refused > 3_000,
         "{accepted} accepted, {refused} refused"
     );
+}
+
+#[test]
+fn it_agrees_with_every_order_where_values_expire() {
+    let (mut accepted, mut refused, mut good) = (0, 0, 0);
+    for seed in 0..30_000 {
+        let random_answers = random_expiring_history(&mut Random(seed));
+        let mut changed = generate(&expiring(0), seed);
+        good += u32::from(compare(&changed, seed));
+        change_expiring_answer(&mut changed, &mut Random(seed));
+        for history in [random_answers, changed] {
+            if compare(&history, seed) {
+                accepted += 1;
+            } else {
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        good == 30_000 && accepted > 3_000 && refused > 3_000,
+        "{good} good ones and {accepted} others accepted, {refused} refused"
+    );
+}
+
+#[test]
+fn it_accepts_good_histories_where_values_expire_and_outcomes_are_unknown() {
+    for seed in 0..3_000 {
+        let shape = Shape {
+            operations: 60,
+            processes: 4,
+            keys: 3,
+            ..expiring(150)
+        };
+        let history = generate(&shape, seed);
+        let verdict = registers::check(&history, &Settings::default()).expect("a history");
+        assert!(verdict.is_allowed(), "seed {seed}: {verdict}\n{}", history.to_edn());
+    }
+}
+
+fn expiring(unknown_permille: u64) -> Shape {
+    Shape {
+        workload: Workload::Expiring,
+        operations: 6,
+        processes: 2,
+        keys: 1,
+        keys_last: 0,
+        versions: true,
+        unknown_permille,
+    }
+}
+
+/// Changes what an answer tells of value, version, expiry or clock.
+fn change_expiring_answer(history: &mut History, random: &mut Random) {
+    let answers = history.events.iter_mut().filter(|event| event.kind == EventKind::Ok);
+    let mut answers: Vec<&mut Event> = answers.collect();
+    if answers.is_empty() {
+        return;
+    }
+    let chosen = random.below(answers.len() as u64) as usize;
+    let event = answers.swap_remove(chosen);
+    let moved = |number: u64, random: &mut Random| (number + random.below(9)).saturating_sub(4);
+    match (&mut event.action, random.below(3)) {
+        (Action::Read { value, .. }, 0) if value.is_some() => {
+            (*value, event.version, event.expires) = (None, Some(Version::ABSENT), None);
+        }
+        (_, 1) => {
+            event.clock = event.clock.map(|(from, to)| {
+                let by = random.below(12);
+                if random.below(2) == 0 {
+                    (from.saturating_sub(by), to.saturating_sub(by))
+                } else {
+                    (from + by, to + by)
+                }
+            });
+        }
+        (Action::Read { value, .. }, _) if value.is_some() => {
+            event.expires = Some(moved(event.expires.unwrap_or(0), random));
+        }
+        (Action::Write { .. }, _) => {
+            event.version = event.version.map(|version| Version(1 + moved(version.0, random)));
+        }
+        _ => (),
+    }
+}
+
+/// Calls and answers at random, with lifetimes and clocks. Each write tells its version.
+fn random_expiring_history(random: &mut Random) -> History {
+    let mut history = random_history(random);
+    history.events.retain(|event| !matches!(event.action, Action::Add { .. } | Action::CompareAndSet { .. }));
+    for event in &mut history.events {
+        match event.kind {
+            EventKind::Invoke => {
+                if matches!(event.action, Action::Write { .. }) && random.below(2) == 0 {
+                    event.lifetime = Some(1 + random.below(4));
+                }
+            }
+            EventKind::Info if !matches!(event.action, Action::Read { .. }) => {
+                event.kind = EventKind::Fail;
+            }
+            _ => {
+                let from = random.below(10);
+                event.clock = Some((from, from + random.below(3)));
+            }
+        }
+        let is_write = matches!(event.action, Action::Write { .. } | Action::Delete { .. });
+        if event.kind == EventKind::Ok && is_write {
+            event.version = Some(Version(1 + random.below(9)));
+        }
+    }
+    History::new(history.events)
 }
 
 #[test]
@@ -266,13 +408,14 @@ fn random_call(process: Process, random: &mut Random) -> Event {
     let key = Datum::Integer(1);
     let value = Datum::Integer(1 + random.below(3) as i64);
     let mut condition = Condition::None;
-    let mut conditional = |random: &mut Random| match random.below(6) {
+    let mut conditional = |random: &mut Random| match random.below(7) {
         0 => condition = Condition::Absent,
         1 => condition = Condition::Present,
         2 => condition = Condition::Version(Version(random.below(4))),
+        3 => condition = Condition::Value(Datum::Integer(1 + random.below(3) as i64)),
         _ => (),
     };
-    let action = match random.below(9) {
+    let action = match random.below(10) {
         0..3 => Action::Read { key, value: None },
         3..6 => {
             conditional(random);
@@ -287,6 +430,11 @@ fn random_call(process: Process, random: &mut Random) -> Event {
             old: (random.below(3) > 0).then(|| Datum::Integer(1 + random.below(3) as i64)),
             new: value,
         },
+        8 => {
+            condition = Condition::Present;
+            conditional(random);
+            Action::Check { key }
+        }
         _ => Action::Add {
             key,
             delta: 1,

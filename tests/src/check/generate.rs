@@ -16,6 +16,9 @@ use super::history::{
 pub enum Workload {
     /// Reads, writes, conditional writes, compare-and-set, deletes and additions of single keys.
     Registers,
+    /// Reads, writes that last for a while, conditional writes, checks and deletes of single keys. Answers tell versions
+    /// and clocks.
+    Expiring,
     /// Transactions that read and append to lists.
     ListAppend,
     /// Transactions that read and write registers.
@@ -117,6 +120,10 @@ impl Run {
                     },
                 );
                 event.action = self.action(&mut event.condition);
+                let lasts = matches!(event.action, Action::Write { .. }) && self.random.below(3) > 0;
+                if self.shape.workload == Workload::Expiring && lasts {
+                    event.lifetime = Some(1 + self.random.below(6));
+                }
                 self.record(event.clone());
                 Thread::Called(event)
             }
@@ -130,7 +137,16 @@ impl Run {
                 }
                 Thread::Idle(self.fresh_process())
             }
-            Thread::Called(event) => Thread::Done(self.store.apply(&event, self.shape.versions)),
+            Thread::Called(event) => {
+                let tells_clock = self.shape.workload == Workload::Expiring;
+                let mut answer = self.store.apply(&event, self.shape.versions || tells_clock);
+                answer.lifetime = None;
+                // As exact as it is told by a real store: a bit of room on both sides.
+                let (below, above) = (self.random.below(3), self.random.below(3));
+                let clock = self.store.newest;
+                answer.clock = tells_clock.then_some((clock.saturating_sub(below), clock + above));
+                Thread::Done(answer)
+            }
             Thread::Done(mut event) if self.random.below(1_000) < self.shape.unknown_permille => {
                 let call = self
                     .events
@@ -141,6 +157,8 @@ impl Run {
                 event.kind = EventKind::Info;
                 event.version = None;
                 event.failure = None;
+                event.expires = None;
+                event.clock = None;
                 self.record(event);
                 Thread::Idle(self.fresh_process())
             }
@@ -176,6 +194,7 @@ impl Run {
     fn action(&mut self, condition: &mut Condition) -> Action {
         match self.shape.workload {
             Workload::Registers => self.register_action(condition),
+            Workload::Expiring => self.expiring_action(condition),
             Workload::ListAppend | Workload::ReadWrite => {
                 let count = 1 + self.random.below(4);
                 let steps = (0..count).map(|number| Step::new(self.step(number))).collect();
@@ -200,6 +219,30 @@ impl Run {
         }
     }
 
+    fn expiring_action(&mut self, condition: &mut Condition) -> Action {
+        let (key, value) = (self.key(), self.value(0));
+        let present = self.store.registers.get(&key).cloned();
+        let guard = match (self.random.below(5), present) {
+            (0, _) => Condition::Absent,
+            (1, _) | (_, None) => Condition::Present,
+            (2, Some(register)) => Condition::Version(register.version),
+            (_, Some(register)) => Condition::Value(register.value),
+        };
+        match self.random.below(12) {
+            0..5 => Action::Read { key, value: None },
+            5..8 => Action::Write { key, value },
+            8..10 => {
+                *condition = guard;
+                Action::Write { key, value }
+            }
+            10 => {
+                *condition = guard;
+                Action::Check { key }
+            }
+            _ => Action::Delete { key },
+        }
+    }
+
     fn register_action(&mut self, condition: &mut Condition) -> Action {
         let (key, value) = (self.key(), self.value(0));
         let present = self.store.registers.get(&key).cloned();
@@ -210,13 +253,13 @@ impl Run {
                 *condition = match (self.random.below(3), present) {
                     (0, _) => Condition::Absent,
                     (1, _) | (_, None) => Condition::Present,
-                    (_, Some((_, version))) => Condition::Version(version),
+                    (_, Some(register)) => Condition::Version(register.version),
                 };
                 Action::Write { key, value }
             }
             15..17 => Action::CompareAndSet {
                 key,
-                old: present.map(|(value, _)| value),
+                old: present.map(|register| register.value),
                 new: value,
             },
             17 => Action::Add {
@@ -232,22 +275,35 @@ impl Run {
 /// What is stored now.
 #[derive(Default)]
 struct Store {
-    registers: BTreeMap<Datum, (Datum, Version)>,
+    registers: BTreeMap<Datum, Register>,
     lists: BTreeMap<Datum, Vec<Datum>>,
+    /// The clock: each operation moves it on.
     newest: u64,
+}
+
+#[derive(Clone)]
+struct Register {
+    value: Datum,
+    version: Version,
+    expires: Option<u64>,
 }
 
 impl Store {
     /// Does what was called, and gives the answer.
     fn apply(&mut self, call: &Event, versions: bool) -> Event {
+        self.newest += 1;
+        let now = self.newest;
+        self.registers
+            .retain(|_, register| register.expires.is_none_or(|expires| expires > now));
         let mut answer = call.clone();
         answer.kind = EventKind::Ok;
         let told = |version: Version| versions.then_some(version);
         match &mut answer.action {
             Action::Read { key, value } => {
                 let found = self.registers.get(key);
-                *value = found.map(|(value, _)| value.clone());
-                answer.version = told(found.map_or(Version::ABSENT, |(_, version)| *version));
+                *value = found.map(|register| register.value.clone());
+                answer.version = told(found.map_or(Version::ABSENT, |register| register.version));
+                answer.expires = found.and_then(|register| register.expires);
             }
             Action::Write { key, value } => {
                 let value = value.clone();
@@ -258,9 +314,16 @@ impl Store {
                 let key = key.clone();
                 self.guarded(&mut answer, &key, None, versions);
             }
+            Action::Check { key } => {
+                if !self.holds(&answer.condition, key) {
+                    answer.version = told(self.version(key));
+                    answer.kind = EventKind::Fail;
+                    answer.failure = Some(Failure::Condition);
+                }
+            }
             Action::CompareAndSet { key, old, new } => {
-                if self.registers.get(key).map(|(value, _)| value) == old.as_ref() {
-                    answer.version = told(self.put(&key.clone(), Some(new.clone())));
+                if self.registers.get(key).map(|register| &register.value) == old.as_ref() {
+                    answer.version = told(self.put(&key.clone(), Some(new.clone()), None));
                 } else {
                     answer.version = told(self.version(&key.clone()));
                     answer.kind = EventKind::Fail;
@@ -268,27 +331,36 @@ impl Store {
                 }
             }
             Action::Add { key, delta, result } => {
-                let base = match self.registers.get(key) {
-                    Some((Datum::Integer(number), _)) => *number,
+                let base = match self.registers.get(key).map(|register| &register.value) {
+                    Some(Datum::Integer(number)) => *number,
                     _ => 0,
                 };
                 *result = Some(base + *delta);
-                answer.version = told(self.put(&key.clone(), Some(Datum::Integer(base + *delta))));
+                answer.version = told(self.put(&key.clone(), Some(Datum::Integer(base + *delta)), None));
             }
             Action::Transaction { steps, .. } => steps.iter_mut().for_each(|step| self.step(step, versions)),
         }
         answer
     }
 
-    fn guarded(&mut self, answer: &mut Event, key: &Datum, value: Option<Datum>, versions: bool) {
+    fn holds(&self, condition: &Condition, key: &Datum) -> bool {
         let now = self.version(key);
-        let holds = match answer.condition {
+        match condition {
             Condition::None => true,
             Condition::Absent => now == Version::ABSENT,
             Condition::Present => now != Version::ABSENT,
-            Condition::Version(version) => now == version,
+            Condition::Version(version) => now == *version,
+            Condition::Value(value) => self.registers.get(key).map(|register| &register.value) == Some(value),
+        }
+    }
+
+    fn guarded(&mut self, answer: &mut Event, key: &Datum, value: Option<Datum>, versions: bool) {
+        let holds = self.holds(&answer.condition, key);
+        let version = if holds {
+            self.put(key, value, answer.lifetime)
+        } else {
+            self.version(key)
         };
-        let version = if holds { self.put(key, value) } else { now };
         answer.version = versions.then_some(version);
         if !holds {
             answer.kind = EventKind::Fail;
@@ -302,16 +374,19 @@ impl Store {
                 self.lists.entry(key.clone()).or_default().push(element.clone());
             }
             StepAction::Write { key, value } => {
-                let version = self.put(&key.clone(), value.clone());
+                let version = self.put(&key.clone(), value.clone(), None);
                 step.version = versions.then_some(version);
             }
             StepAction::Read { key, value } => {
                 if let Some(list) = self.lists.get(key) {
                     *value = Observed::List(list.clone());
-                } else if let Some((found, version)) = self.registers.get(key) {
-                    *value = Observed::Value(found.clone());
-                    step.version = versions.then_some(*version);
+                } else if let Some(register) = self.registers.get(key) {
+                    *value = Observed::Value(register.value.clone());
+                    step.version = versions.then_some(register.version);
                 }
+            }
+            StepAction::Add { .. } | StepAction::Check { .. } => {
+                unreachable!("no workload has these in transactions")
             }
         }
     }
@@ -319,14 +394,22 @@ impl Store {
     fn version(&self, key: &Datum) -> Version {
         self.registers
             .get(key)
-            .map_or(Version::ABSENT, |(_, version)| *version)
+            .map_or(Version::ABSENT, |register| register.version)
     }
 
-    fn put(&mut self, key: &Datum, value: Option<Datum>) -> Version {
-        self.newest += 1;
+    /// Writes at the present clock, or just above where a transaction writes more than once.
+    fn put(&mut self, key: &Datum, value: Option<Datum>, lifetime: Option<u64>) -> Version {
         let version = Version(self.newest);
+        self.newest += 1;
         match value {
-            Some(value) => self.registers.insert(key.clone(), (value, version)),
+            Some(value) => {
+                let register = Register {
+                    value,
+                    version,
+                    expires: lifetime.map(|lifetime| version.0 + lifetime),
+                };
+                self.registers.insert(key.clone(), register)
+            }
             None => self.registers.remove(key),
         };
         version

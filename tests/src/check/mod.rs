@@ -4,13 +4,15 @@
 //!    their answers.
 //! 2. [`registers`]: linearizability of single-key operations, key by key.
 //! 3. [`transactions`]: strict serializability (or less, on request) of transactions over lists and registers.
-//! 4. [`generate`]: histories of a store that is right by construction, to try checkers on.
+//! 4. [`answers`]: that a call is answered in one way, however often it is answered.
+//! 5. [`generate`]: histories of a store that is right by construction, to try checkers on.
 //!
-//! Both checkers are sound: what they report cannot have happened under the guarantee. Their verdict is
-//! [`Verdict::Undecided`] when the work passed its budget; a test must count that as a failure. Neither knows a
+//! All checkers are sound: what they report cannot have happened under the guarantee. Their verdict is
+//! [`Verdict::Undecided`] when the work passed its budget; a test must count that as a failure. None knows a
 //! crate of the database: what they share with it, they would believe of it. The form of the files and what
 //! each checker proves is described in `docs/histories.md`.
 
+pub mod answers;
 pub mod history;
 pub mod registers;
 pub mod transactions;

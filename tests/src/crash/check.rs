@@ -78,6 +78,7 @@ fn scan(client: &mut Client, foreign: Option<&[u8]>) -> Result<Scanned, Error> {
             let entry = entry?;
             let value = Value {
                 version: entry.version,
+                expires: entry.expires,
                 value: entry.value,
             };
             let found = as_found(&entry.key, Some(&value));

@@ -348,7 +348,7 @@ impl Run<'_> {
 pub fn as_found(key: &[u8], found: Option<&Value>) -> Result<Found, String> {
     match found {
         None => Ok(Found::Nothing),
-        Some(Value { version, value }) => value::decode(key, value).map(|identity| Found::Value {
+        Some(Value { version, value, .. }) => value::decode(key, value).map(|identity| Found::Value {
             version: *version,
             identity,
         }),

@@ -307,7 +307,7 @@ struct Chosen {
     /// The value of a put.
     value: Option<Vec<u8>>,
     is_write: bool,
-    condition: Condition,
+    condition: Condition<'static>,
     call: Call,
 }
 
@@ -472,7 +472,7 @@ impl Run<'_> {
         }
     }
 
-    fn seen_version(&self, number: u32) -> Condition {
+    fn seen_version(&self, number: u32) -> Condition<'static> {
         match self.versions.get(&number) {
             Some(version) => Condition::Version(*version),
             None => Condition::Absent,
@@ -480,11 +480,12 @@ impl Run<'_> {
     }
 }
 
-fn recorded(condition: Condition) -> history::Condition {
+fn recorded(condition: Condition<'_>) -> history::Condition {
     match condition {
         Condition::None => history::Condition::None,
         Condition::Absent => history::Condition::Absent,
         Condition::Present => history::Condition::Present,
         Condition::Version(version) => history::Condition::Version(Version(version)),
+        Condition::Value(value) => history::Condition::Value(Datum::from(value)),
     }
 }

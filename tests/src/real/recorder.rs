@@ -120,8 +120,8 @@ impl Recorder {
             let key = Datum::from(key.as_slice());
             let value = Observed::Value(as_datum(&key, bytes));
             Step {
-                action: StepAction::Read { key, value },
                 version: Some(Version(*version)),
+                ..Step::new(StepAction::Read { key, value })
             }
         });
         let action = Action::Transaction {
@@ -174,7 +174,7 @@ impl Recorder {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let time_ns = self.begun_at.elapsed().as_nanos() as u64;
         let mut event = Event::new(time_ns, kind, call.process, action);
-        event.condition = call.condition;
+        event.condition = call.condition.clone();
         event.version = version;
         event.failure = failure;
         events.push(event);

@@ -66,7 +66,7 @@ impl Report {
                 for operation in operations {
                     *match operation.outcome {
                         Outcome::Ok => &mut counts.done,
-                        Outcome::Refused => &mut counts.refused,
+                        Outcome::Refused | Outcome::NotANumber | Outcome::Overflow => &mut counts.refused,
                         Outcome::Failed => &mut counts.failed,
                         Outcome::Unknown => &mut counts.unknown,
                     } += 1;

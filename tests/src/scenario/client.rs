@@ -297,7 +297,7 @@ impl Link {
 
 fn own(response: &Response<'_>) -> Reply {
     match response {
-        Response::Get { found } => Reply::Get(found.map(|(version, value)| (version, value.to_vec()))),
+        Response::Get { found } => Reply::Get(found.map(|found| (found.version, found.value.to_vec()))),
         Response::Write { applied, version } => Reply::Write {
             applied: *applied,
             version: *version,
@@ -316,6 +316,6 @@ fn own(response: &Response<'_>) -> Reply {
             code: error.code,
             message: error.message.to_owned(),
         },
-        Response::Hello(_) | Response::Pong | Response::Status { .. } => Reply::Other,
+        _ => Reply::Other,
     }
 }

@@ -81,7 +81,7 @@ impl Answer {
             Response::Scan(_) => Answer::Scan,
             Response::Pong => Answer::Pong,
             Response::Error(error) => Answer::Refused(error.code),
-            Response::Write { .. } | Response::Topology(_) | Response::Status { .. } => Answer::Other,
+            _ => Answer::Other,
         }
     }
 
@@ -184,11 +184,9 @@ fn wrong_hello(number: u64) -> (Hello<'static>, ErrorCode) {
 
 fn scan(limit: u32, snapshot: u64) -> Request<'static> {
     Request::Scan(ScanRequest {
-        start: &[],
-        end: None,
         limit,
         snapshot,
-        keys_only: false,
+        ..ScanRequest::ALL
     })
 }
 

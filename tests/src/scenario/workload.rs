@@ -186,7 +186,7 @@ fn answers(request: &Request<'_>, reply: &Reply) -> bool {
         Request::Put { .. } | Request::Delete { .. } => matches!(reply, Reply::Write { .. }),
         Request::Scan(_) => matches!(reply, Reply::Scan(_)),
         Request::Topology => matches!(reply, Reply::Topology(_)),
-        Request::Hello(_) | Request::Ping | Request::Status => matches!(reply, Reply::Other),
+        _ => matches!(reply, Reply::Other),
     }
 }
 
@@ -254,11 +254,9 @@ impl Thread {
     /// Status, a sign of life, and the first keys without their values: nothing that the history tells of.
     async fn look(&mut self) {
         let keys = ScanRequest {
-            start: &[],
-            end: None,
             limit: 3,
-            snapshot: 0,
             keys_only: true,
+            ..ScanRequest::ALL
         };
         let mut answers = 0;
         for request in [Request::Status, Request::Ping, Request::Scan(keys)] {
@@ -400,7 +398,7 @@ impl Thread {
                 // Small pages, so that scans have several.
                 limit: 7,
                 snapshot,
-                keys_only: false,
+                ..ScanRequest::ALL
             };
             let page = match self.client.call(&Request::Scan(request)).await {
                 Ok(Reply::Scan(page)) => page,
@@ -494,11 +492,12 @@ fn describe(reply: &Result<Reply, CallError>) -> String {
     }
 }
 
-fn in_history(condition: Condition) -> history::Condition {
+fn in_history(condition: Condition<'_>) -> history::Condition {
     match condition {
         Condition::None => history::Condition::None,
         Condition::Absent => history::Condition::Absent,
         Condition::Present => history::Condition::Present,
         Condition::Version(version) => history::Condition::Version(Version(version)),
+        Condition::Value(value) => history::Condition::Value(Datum::from(value)),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A [`History`] is a list of [`Event`]s in the order in which they happened. An operation is a call
 //! (`:invoke`) and, by the same process, its answer: done (`:ok`), certainly not done (`:fail`) or outcome
-//! unknown (`:info`; also when no answer ever comes). The place in the list decides what came before what; the
-//! time of an event is for people, and may not go back.
+//! unknown (`:info`; also when no answer ever comes). A call that was sent several times may be answered again
+//! ([`Event::again_of`]). The place in the list decides what came before what; the time of an event is for people, and
+//! may not go back.
 //!
 //! [`History::parse`] and [`HistoryWriter`] are the form as text; [`History::operations`] pairs calls with
 //! answers and refuses what no client can have done. Nothing here judges the answers.
@@ -64,6 +65,11 @@ impl fmt::Debug for Datum {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process(pub u64);
 
+impl Process {
+    /// Of further answers to a call, which come to nobody who has one open.
+    pub const AGAIN: Process = Process(u64::MAX);
+}
+
 impl fmt::Display for Process {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.0)
@@ -98,8 +104,8 @@ pub enum EventKind {
     Info,
 }
 
-/// What must hold of the key for a write or delete to be done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What must hold of the key for a write, delete, addition or check to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing.
     #[default]
@@ -110,6 +116,8 @@ pub enum Condition {
     Present,
     /// The key is present at exactly this version.
     Version(Version),
+    /// The key is present with exactly this value.
+    Value(Datum),
 }
 
 /// Why an operation was not done.
@@ -117,6 +125,10 @@ pub enum Condition {
 pub enum Failure {
     /// Its condition (or the old value of a compare-and-set) did not hold: as much an observation as a read.
     Condition,
+    /// An addition found something that is no number: an observation, too.
+    NotANumber,
+    /// An addition found a number to which it can't be added: an observation, too.
+    Overflow,
     /// Anything else, for people.
     Other(String),
 }
@@ -161,6 +173,11 @@ pub enum Action {
         /// The sum, in an `:ok` that tells it.
         result: Option<i64>,
     },
+    /// Does nothing but hold the key against a condition.
+    Check {
+        /// The key.
+        key: Datum,
+    },
     /// Steps that take effect together.
     Transaction {
         /// The steps in the order in which they were taken.
@@ -177,23 +194,34 @@ pub struct Step {
     pub action: StepAction,
     /// The version that a read saw or a write was given, when known.
     pub version: Option<Version>,
+    /// What must hold for the whole transaction to be done.
+    pub condition: Condition,
+    /// How long what is written stays, on the scale of versions; see [`Event::lifetime`].
+    pub lifetime: Option<u64>,
+    /// When what was read expires; see [`Event::expires`].
+    pub expires: Option<u64>,
 }
 
 impl Step {
-    /// A step without a version.
+    /// A step about which nothing else is known.
     pub fn new(action: StepAction) -> Step {
         Step {
             action,
             version: None,
+            condition: Condition::None,
+            lifetime: None,
+            expires: None,
         }
     }
 
     /// The key it is about.
     pub fn key(&self) -> &Datum {
         match &self.action {
-            StepAction::Append { key, .. } | StepAction::Read { key, .. } | StepAction::Write { key, .. } => {
-                key
-            }
+            StepAction::Append { key, .. }
+            | StepAction::Read { key, .. }
+            | StepAction::Write { key, .. }
+            | StepAction::Add { key, .. }
+            | StepAction::Check { key } => key,
         }
     }
 }
@@ -221,6 +249,20 @@ pub enum StepAction {
         key: Datum,
         /// What is written; unique for its key wherever versions are not given.
         value: Option<Datum>,
+    },
+    /// Adds to the integer at a key; an absent key counts as 0.
+    Add {
+        /// The key.
+        key: Datum,
+        /// What is added.
+        delta: i64,
+        /// The sum, where it is told.
+        result: Option<i64>,
+    },
+    /// Does nothing but hold the key against its condition.
+    Check {
+        /// The key.
+        key: Datum,
     },
 }
 
@@ -264,12 +306,24 @@ pub struct Event {
     pub process: Process,
     /// What was called.
     pub action: Action,
-    /// Under which condition; for writes and deletes.
+    /// Under which condition; for writes, deletes, additions and checks.
     pub condition: Condition,
     /// In an `:ok`, the version that was read or assigned; in a `:fail` for its condition, the version found.
     pub version: Option<Version>,
     /// Why it was not done or is unknown.
     pub failure: Option<Failure>,
+    /// In the call of a write or an addition: how long what it makes stays. Version and lifetime together are the moment
+    /// from which on the key is absent.
+    pub lifetime: Option<u64>,
+    /// In the `:ok` of a read: the moment from which on the key is absent, on the scale of versions; 0 is never.
+    pub expires: Option<u64>,
+    /// In an answer: the clock by which the operation was decided lay between these two, on the scale of versions.
+    pub clock: Option<(u64, u64)>,
+    /// In a transaction's `:fail` for a condition: the step whose condition did not hold.
+    pub failed_step: Option<u32>,
+    /// In a further answer to a call, since it was sent several times: the call's index. Its process is
+    /// [`Process::AGAIN`].
+    pub again_of: Option<u64>,
 }
 
 impl Event {
@@ -284,6 +338,11 @@ impl Event {
             condition: Condition::None,
             version: None,
             failure: None,
+            lifetime: None,
+            expires: None,
+            clock: None,
+            failed_step: None,
+            again_of: None,
         }
     }
 }
@@ -305,7 +364,7 @@ impl History {
     }
 
     /// Reads the form as text: one map after another, or all in one vector. Events of a process that is not a
-    /// number (`:nemesis`) are no operations and are left out.
+    /// number (`:nemesis`) are no operations and are left out, those of `:again` aside.
     ///
     /// # Errors
     /// The line and what was expected there.

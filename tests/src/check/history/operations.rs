@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
-use super::{Action, Condition, Event, EventKind, Failure, Process, Version};
+use super::{Action, Condition, Event, EventKind, Failure, Process, Step, StepAction, Version};
 
 /// What became of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Outcome {
     Ok,
     /// Certainly not done because its condition did not hold at some moment between call and answer.
     Refused,
+    /// Certainly not done because an addition found something that is no number.
+    NotANumber,
+    /// Certainly not done because an addition found a number to which it can't be added.
+    Overflow,
     /// Certainly not done.
     Failed,
     /// Done at any moment after the call, or never.
@@ -43,6 +47,14 @@ pub struct Operation {
     pub condition: Condition,
     /// The version in the answer.
     pub version: Option<Version>,
+    /// See [`Event::lifetime`].
+    pub lifetime: Option<u64>,
+    /// See [`Event::expires`].
+    pub expires: Option<u64>,
+    /// See [`Event::clock`].
+    pub clock: Option<(u64, u64)>,
+    /// See [`Event::failed_step`].
+    pub failed_step: Option<u32>,
 }
 
 /// An event that no client can have caused.
@@ -76,6 +88,14 @@ enum Thread {
     Ended { index: u64 },
 }
 
+/// True if a call can have a condition.
+pub(super) fn takes_condition(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Write { .. } | Action::Delete { .. } | Action::Add { .. } | Action::Check { .. }
+    )
+}
+
 /// See [`super::History::operations`].
 pub(super) fn pair(events: &[Event]) -> Result<Vec<Operation>, Malformed> {
     let mut operations: Vec<Operation> = Vec::with_capacity(events.len() / 2 + 1);
@@ -84,15 +104,16 @@ pub(super) fn pair(events: &[Event]) -> Result<Vec<Operation>, Malformed> {
     for (place, event) in events.iter().enumerate() {
         order(before, event)?;
         before = Some(event);
+        if let Some(call) = event.again_of {
+            answer_again(&mut operations, call, event, place)?;
+            continue;
+        }
         let thread = threads.entry(event.process).or_insert(Thread::Idle);
         match (event.kind, &*thread) {
             (EventKind::Invoke, Thread::Idle) => {
-                let takes_condition = matches!(event.action, Action::Write { .. } | Action::Delete { .. });
-                if event.condition != Condition::None && !takes_condition {
-                    return Err(malformed(
-                        event,
-                        "only a write or a delete can have a condition".into(),
-                    ));
+                if event.condition != Condition::None && !takes_condition(&event.action) {
+                    let reason = "only a write, a delete, an addition or a check can have a condition";
+                    return Err(malformed(event, reason.into()));
                 }
                 *thread = Thread::Calling(operations.len());
                 operations.push(called(event, place));
@@ -147,8 +168,38 @@ fn called(event: &Event, place: usize) -> Operation {
         answered_at: None,
         outcome: Outcome::Unknown,
         action: event.action.clone(),
-        condition: event.condition,
+        condition: event.condition.clone(),
         version: None,
+        lifetime: event.lifetime,
+        expires: None,
+        clock: None,
+        failed_step: None,
+    }
+}
+
+/// A further answer to a call. Where nobody knew the outcome it is the first, and takes effect at its place; whether it
+/// agrees with an earlier one is for a checker to say.
+fn answer_again(
+    operations: &mut [Operation],
+    call: u64,
+    event: &Event,
+    place: usize,
+) -> Result<(), Malformed> {
+    let called = operations.binary_search_by_key(&call, |operation| operation.index);
+    let Ok(called) = called else {
+        return Err(malformed(event, format!("answers the call {call}, which there is not")));
+    };
+    if matches!(event.kind, EventKind::Invoke | EventKind::Info) {
+        return Err(malformed(event, "a further answer is :ok or :fail".into()));
+    }
+    let operation = &mut operations[called];
+    if !answers(&operation.action, &event.action) {
+        let reason = format!("answers something other than its call {call}");
+        return Err(malformed(event, reason));
+    }
+    match operation.outcome {
+        Outcome::Unknown => answer(operation, event, place),
+        _ => Ok(()),
     }
 }
 
@@ -161,16 +212,17 @@ fn answer(operation: &mut Operation, event: &Event, place: usize) -> Result<(), 
         let reason = format!("its condition differs from that of its call {}", operation.index);
         return Err(malformed(event, reason));
     }
-    let can_refuse =
-        operation.condition != Condition::None || matches!(operation.action, Action::CompareAndSet { .. });
+    operation.clock = event.clock;
+    operation.failed_step = event.failed_step;
     match event.kind {
         EventKind::Ok => {
             operation.outcome = Outcome::Ok;
-            operation.action = event.action.clone();
+            operation.action = with_arguments(&operation.action, &event.action);
             operation.version = event.version;
+            operation.expires = event.expires;
         }
         EventKind::Fail if event.failure == Some(Failure::Condition) => {
-            if !can_refuse {
+            if !can_refuse(operation) {
                 return Err(malformed(
                     event,
                     "refused for a condition, but its call had none".into(),
@@ -179,11 +231,43 @@ fn answer(operation: &mut Operation, event: &Event, place: usize) -> Result<(), 
             operation.outcome = Outcome::Refused;
             operation.version = event.version;
         }
+        EventKind::Fail if adds(operation) && event.failure == Some(Failure::NotANumber) => {
+            operation.outcome = Outcome::NotANumber;
+        }
+        EventKind::Fail if adds(operation) && event.failure == Some(Failure::Overflow) => {
+            operation.outcome = Outcome::Overflow;
+        }
         EventKind::Fail => operation.outcome = Outcome::Failed,
         EventKind::Info | EventKind::Invoke => return Ok(()),
     }
     operation.answered_at = Some(place);
     Ok(())
+}
+
+fn adds(operation: &Operation) -> bool {
+    matches!(operation.action, Action::Add { .. })
+}
+
+fn can_refuse(operation: &Operation) -> bool {
+    let step_has_condition = |step: &Step| step.condition != Condition::None;
+    match &operation.action {
+        Action::CompareAndSet { .. } => true,
+        Action::Transaction { steps, .. } => steps.iter().any(step_has_condition),
+        _ => operation.condition != Condition::None,
+    }
+}
+
+/// The answer's action; of its steps, conditions and lifetimes are those of the call.
+fn with_arguments(call: &Action, answer: &Action) -> Action {
+    let mut action = answer.clone();
+    if let (Action::Transaction { steps: asked, .. }, Action::Transaction { steps, .. }) = (call, &mut action)
+    {
+        for (step, asked) in steps.iter_mut().zip(asked) {
+            step.condition = asked.condition.clone();
+            step.lifetime = asked.lifetime;
+        }
+    }
+    action
 }
 
 /// True when `answer` is about what `call` asked: the same function, key and arguments.
@@ -202,9 +286,18 @@ fn answers(call: &Action, answer: &Action) -> bool {
             scan.is_some()
                 || (steps.len() == others.len()
                     && steps.iter().zip(others).all(|(step, other)| {
-                        use super::StepAction::Read;
                         match (&step.action, &other.action) {
-                            (Read { key, .. }, Read { key: other, .. }) => key == other,
+                            (StepAction::Read { key, .. }, StepAction::Read { key: other, .. }) => {
+                                key == other
+                            }
+                            (
+                                StepAction::Add { key, delta, .. },
+                                StepAction::Add {
+                                    key: other,
+                                    delta: other_delta,
+                                    ..
+                                },
+                            ) => key == other && delta == other_delta,
                             (step, other) => step == other,
                         }
                     }))

@@ -99,6 +99,7 @@ fn event(form: &Edn<'_>, place: u64) -> Result<Option<Event>, String> {
         ));
     }
     let process = match entry(form, "process") {
+        Some(Edn::Key(name)) if name == "again" => Process::AGAIN,
         Some(Edn::Key(_) | Edn::Str(_)) => return Ok(None),
         given => Process(natural(given, "process")?),
     };
@@ -114,16 +115,35 @@ fn event(form: &Edn<'_>, place: u64) -> Result<Option<Event>, String> {
             ));
         }
     };
+    let action = action(form)?;
+    // A transaction tells it step by step.
+    let expires = entry(form, "expires").filter(|_| !matches!(action, Action::Transaction { .. }));
+    let failed_step = number(entry(form, "failed"), "failed")?;
     Ok(Some(Event {
         index: entry(form, "index").map_or(Ok(place), |given| natural(Some(given), "index"))?,
         time_ns: natural(entry(form, "time"), "time")?,
         kind,
         process,
-        action: action(form)?,
+        action,
         condition: condition(entry(form, "if"))?,
         version: version(entry(form, "version"))?,
         failure: entry(form, "error").map(failure),
+        lifetime: number(entry(form, "lifetime"), "lifetime")?,
+        expires: number(expires, "expires")?,
+        clock: entry(form, "clock").map(clock).transpose()?,
+        failed_step: failed_step.map(|step| step as u32),
+        again_of: number(entry(form, "of"), "of")?,
     }))
+}
+
+fn clock(form: &Edn<'_>) -> Result<(u64, u64), String> {
+    match form {
+        Edn::Vector(both) | Edn::List(both) if both.len() == 2 => Ok((
+            natural(Some(&both[0]), "clock")?,
+            natural(Some(&both[1]), "clock")?,
+        )),
+        other => Err(wrong(Some(other), ":clock of `[from to]`")),
+    }
 }
 
 fn action(form: &Edn<'_>) -> Result<Action, String> {
@@ -164,25 +184,31 @@ fn action(form: &Edn<'_>) -> Result<Action, String> {
         }
         "add" => {
             let (key, value) = pair(value)?;
-            let (delta, result) = (integer(value)?, entry(form, "result"));
-            let result = result.filter(|result| !matches!(result, Edn::Nil));
-            let result = result.map(integer).transpose()?;
+            let delta = integer(value)?;
+            let result = entry(form, "result").map_or(Ok(None), optional_integer)?;
             Action::Add { key, delta, result }
         }
+        "check" => {
+            let (key, value) = pair(value)?;
+            match value {
+                Edn::Nil => Action::Check { key },
+                other => return Err(wrong(Some(other), "`[key nil]` as the value of a check")),
+            }
+        }
         "txn" => Action::Transaction {
-            steps: steps(value, entry(form, "versions"))?,
+            steps: steps(value, form)?,
             scan: entry(form, "scan").map(scan).transpose()?,
         },
         _ => {
             return Err(wrong(
                 function,
-                ":f of :read, :write, :cas, :delete, :add or :txn",
+                ":f of :read, :write, :cas, :delete, :add, :check or :txn",
             ));
         }
     })
 }
 
-fn steps(value: Option<&Edn<'_>>, versions: Option<&Edn<'_>>) -> Result<Vec<Step>, String> {
+fn steps(value: Option<&Edn<'_>>, form: &Edn<'_>) -> Result<Vec<Step>, String> {
     let mut steps = match value {
         Some(Edn::Vector(forms) | Edn::List(forms)) => {
             forms.iter().map(step).collect::<Result<Vec<_>, _>>()?
@@ -190,20 +216,50 @@ fn steps(value: Option<&Edn<'_>>, versions: Option<&Edn<'_>>) -> Result<Vec<Step
         None | Some(Edn::Nil) => Vec::new(),
         other => return Err(wrong(other, "a vector of steps as the value of a txn")),
     };
-    match versions {
-        None | Some(Edn::Nil) => (),
-        Some(Edn::Vector(given) | Edn::List(given)) if given.len() == steps.len() => {
-            for (step, given) in steps.iter_mut().zip(given) {
-                step.version = version(Some(given))?;
-            }
+    of_each(&mut steps, form, "versions", |step, given| {
+        step.version = version(Some(given))?;
+        Ok(())
+    })?;
+    of_each(&mut steps, form, "results", |step, given| {
+        if let StepAction::Add { result, .. } = &mut step.action {
+            *result = optional_integer(given)?;
         }
-        other => return Err(wrong(other, "as many :versions as steps")),
-    }
+        Ok(())
+    })?;
+    of_each(&mut steps, form, "ifs", |step, given| {
+        step.condition = condition(Some(given))?;
+        Ok(())
+    })?;
+    of_each(&mut steps, form, "lifetimes", |step, given| {
+        step.lifetime = number(Some(given), "lifetimes")?;
+        Ok(())
+    })?;
+    of_each(&mut steps, form, "expires", |step, given| {
+        step.expires = number(Some(given), "expires")?;
+        Ok(())
+    })?;
     Ok(steps)
 }
 
+/// Takes over a vector that has an entry for each step.
+fn of_each(
+    steps: &mut [Step],
+    form: &Edn<'_>,
+    name: &str,
+    mut take: impl FnMut(&mut Step, &Edn<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    match entry(form, name) {
+        None | Some(Edn::Nil) => Ok(()),
+        Some(Edn::Vector(given) | Edn::List(given)) if given.len() == steps.len() => {
+            steps.iter_mut().zip(given).try_for_each(|(step, given)| take(step, given))
+        }
+        other => Err(wrong(other, &format!("as many :{name} as steps"))),
+    }
+}
+
 fn step(form: &Edn<'_>) -> Result<Step, String> {
-    let expected = "`[:append key element]`, `[:r key value]` or `[:w key value]`";
+    let expected =
+        "`[:append key element]`, `[:r key value]`, `[:w key value]`, `[:add key delta]` or `[:check key nil]`";
     let (Edn::Vector(parts) | Edn::List(parts)) = form else {
         return Err(wrong(Some(form), expected));
     };
@@ -220,6 +276,12 @@ fn step(form: &Edn<'_>) -> Result<Step, String> {
             let value = optional(value)?;
             StepAction::Write { key, value }
         }
+        Some("add") => StepAction::Add {
+            key,
+            delta: integer(value)?,
+            result: None,
+        },
+        Some("check") => StepAction::Check { key },
         Some("r") => {
             let value = match value {
                 Edn::Nil => Observed::Nothing,
@@ -256,13 +318,18 @@ fn condition(form: Option<&Edn<'_>>) -> Result<Condition, String> {
         Some(Edn::Vector(parts)) if parts.len() == 2 && keyword(parts.first()) == Some("version") => {
             Ok(Condition::Version(Version(natural(parts.get(1), "if")?)))
         }
-        other => Err(wrong(other, ":if of :absent, :present or `[:version 7]`")),
+        Some(Edn::Vector(parts)) if parts.len() == 2 && keyword(parts.first()) == Some("value") => {
+            Ok(Condition::Value(datum(&parts[1])?))
+        }
+        other => Err(wrong(other, ":if of :absent, :present, `[:version 7]` or `[:value 5]`")),
     }
 }
 
 fn failure(form: &Edn<'_>) -> Failure {
     match form {
         Edn::Key(name) if name == "condition" => Failure::Condition,
+        Edn::Key(name) if name == "not-a-number" => Failure::NotANumber,
+        Edn::Key(name) if name == "overflow" => Failure::Overflow,
         Edn::Str(reason) => Failure::Other(reason.to_string()),
         other => Failure::Other(other.to_string()),
     }
@@ -309,16 +376,28 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
 }
 
 fn version(form: Option<&Edn<'_>>) -> Result<Option<Version>, String> {
-    match form {
-        None | Some(Edn::Nil) => Ok(None),
-        given => Ok(Some(Version(natural(given, "version")?))),
-    }
+    Ok(number(form, "version")?.map(Version))
 }
 
 fn integer(form: &Edn<'_>) -> Result<i64, String> {
     match form {
         Edn::Int(number) => Ok(*number),
         other => Err(wrong(Some(other), "an integer")),
+    }
+}
+
+fn optional_integer(form: &Edn<'_>) -> Result<Option<i64>, String> {
+    match form {
+        Edn::Nil => Ok(None),
+        given => integer(given).map(Some),
+    }
+}
+
+/// A whole number from 0 that need not be there.
+fn number(form: Option<&Edn<'_>>, name: &str) -> Result<Option<u64>, String> {
+    match form {
+        None | Some(Edn::Nil) => Ok(None),
+        given => natural(given, name).map(Some),
     }
 }
 

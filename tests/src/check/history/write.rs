@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use super::{
-    Action, Condition, Datum, Event, EventKind, Failure, KeyRange, Observed, Step, StepAction, Version,
+    Action, Condition, Datum, Event, EventKind, Failure, KeyRange, Observed, Process, Step, StepAction,
 };
 
 /// What opens the string of bytes that are not plain text.
@@ -63,7 +63,12 @@ pub(super) fn event(line: &mut Vec<u8>, event: &Event, index: u64) {
         EventKind::Fail => "fail",
         EventKind::Info => "info",
     };
-    let (time_ns, process) = (event.time_ns, event.process);
+    let time_ns = event.time_ns;
+    let process = if event.process == Process::AGAIN {
+        ":again".to_owned()
+    } else {
+        event.process.to_string()
+    };
     let function = function(&event.action);
     text(
         line,
@@ -72,11 +77,9 @@ pub(super) fn event(line: &mut Vec<u8>, event: &Event, index: u64) {
         ),
     );
     value(line, &event.action);
-    match event.condition {
-        Condition::None => (),
-        Condition::Absent => text(line, ", :if :absent"),
-        Condition::Present => text(line, ", :if :present"),
-        Condition::Version(version) => text(line, &format!(", :if [:version {version}]")),
+    if event.condition != Condition::None {
+        text(line, ", :if ");
+        condition(line, &event.condition);
     }
     if let Some(version) = event.version {
         text(line, &format!(", :version {version}"));
@@ -88,20 +91,50 @@ pub(super) fn event(line: &mut Vec<u8>, event: &Event, index: u64) {
         text(line, &format!(", :result {result}"));
     }
     if let Action::Transaction { steps, scan } = &event.action {
-        step_versions(line, steps);
+        step_entries(line, steps);
         if let Some(range) = scan {
             scan_range(line, range);
         }
     }
+    number(line, "lifetime", event.lifetime);
+    number(line, "expires", event.expires);
+    if let Some((from, to)) = event.clock {
+        text(line, &format!(", :clock [{from} {to}]"));
+    }
+    number(line, "failed", event.failed_step.map(u64::from));
+    number(line, "of", event.again_of);
     match &event.failure {
         None => (),
         Some(Failure::Condition) => text(line, ", :error :condition"),
+        Some(Failure::NotANumber) => text(line, ", :error :not-a-number"),
+        Some(Failure::Overflow) => text(line, ", :error :overflow"),
         Some(Failure::Other(reason)) => {
             text(line, ", :error ");
             quoted(line, reason);
         }
     }
     text(line, "}\n");
+}
+
+/// Appends an entry that not every event has.
+fn number(line: &mut Vec<u8>, name: &str, number: Option<u64>) {
+    if let Some(number) = number {
+        text(line, &format!(", :{name} {number}"));
+    }
+}
+
+fn condition(line: &mut Vec<u8>, condition: &Condition) {
+    match condition {
+        Condition::None => text(line, "nil"),
+        Condition::Absent => text(line, ":absent"),
+        Condition::Present => text(line, ":present"),
+        Condition::Version(version) => text(line, &format!("[:version {version}]")),
+        Condition::Value(value) => {
+            text(line, "[:value ");
+            datum(line, value);
+            line.push(b']');
+        }
+    }
 }
 
 /// Appends a key or value.
@@ -129,6 +162,7 @@ fn function(action: &Action) -> &'static str {
         Action::CompareAndSet { .. } => "cas",
         Action::Delete { .. } => "delete",
         Action::Add { .. } => "add",
+        Action::Check { .. } => "check",
         Action::Transaction { .. } => "txn",
     }
 }
@@ -137,7 +171,7 @@ fn value(line: &mut Vec<u8>, action: &Action) {
     match action {
         Action::Read { key, value } => pair(line, key, value.as_ref()),
         Action::Write { key, value } => pair(line, key, Some(value)),
-        Action::Delete { key } => pair(line, key, None),
+        Action::Delete { key } | Action::Check { key } => pair(line, key, None),
         Action::Add { key, delta, .. } => pair(line, key, Some(&Datum::Integer(*delta))),
         Action::CompareAndSet { key, old, new } => {
             line.push(b'[');
@@ -181,6 +215,16 @@ fn step(line: &mut Vec<u8>, action: &StepAction) {
             line.push(b' ');
             observed(line, value);
         }
+        StepAction::Add { key, delta, .. } => {
+            text(line, "[:add ");
+            datum(line, key);
+            text(line, &format!(" {delta}"));
+        }
+        StepAction::Check { key } => {
+            text(line, "[:check ");
+            datum(line, key);
+            text(line, " nil");
+        }
     }
     line.push(b']');
 }
@@ -202,14 +246,30 @@ fn observed(line: &mut Vec<u8>, value: &Observed) {
     }
 }
 
-/// Appends the versions of all steps, unless none is known.
-fn step_versions(line: &mut Vec<u8>, steps: &[Step]) {
-    if steps.iter().all(|step| step.version.is_none()) {
-        return;
+/// Appends what is known of each step, in vectors beside the steps, unless nothing is known of any.
+fn step_entries(line: &mut Vec<u8>, steps: &[Step]) {
+    entries(line, "versions", steps, |step| step.version.map(|version| version.to_string()));
+    entries(line, "results", steps, |step| match step.action {
+        StepAction::Add { result, .. } => result.map(|sum| sum.to_string()),
+        _ => None,
+    });
+    entries(line, "ifs", steps, |step| {
+        (step.condition != Condition::None).then(|| {
+            let mut word = Vec::new();
+            condition(&mut word, &step.condition);
+            String::from_utf8_lossy(&word).into_owned()
+        })
+    });
+    entries(line, "lifetimes", steps, |step| step.lifetime.map(|lifetime| lifetime.to_string()));
+    entries(line, "expires", steps, |step| step.expires.map(|expires| expires.to_string()));
+}
+
+fn entries(line: &mut Vec<u8>, name: &str, steps: &[Step], word: impl Fn(&Step) -> Option<String>) {
+    let words: Vec<Option<String>> = steps.iter().map(word).collect();
+    if words.iter().any(Option::is_some) {
+        let words: Vec<String> = words.into_iter().map(|word| word.unwrap_or_else(|| "nil".into())).collect();
+        text(line, &format!(", :{name} [{}]", words.join(" ")));
     }
-    let word = |version: Option<Version>| version.map_or_else(|| "nil".into(), |version| version.to_string());
-    let words: Vec<String> = steps.iter().map(|step| word(step.version)).collect();
-    text(line, &format!(", :versions [{}]", words.join(" ")));
 }
 
 fn scan_range(line: &mut Vec<u8>, range: &KeyRange) {

@@ -16,29 +16,48 @@ pub(super) enum Cell {
     Bytes(u32),
 }
 
+/// What must hold of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guard {
+    Nothing,
+    Absent,
+    Present,
+    Version(u64),
+    Holds(Cell),
+}
+
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Read(Cell),
     Write {
         value: Cell,
-        condition: Condition,
+        guard: Guard,
     },
     CompareAndSet {
         old: Cell,
         new: Cell,
     },
     Delete {
-        condition: Condition,
+        guard: Guard,
     },
     Add {
         delta: i64,
         result: Option<i64>,
+        guard: Guard,
     },
-    /// A write or delete whose condition did not hold.
-    RefusedCondition(Condition),
+    /// A condition that held.
+    Held(Guard),
+    /// A condition that did not hold.
+    Refused(Guard),
     /// A compare-and-set that found another value than this.
     RefusedOld(Cell),
+    /// An addition that found something else than a number.
+    NoNumber,
+    /// An addition whose sum would not have been a number.
+    NoSum {
+        delta: i64,
+    },
 }
 
 /// One call that was or may have been done.
@@ -47,6 +66,12 @@ pub(super) struct Call {
     pub(super) effect: Effect,
     /// Version read, assigned or found; 0 is an absent key.
     pub(super) version: Option<u64>,
+    /// How long what it leaves stays, on the scale of versions; none is for ever.
+    pub(super) lifetime: Option<u64>,
+    /// What a read was told of the expiry; 0 is never.
+    pub(super) expires: Option<u64>,
+    /// The clock by which it was decided lay between these, as far as the answer tells.
+    told_clock: Option<(u64, u64)>,
     /// Place of the call among all events.
     pub(super) called_at: usize,
     /// Place of the answer; none if the outcome is unknown.
@@ -62,19 +87,38 @@ impl Call {
     pub(super) fn observes(&self) -> bool {
         matches!(
             self.effect,
-            Effect::Read(_) | Effect::RefusedCondition(_) | Effect::RefusedOld(_)
+            Effect::Read(_)
+                | Effect::Held(_)
+                | Effect::Refused(_)
+                | Effect::RefusedOld(_)
+                | Effect::NoNumber
+                | Effect::NoSum { .. }
         )
+    }
+
+    /// What must have held for it, or what did not.
+    pub(super) fn guard(&self) -> Guard {
+        match self.effect {
+            Effect::Write { guard, .. }
+            | Effect::Delete { guard }
+            | Effect::Add { guard, .. }
+            | Effect::Held(guard)
+            | Effect::Refused(guard) => guard,
+            _ => Guard::Nothing,
+        }
+    }
+
+    /// The clock by which it was decided lies between these. A write is decided at its version.
+    pub(super) fn clock(&self) -> (u64, u64) {
+        match self.version {
+            Some(version) if version > 0 && !self.observes() => (version, version),
+            _ => self.told_clock.unwrap_or((0, u64::MAX)),
+        }
     }
 
     /// True if its answer or its condition names a version of a key that is there.
     fn tells_version(&self) -> bool {
-        let condition = match self.effect {
-            Effect::Write { condition, .. }
-            | Effect::Delete { condition }
-            | Effect::RefusedCondition(condition) => condition,
-            _ => Condition::None,
-        };
-        let asked = matches!(condition, Condition::Version(version) if version.0 > 0);
+        let asked = matches!(self.guard(), Guard::Version(version) if version > 0);
         asked || self.version.is_some_and(|version| version > 0)
     }
 
@@ -85,7 +129,7 @@ impl Call {
             Effect::CompareAndSet { new, .. } => Some(new),
             Effect::Delete { .. } => Some(Cell::Absent),
             Effect::Add { result, .. } => result.map(Cell::Integer),
-            Effect::Read(_) | Effect::RefusedCondition(_) | Effect::RefusedOld(_) => None,
+            _ => None,
         }
     }
 
@@ -141,15 +185,25 @@ impl Calls {
         for operation in operations {
             let asked = cells.effect(operation);
             let effect = match (&operation.outcome, asked) {
-                (Outcome::Unknown, Effect::Read(_)) | (Outcome::Failed, _) => None,
-                (Outcome::Unknown, Effect::Add { delta, .. }) => Some(Effect::Add { delta, result: None }),
+                (Outcome::Unknown, Effect::Read(_) | Effect::Held(_)) | (Outcome::Failed, _) => None,
+                (Outcome::Unknown, Effect::Add { delta, guard, .. }) => Some(Effect::Add {
+                    delta,
+                    result: None,
+                    guard,
+                }),
                 (Outcome::Ok | Outcome::Unknown, asked) => Some(asked),
                 (Outcome::Refused, Effect::CompareAndSet { old, .. }) => Some(Effect::RefusedOld(old)),
-                (Outcome::Refused, _) => Some(Effect::RefusedCondition(operation.condition)),
+                (Outcome::Refused, _) => Some(Effect::Refused(cells.guard(&operation.condition))),
+                (Outcome::NotANumber, _) => Some(Effect::NoNumber),
+                (Outcome::Overflow, Effect::Add { delta, .. }) => Some(Effect::NoSum { delta }),
+                (Outcome::Overflow, _) => None,
             };
             let call = |effect| Call {
                 effect,
                 version: operation.version.map(|version| version.0),
+                lifetime: operation.lifetime,
+                expires: operation.expires,
+                told_clock: operation.clock,
                 called_at: operation.called_at,
                 answered_at: operation.answered_at,
                 index: operation.index,
@@ -204,23 +258,35 @@ impl Cells {
         }
     }
 
+    fn guard(&mut self, condition: &Condition) -> Guard {
+        match condition {
+            Condition::None => Guard::Nothing,
+            Condition::Absent => Guard::Absent,
+            Condition::Present => Guard::Present,
+            Condition::Version(version) => Guard::Version(version.0),
+            Condition::Value(value) => Guard::Holds(self.cell(Some(value))),
+        }
+    }
+
     fn effect(&mut self, operation: &Operation) -> Effect {
-        let condition = operation.condition;
+        let guard = self.guard(&operation.condition);
         match &operation.action {
             Action::Read { value, .. } => Effect::Read(self.cell(value.as_ref())),
             Action::Write { value, .. } => Effect::Write {
                 value: self.cell(Some(value)),
-                condition,
+                guard,
             },
             Action::CompareAndSet { old, new, .. } => Effect::CompareAndSet {
                 old: self.cell(old.as_ref()),
                 new: self.cell(Some(new)),
             },
-            Action::Delete { .. } => Effect::Delete { condition },
+            Action::Delete { .. } => Effect::Delete { guard },
             Action::Add { delta, result, .. } => Effect::Add {
                 delta: *delta,
                 result: *result,
+                guard,
             },
+            Action::Check { .. } => Effect::Held(guard),
             Action::Transaction { .. } => unreachable!("transactions are told apart before"),
         }
     }
@@ -242,18 +308,29 @@ fn show(operation: &Operation) -> String {
             Some(result) => format!("add {delta} giving {result}"),
             None => format!("add {delta}"),
         },
+        Action::Check { .. } => "check".into(),
         Action::Transaction { .. } => "transaction".into(),
     };
-    let condition = match operation.condition {
+    let condition = match &operation.condition {
         Condition::None => String::new(),
         Condition::Absent => " if absent".into(),
         Condition::Present => " if present".into(),
         Condition::Version(version) => format!(" if version {version}"),
+        Condition::Value(value) => format!(" if it is {value}"),
     };
     let outcome = match operation.outcome {
         Outcome::Ok | Outcome::Unknown => "",
+        Outcome::NotANumber => ", refused because there is no number",
+        Outcome::Overflow => ", refused because the sum is no number",
         Outcome::Failed => ", failed",
         Outcome::Refused => ", refused for its condition",
     };
-    format!("{what}{condition}{outcome}")
+    let lifetime = operation
+        .lifetime
+        .map_or_else(String::new, |lifetime| format!(" for {lifetime}"));
+    let expires = match operation.expires {
+        None | Some(0) => String::new(),
+        Some(expires) => format!(" until {expires}"),
+    };
+    format!("{what}{lifetime}{expires}{condition}{outcome}")
 }

@@ -4,9 +4,9 @@
 //! that saw a value which another call shows to be replaced for good. Where none fits, the end of the best
 //! attempt is shown instead.
 
-use super::super::history::Condition;
 use super::Anomaly;
-use super::calls::{Call, Calls, Cell, Effect};
+use super::calls::{Call, Calls, Cell, Effect, Guard};
+use super::model::Expiry;
 use super::search::DeadEnd;
 
 /// How many calls of a key are looked at for a name beyond the one at which the search ended.
@@ -18,8 +18,69 @@ pub(super) fn classify(calls: &Calls, dead_end: &DeadEnd) -> (Anomaly, String) {
     let others = calls.all.iter().take(LOOKED_AT_CALLS);
     std::iter::once(stuck)
         .chain(others)
-        .find_map(|call| replaced(calls, call).or_else(|| wrong_sum(calls, call)))
+        .find_map(|call| {
+            came_back(calls, call)
+                .or_else(|| replaced(calls, call))
+                .or_else(|| wrong_sum(calls, call))
+        })
+        .or_else(|| too_early(calls, dead_end))
         .unwrap_or_else(|| unnamed(calls, dead_end))
+}
+
+/// `reader` saw what was written for a while, although it was gone before, or its time was over.
+fn came_back(calls: &Calls, reader: &Call) -> Option<(Anomaly, String)> {
+    let cell = reader.sees().filter(|cell| *cell != Cell::Absent)?;
+    let mut writers = calls.all.iter().filter(|call| call.leaves() == Some(cell));
+    let (writer, None) = (writers.next()?, writers.next()) else {
+        return None;
+    };
+    writer.lifetime?;
+    let shown = (reader.show(), calls.show(cell), writer.show());
+    if let Some(expires) = reader.expires.filter(|expires| (1..=reader.clock().0).contains(expires)) {
+        let text = format!(
+            "{} saw {}, which came from {}, when the clock was at {} or above, past its expiry at {expires}",
+            shown.0,
+            shown.1,
+            shown.2,
+            reader.clock().0
+        );
+        return Some((Anomaly::ExpiredValueSeen, text));
+    }
+    let is_gone = |call: &&Call| {
+        call.sees() == Some(Cell::Absent) && writer.precedes(call) && call.precedes(reader)
+    };
+    let gone = calls.all.iter().find(is_gone)?;
+    let is_deleted = calls
+        .all
+        .iter()
+        .any(|call| call.leaves() == Some(Cell::Absent) && !call.precedes(writer) && !gone.precedes(call));
+    (!is_deleted).then(|| {
+        let text = format!(
+            "{} saw {}, which came from {} and had expired: {}",
+            shown.0,
+            shown.1,
+            shown.2,
+            gone.show()
+        );
+        (Anomaly::ExpiredValueSeen, text)
+    })
+}
+
+/// The call at which the search ended found nothing, where something was whose time was not over.
+fn too_early(calls: &Calls, dead_end: &DeadEnd) -> Option<(Anomaly, String)> {
+    let stuck = &calls.all[dead_end.stuck];
+    let Expiry::At(expires) = dead_end.state.expiry else {
+        return None;
+    };
+    let (_, to) = stuck.clock();
+    (stuck.sees() == Some(Cell::Absent) && to < expires).then(|| {
+        let text = format!(
+            "{} when the clock was at {to} at most; but the key held {} until {expires}",
+            stuck.show(),
+            calls.show(dead_end.state.cell)
+        );
+        (Anomaly::ExpiredTooEarly, text)
+    })
 }
 
 /// What it is called when a later call does not see the effect of `newer`.
@@ -129,9 +190,9 @@ fn wrong_sum(calls: &Calls, reader: &Call) -> Option<(Anomaly, String)> {
 fn unnamed(calls: &Calls, dead_end: &DeadEnd) -> (Anomaly, String) {
     let stuck = &calls.all[dead_end.stuck];
     let conditional = match stuck.effect {
-        Effect::Write { condition, .. } | Effect::Delete { condition } => condition != Condition::None,
         Effect::CompareAndSet { .. } => true,
-        _ => false,
+        Effect::Refused(_) => false,
+        _ => stuck.guard() != Guard::Nothing,
     };
     let anomaly = if conditional {
         Anomaly::ConditionIgnored

@@ -1,4 +1,5 @@
-//! Linearizability of single-key operations: reads, writes, compare-and-set, deletes, additions, conditions.
+//! Linearizability of single-key operations: reads, writes, compare-and-set, deletes, additions,
+//! conditions, expiry.
 //!
 //! 1. Linearizability is local (Herlihy and Wing 1990, theorem 1): each key is judged alone.
 //! 2. [`versions`] first compares versions with each other and with real time, and [`values`] values with their
@@ -61,6 +62,10 @@ pub enum Anomaly {
     NonMonotoneVersions,
     /// A write was done though its condition did not hold.
     ConditionIgnored,
+    /// What had expired was seen.
+    ExpiredValueSeen,
+    /// What had not expired was gone.
+    ExpiredTooEarly,
     /// A value was read that nobody wrote, or that was written only afterwards.
     ValueFromNowhere,
     /// No order of the operations explains the answers, and no better name fits.
@@ -79,6 +84,8 @@ impl fmt::Display for Anomaly {
             Anomaly::VersionReuse => "version reuse",
             Anomaly::NonMonotoneVersions => "non-monotone versions",
             Anomaly::ConditionIgnored => "condition ignored",
+            Anomaly::ExpiredValueSeen => "expired value seen",
+            Anomaly::ExpiredTooEarly => "expired too early",
             Anomaly::ValueFromNowhere => "value from nowhere",
             Anomaly::NotLinearizable => "not linearizable",
         })
@@ -119,7 +126,8 @@ pub fn check(history: &History, settings: &Settings) -> Result<Verdict<Violation
             | Action::Write { key, .. }
             | Action::CompareAndSet { key, .. }
             | Action::Delete { key }
-            | Action::Add { key, .. } => keys.entry(key).or_default().push(operation),
+            | Action::Add { key, .. }
+            | Action::Check { key } => keys.entry(key).or_default().push(operation),
             Action::Transaction { steps, .. } => {
                 let reads = |action: &StepAction| matches!(action, StepAction::Read { .. });
                 if !steps.iter().all(|step| reads(&step.action)) {

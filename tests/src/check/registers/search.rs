@@ -79,8 +79,8 @@ enum Change {
 struct Choice {
     changes: usize,
     place: usize,
-    /// Not yet tried, the next one last.
-    candidates: Vec<usize>,
+    /// Calls, each with its place in [`State::steps`]. Not yet tried, the next one last.
+    candidates: Vec<(usize, usize)>,
     /// Calls of unknown outcome are among the candidates already.
     has_unknown: bool,
 }
@@ -162,7 +162,7 @@ impl<'c> Search<'c> {
     fn apply_observers(&mut self, steps_left: &mut u64) -> bool {
         let sees = |call: &usize| {
             let call = &self.calls.all[*call];
-            call.observes() && self.state.step(call, self.calls.versioned) == Some(self.state)
+            call.observes() && self.state.steps(call, self.calls.versioned)[0] == Some(self.state)
         };
         let seeing: Vec<usize> = self
             .open
@@ -197,14 +197,14 @@ impl<'c> Search<'c> {
         if self.chain.is_none() && self.dead.contains(&(self.place, self.state, self.set)) {
             return None;
         }
-        let mut candidates: Vec<usize> = self
+        let mut candidates: Vec<(usize, usize)> = self
             .open
             .iter()
-            .copied()
-            .filter(|call| self.possible(*call))
+            .flat_map(|call| self.possible(*call))
             .collect();
-        // The earlier answer first: it is tried last-in, first-out.
-        candidates.sort_unstable_by_key(|call| std::cmp::Reverse(self.calls.all[*call].answered_at));
+        // The earlier answer first, and what does not need an expiry: it is tried last-in, first-out.
+        candidates
+            .sort_by_key(|(call, step)| std::cmp::Reverse((self.calls.all[*call].answered_at, *call, *step)));
         self.choices.push(Choice {
             changes: self.changes.len(),
             place: self.place,
@@ -217,8 +217,8 @@ impl<'c> Search<'c> {
     /// Takes the next candidate of the newest choice. False if there is none.
     fn take(&mut self) -> bool {
         while let Some(choice) = self.choices.last_mut() {
-            if let Some(call) = choice.candidates.pop() {
-                if let Some(after) = self.state.step(&self.calls.all[call], self.calls.versioned) {
+            if let Some((call, step)) = choice.candidates.pop() {
+                if let Some(after) = self.state.steps(&self.calls.all[call], self.calls.versioned)[step] {
                     self.apply(call, after);
                     return true;
                 }
@@ -226,8 +226,8 @@ impl<'c> Search<'c> {
                 return false;
             } else {
                 choice.has_unknown = true;
-                let unknown = self.open_unknown.iter().rev().copied();
-                let possible = unknown.filter(|call| self.possible(*call)).collect();
+                let unknown = self.open_unknown.iter().rev();
+                let possible = unknown.flat_map(|call| self.possible(*call)).collect();
                 if let Some(choice) = self.choices.last_mut() {
                     choice.candidates = possible;
                 }
@@ -255,22 +255,27 @@ impl<'c> Search<'c> {
         false
     }
 
-    fn possible(&self, call: usize) -> bool {
+    /// The call with each place in [`State::steps`] at which it could take effect now.
+    fn possible(&self, call: usize) -> Vec<(usize, usize)> {
         let in_turn = self.ranks[call].is_none_or(|rank| rank == self.ranked_applied);
         let call_is = &self.calls.all[call];
-        (in_turn || call_is.observes())
-            && self.state.step(call_is, self.calls.versioned).is_some()
-            && self.justifies(call)
+        if !(in_turn || call_is.observes()) || !self.justifies(call) {
+            return Vec::new();
+        }
+        let steps = self.state.steps(call_is, self.calls.versioned);
+        let places = (0..steps.len()).filter(|step| steps[*step].is_some());
+        places.map(|step| (call, step)).collect()
     }
 
     /// False if `call` could as well take effect before the chain of unknown calls that was chosen last.
     fn justifies(&self, call: usize) -> bool {
         let Some(before) = self.chain else { return true };
         let call = &self.calls.all[call];
-        match before.step(call, self.calls.versioned) {
-            None => true,
-            Some(after) if call.observes() => after != before,
-            Some(_) => matches!(call.effect, Effect::Add { .. }),
+        let steps = before.steps(call, self.calls.versioned);
+        if call.observes() {
+            !steps.contains(&Some(before))
+        } else {
+            matches!(call.effect, Effect::Add { .. }) || steps.iter().all(Option::is_none)
         }
     }
 

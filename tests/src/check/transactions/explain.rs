@@ -87,6 +87,7 @@ fn step(table: &Table, entry: &Entry) -> String {
         Deed::Matched => format!("found {key}{version}"),
         Deed::Append(element) => format!("append {element} to {key}{version}"),
         Deed::Write(None) => format!("delete {key}{version}"),
+        Deed::WriteSum => format!("add to {key}{version}"),
         Deed::Write(Some(value)) => format!("write {value} to {key}{version}"),
     }
 }
@@ -135,7 +136,7 @@ fn reads(table: &Table, transaction: usize, key: usize) -> String {
         .find_map(|entry| match &entry.deed {
             Deed::Read { seen, .. } => Some(observed(seen)),
             Deed::Matched => entry.version.map(|version| format!("version {version}")),
-            Deed::Append(_) | Deed::Write(_) => None,
+            Deed::Append(_) | Deed::Write(_) | Deed::WriteSum => None,
         });
     shown.unwrap_or_else(|| "nothing".into())
 }
@@ -147,6 +148,7 @@ fn writes(table: &Table, transaction: usize, key: usize) -> String {
         .filter_map(|entry| match &entry.deed {
             Deed::Append(element) => Some(element.to_string()),
             Deed::Write(written) => Some(value(written.as_ref())),
+            Deed::WriteSum => Some("a sum".into()),
             Deed::Read { .. } | Deed::Matched => None,
         });
     shown.collect::<Vec<_>>().join(", ")

@@ -51,6 +51,8 @@ fn contradiction(table: &Table, transaction: &Transaction) -> Option<(Anomaly, S
             Deed::Write(value) => {
                 known.written = Some(value.clone().map_or(Observed::Nothing, Observed::Value));
             }
+            // What it then holds nobody was told.
+            Deed::WriteSum => *known = Known::default(),
             Deed::Matched => (),
             Deed::Read { seen, .. } => {
                 let wrong = if table.uses[entry.key] == Use::List {

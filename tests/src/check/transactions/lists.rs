@@ -98,7 +98,7 @@ fn collect(table: &Table) -> Vec<List<'_>> {
                     appends: appends[entry.key] > 0,
                     by_range: *by_range,
                 }),
-                Deed::Matched | Deed::Write(_) => (),
+                Deed::Matched | Deed::Write(_) | Deed::WriteSum => (),
             }
         }
         for entry in transaction.entries.iter().filter(is_append) {

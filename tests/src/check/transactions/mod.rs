@@ -165,8 +165,7 @@ impl Findings {
 /// first, then cycles, one per group of transactions that depend on each other.
 ///
 /// # Errors
-/// The history is no history of clients, uses a key in two ways, appends an element twice to one key, or adds
-/// to numbers.
+/// The history is no history of clients, uses a key in two ways, or appends an element twice to one key.
 pub fn check(history: &History, settings: &Settings) -> Result<Verdict<Violation>, Malformed> {
     let operations = history.operations()?;
     let table = Table::new(&operations)?;

@@ -3,7 +3,8 @@
 //! The order of a key's writes is known in part: from versions; from transactions that read one and wrote the
 //! next; where real time is promised, from writes that were finished before others were called; and the key's
 //! first state comes before all. A reader missed every direct successor of what it read. A value that several
-//! writes can have left gives no edge, and neither does a read of nothing when the key may have been deleted.
+//! writes can have left gives no edge (a number, where a sum was not told), and neither does a read of nothing when the key
+//! may have been deleted or have expired.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +16,26 @@ use super::{Anomaly, Findings, Level, explain, realtime};
 /// A write as others can see it.
 struct Install<'t> {
     transaction: usize,
-    value: Option<&'t Datum>,
+    value: Left<'t>,
     version: Option<u64>,
+}
+
+/// What a write left at its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left<'t> {
+    Value(Option<&'t Datum>),
+    /// A number that nobody was told.
+    Sum,
+}
+
+impl<'t> Left<'t> {
+    /// True if a read may have seen this there.
+    fn can_be(self, seen: Option<&'t Datum>) -> bool {
+        match self {
+            Left::Value(value) => value == seen,
+            Left::Sum => matches!(seen, Some(Datum::Integer(_))),
+        }
+    }
 }
 
 /// The first sight of a key that a transaction had, before any write of its own.
@@ -52,6 +71,10 @@ struct Register<'t> {
     installs: Vec<Install<'t>>,
     by_value: BTreeMap<Option<&'t Datum>, Vec<usize>>,
     by_version: BTreeMap<u64, usize>,
+    /// Some sum was not told, so that a number need not come from a write that is known to have left it.
+    has_unknown_sum: bool,
+    /// Some value may be gone by itself.
+    may_expire: bool,
     /// Writes that their own transaction replaced.
     replaced: BTreeMap<&'t Datum, usize>,
     /// Values of transactions that were not done, with their index.
@@ -97,13 +120,14 @@ fn collect(table: &Table) -> Vec<Register<'_>> {
     let mut last_write = vec![0; table.keys.len()];
     for (number, transaction) in table.transactions.iter().enumerate() {
         for (place, entry) in transaction.entries.iter().enumerate() {
-            if matches!(entry.deed, Deed::Write(_)) {
+            if matches!(entry.deed, Deed::Write(_) | Deed::WriteSum) {
                 last_write[entry.key] = place;
             }
         }
         for (place, entry) in transaction.entries.iter().enumerate() {
             let register = &mut registers[entry.key];
             let version = entry.version.map(|version| version.0);
+            register.may_expire |= entry.may_expire;
             let is_first = touched[entry.key].replace(number) != Some(number);
             let read = |seen, by_range| Read {
                 transaction: number,
@@ -119,11 +143,21 @@ fn collect(table: &Table) -> Vec<Register<'_>> {
                         register.by_value.entry(value.as_ref()).or_default().push(install);
                         register.installs.push(Install {
                             transaction: number,
-                            value: value.as_ref(),
+                            value: Left::Value(value.as_ref()),
                             version,
                         });
                     } else if let Some(value) = value {
                         register.replaced.insert(value, number);
+                    }
+                }
+                Deed::WriteSum => {
+                    register.has_unknown_sum = true;
+                    if last_write[entry.key] == place {
+                        register.installs.push(Install {
+                            transaction: number,
+                            value: Left::Sum,
+                            version,
+                        });
                     }
                 }
                 Deed::Read { seen, by_range } if is_first => match seen {
@@ -182,8 +216,12 @@ fn resolve(
     let shown = explain::value(seen);
     if let Some(install) = by_version {
         let wrote = &register.installs[*install];
-        if wrote.value != seen {
-            let (writer, other) = (table.name(wrote.transaction), explain::value(wrote.value));
+        if !wrote.value.can_be(seen) {
+            let writer = table.name(wrote.transaction);
+            let other = match wrote.value {
+                Left::Value(value) => explain::value(value),
+                Left::Sum => "a sum".into(),
+            };
             let version = read.version.unwrap_or(0);
             let text =
                 format!("  version {version} of key {name} is {other} to {writer} but {shown} to {reader}");
@@ -195,12 +233,15 @@ fn resolve(
     let fits = |install: &&usize| fits(table, &register.installs[**install], read, level);
     let mut fitting = all.iter().filter(fits);
     let Some(value) = seen else {
-        return if fitting.next().is_none() {
+        return if fitting.next().is_none() && !register.may_expire {
             Source::First
         } else {
             Source::Open
         };
     };
+    if register.has_unknown_sum && matches!(value, Datum::Integer(_)) {
+        return Source::Open;
+    }
     match (fitting.next(), fitting.next()) {
         (Some(install), None) => return Source::Install(*install),
         (Some(_), Some(_)) => return Source::Open,
@@ -236,7 +277,7 @@ fn resolve(
 
 /// True if the read can have seen this write, as far as versions and (if promised) real time tell.
 fn fits(table: &Table, install: &Install<'_>, read: &Read<'_>, level: Level) -> bool {
-    let same = install.value.is_none()
+    let same = install.value == Left::Value(None)
         || read.version.is_none()
         || install.version.is_none_or(|own| Some(own) == read.version);
     let answered = table.transactions[read.transaction].answered_at;

@@ -1,8 +1,9 @@
 //! The transactions of a history with numbers in place of keys, and every key's steps in one place.
 //!
-//! A single-key operation becomes a transaction: a read one read; a write or delete one write, after a read if
-//! its condition tells what was there; a compare-and-set a read and a write. A scan gets a read of nothing for
-//! each key of the history that lies in its range and that it did not return.
+//! A single-key operation becomes a transaction: a read one read; a write, delete or addition one write, after a read if
+//! its condition tells what was there; a compare-and-set a read and a write; a check what its condition tells. Steps with
+//! conditions become the same. A scan gets a read of nothing for each key of the history that lies in its range and that
+//! it did not return.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,8 @@ pub(super) enum Deed {
     Matched,
     Append(Datum),
     Write(Option<Datum>),
+    /// Wrote a number that nobody was told: the sum of an addition.
+    WriteSum,
 }
 
 /// One step.
@@ -31,6 +34,8 @@ pub(super) struct Entry {
     pub(super) key: usize,
     pub(super) deed: Deed,
     pub(super) version: Option<Version>,
+    /// What was written may be gone by itself some day.
+    pub(super) may_expire: bool,
 }
 
 /// A transaction.
@@ -67,7 +72,7 @@ impl Table {
     /// Takes over operations.
     ///
     /// # Errors
-    /// A key that is a list to one transaction and a register to another, or an addition.
+    /// A key that is a list to one transaction and a register to another.
     pub(super) fn new(operations: &[Operation]) -> Result<Table, Malformed> {
         let mut numbers = BTreeMap::new();
         for operation in operations {
@@ -98,7 +103,7 @@ impl Table {
     }
 
     fn take(&mut self, operation: &Operation, numbers: &BTreeMap<Datum, usize>) -> Result<(), Malformed> {
-        let (steps, scan) = steps_of(operation)?;
+        let (steps, scan) = steps_of(operation);
         let known = operation.outcome == Outcome::Ok;
         let mut entries = Vec::with_capacity(steps.len());
         for (step, matched) in steps {
@@ -107,6 +112,11 @@ impl Table {
             let deed = match step.action {
                 StepAction::Append { element, .. } => Deed::Append(element),
                 StepAction::Write { value, .. } => Deed::Write(value),
+                StepAction::Add { result, .. } => match result.filter(|_| known) {
+                    Some(sum) => Deed::Write(Some(Datum::Integer(sum))),
+                    None => Deed::WriteSum,
+                },
+                StepAction::Check { .. } => continue,
                 StepAction::Read { .. } if !known => continue,
                 StepAction::Read { .. } if matched => Deed::Matched,
                 StepAction::Read { value, .. } => Deed::Read {
@@ -114,8 +124,12 @@ impl Table {
                     by_range: false,
                 },
             };
-            let version = step.version;
-            entries.push(Entry { key, deed, version });
+            entries.push(Entry {
+                key,
+                deed,
+                version: step.version,
+                may_expire: step.lifetime.is_some(),
+            });
         }
         if let (Some(range), true) = (scan, known) {
             self.add_missing(&range, &mut entries);
@@ -129,7 +143,7 @@ impl Table {
         };
         match operation.outcome {
             Outcome::Ok | Outcome::Unknown => self.transactions.push(transaction),
-            Outcome::Failed | Outcome::Refused => self.failed.push(transaction),
+            Outcome::Failed | Outcome::Refused | Outcome::NotANumber | Outcome::Overflow => self.failed.push(transaction),
         }
         Ok(())
     }
@@ -154,6 +168,7 @@ impl Table {
                         by_range: true,
                     },
                     version: None,
+                    may_expire: false,
                 }),
         );
     }
@@ -161,7 +176,8 @@ impl Table {
     fn note_use(&mut self, operation: &Operation, key: usize, action: &StepAction) -> Result<(), Malformed> {
         let now = match action {
             StepAction::Append { .. } => Use::List,
-            StepAction::Write { .. } => Use::Register,
+            StepAction::Write { .. } | StepAction::Add { .. } => Use::Register,
+            StepAction::Check { .. } => return Ok(()),
             StepAction::Read { value, .. } => match value {
                 Observed::Nothing => return Ok(()),
                 Observed::Value(_) => Use::Register,
@@ -210,7 +226,8 @@ fn for_each_key(action: &Action, mut take: impl FnMut(&Datum)) {
         | Action::Write { key, .. }
         | Action::CompareAndSet { key, .. }
         | Action::Delete { key }
-        | Action::Add { key, .. } => take(key),
+        | Action::Add { key, .. }
+        | Action::Check { key } => take(key),
         Action::Transaction { steps, .. } => steps.iter().for_each(|step| take(step.key())),
     }
 }
@@ -219,52 +236,61 @@ fn for_each_key(action: &Action, mut take: impl FnMut(&Datum)) {
 type Steps = Vec<(Step, bool)>;
 
 /// The steps of an operation, and the range that it scanned.
-fn steps_of(operation: &Operation) -> Result<(Steps, Option<KeyRange>), Malformed> {
-    let seen = |key: &Datum, value: Option<&Datum>, version| Step {
-        action: StepAction::Read {
+fn steps_of(operation: &Operation) -> (Steps, Option<KeyRange>) {
+    let single = |action: StepAction| Step {
+        version: operation.version,
+        condition: operation.condition.clone(),
+        lifetime: operation.lifetime,
+        ..Step::new(action)
+    };
+    let steps = match &operation.action {
+        Action::Transaction { steps, scan } => {
+            return (steps.iter().flat_map(guarded).collect(), scan.clone());
+        }
+        Action::Read { key, value } => vec![(seen(key, value.as_ref(), operation.version), false)],
+        Action::CompareAndSet { key, old, new } => {
+            let write = StepAction::Write {
+                key: key.clone(),
+                value: Some(new.clone()),
+            };
+            vec![(seen(key, old.as_ref(), None), false), (single(write), false)]
+        }
+        Action::Write { key, value } => guarded(&single(StepAction::Write {
+            key: key.clone(),
+            value: Some(value.clone()),
+        })),
+        Action::Delete { key } => guarded(&single(StepAction::Write {
+            key: key.clone(),
+            value: None,
+        })),
+        Action::Add { key, delta, result } => guarded(&single(StepAction::Add {
+            key: key.clone(),
+            delta: *delta,
+            result: *result,
+        })),
+        Action::Check { key } => guarded(&single(StepAction::Check { key: key.clone() })),
+    };
+    (steps, None)
+}
+
+/// A step, after a read if its condition tells what was there.
+fn guarded(step: &Step) -> Steps {
+    let key = step.key();
+    let read = match &step.condition {
+        Condition::None | Condition::Present => None,
+        Condition::Absent | Condition::Version(Version::ABSENT) => Some((seen(key, None, None), false)),
+        Condition::Version(version) => Some((seen(key, None, Some(*version)), true)),
+        Condition::Value(value) => Some((seen(key, Some(value), None), false)),
+    };
+    read.into_iter().chain([(step.clone(), false)]).collect()
+}
+
+fn seen(key: &Datum, value: Option<&Datum>, version: Option<Version>) -> Step {
+    Step {
+        version,
+        ..Step::new(StepAction::Read {
             key: key.clone(),
             value: value.map_or(Observed::Nothing, |value| Observed::Value(value.clone())),
-        },
-        version,
-    };
-    let put = |key: &Datum, value: Option<&Datum>, version| Step {
-        action: StepAction::Write {
-            key: key.clone(),
-            value: value.cloned(),
-        },
-        version,
-    };
-    let guarded = |key: &Datum, value: Option<&Datum>| {
-        let wrote = (put(key, value, operation.version), false);
-        match operation.condition {
-            Condition::None | Condition::Present => vec![wrote],
-            Condition::Absent => vec![(seen(key, None, None), false), wrote],
-            Condition::Version(version) if version == Version::ABSENT => {
-                vec![(seen(key, None, None), false), wrote]
-            }
-            Condition::Version(version) => vec![(seen(key, None, Some(version)), true), wrote],
-        }
-    };
-    Ok(match &operation.action {
-        Action::Transaction { steps, scan } => (
-            steps.iter().map(|step| (step.clone(), false)).collect(),
-            scan.clone(),
-        ),
-        Action::Read { key, value } => (vec![(seen(key, value.as_ref(), operation.version), false)], None),
-        Action::Write { key, value } => (guarded(key, Some(value)), None),
-        Action::Delete { key } => (guarded(key, None), None),
-        Action::CompareAndSet { key, old, new } => {
-            let both = [
-                seen(key, old.as_ref(), None),
-                put(key, Some(new), operation.version),
-            ];
-            (both.map(|step| (step, false)).into(), None)
-        }
-        Action::Add { .. } => {
-            return Err(unfit(
-                operation,
-                "additions are judged key by key only, not as transactions".into(),
-            ));
-        }
-    })
+        })
+    }
 }
