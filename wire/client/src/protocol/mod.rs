@@ -21,7 +21,7 @@ mod receive_buffer;
 pub use in_flight::RequestId;
 
 use ostrakon_wire::ClusterId;
-use ostrakon_wire::frame;
+use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::{BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
 use ostrakon_wire::message::{Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, Request, Response};
 
@@ -38,6 +38,13 @@ const SEND_KEEP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// buffer, so that a driver which always has something left to send doesn't make it grow for ever.
 const SENT_BYTES_MAX: usize = 64 * 1024;
 
+/// Wishes about the answer to one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubmitOptions {
+    /// Ask where the server's time for the request goes: see [`Protocol::timings`].
+    pub timings: bool,
+}
+
 /// One connection's protocol state. See the head of its module for what a driver does.
 #[derive(Debug)]
 pub struct Protocol {
@@ -53,6 +60,8 @@ pub struct Protocol {
     /// Length of the frame that was handed out last, still in `receive` because the response borrows it.
     handed_out_bytes: usize,
     in_flight: InFlight,
+    /// Of the response that was handed out last.
+    timings: Option<StageTimings>,
     /// Highest hybrid logical clock seen (microseconds << 12 | counter).
     timestamp: u64,
     cluster_id: ClusterId,
@@ -87,6 +96,7 @@ impl Protocol {
             receive: ReceiveBuffer::default(),
             handed_out_bytes: 0,
             in_flight: InFlight::default(),
+            timings: None,
             timestamp: 0,
             cluster_id: options.cluster_id,
             server: None,
@@ -104,6 +114,18 @@ impl Protocol {
     /// # Errors
     /// See [`SubmitError`]; nothing was queued then.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.submit_with(request, SubmitOptions::default())
+    }
+
+    /// [`Protocol::submit`] with wishes about the answer.
+    ///
+    /// # Errors
+    /// As [`Protocol::submit`].
+    pub fn submit_with(
+        &mut self,
+        request: &Request<'_>,
+        options: SubmitOptions,
+    ) -> Result<RequestId, SubmitError> {
         if self.failure.is_some() {
             return Err(SubmitError::Failed);
         }
@@ -123,6 +145,9 @@ impl Protocol {
         let start = self.send.len();
         self.encoder
             .request(&mut self.send, id.number(), self.timestamp, request);
+        if options.timings {
+            frame::ask_for_timings(&mut self.send, start);
+        }
         let bytes = self.send.len() - start;
         if bytes > server.frame_bytes_max as usize {
             self.send.truncate(start);
@@ -207,11 +232,13 @@ impl Protocol {
     /// The connection can't go on; each further call returns the same error.
     pub fn next_response(&mut self) -> Result<Option<(RequestId, Response<'_>)>, ProtocolError> {
         self.release_handed_out();
+        self.timings = None;
         let Some(pending) = self.next_pending()? else {
             return Ok(None);
         };
-        self.handed_out_bytes = frame::HEADER_BYTES + pending.body_bytes;
-        let body = &self.receive.received()[frame::HEADER_BYTES..self.handed_out_bytes];
+        self.timings = pending.timings;
+        self.handed_out_bytes = pending.frame_bytes;
+        let body = &self.receive.received()[pending.table_start..pending.frame_bytes];
         match Response::decode(pending.kind as u16, body) {
             Ok(response) => Ok(Some((pending.id, response))),
             Err(error) => {
@@ -220,6 +247,11 @@ impl Protocol {
                 Err(failure)
             }
         }
+    }
+
+    /// Where the server's time for the response handed out last went, if the request asked and the server says so.
+    pub fn timings(&self) -> Option<StageTimings> {
+        self.timings
     }
 
     /// Number of requests that are unanswered.
@@ -295,10 +327,13 @@ impl Protocol {
                         response: kind,
                     });
                 }
+                let (timings, table) = frame::split_timings(&header, body).map_err(ProtocolError::Frame)?;
                 return Ok(Some(Pending {
                     id,
                     kind,
-                    body_bytes: body.len(),
+                    timings,
+                    table_start: header.frame_bytes() - table.len(),
+                    frame_bytes: header.frame_bytes(),
                 }));
             }
             match Response::decode(header.kind, body).map_err(ProtocolError::Response)? {
@@ -327,7 +362,10 @@ impl Protocol {
 struct Pending {
     id: RequestId,
     kind: Kind,
-    body_bytes: usize,
+    timings: Option<StageTimings>,
+    /// Where the table begins in the frame.
+    table_start: usize,
+    frame_bytes: usize,
 }
 
 /// Checks the answer to the hello.
