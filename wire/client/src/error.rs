@@ -243,7 +243,16 @@ pub enum ProtocolError {
     },
     /// A write without a condition came back as not applied.
     UnconditionalNotApplied,
-    /// A page of a scan that starts before the page asked for, or of another snapshot, or that never gets
+    /// Another number of values or versions than keys were named.
+    Count {
+        /// Keys of the request.
+        expected: usize,
+        /// Elements of the response.
+        found: usize,
+    },
+    /// A multi-get without a single value, not even of the first key.
+    NothingRead,
+    /// A page of a scan that lies outside of what was asked for, or of another snapshot, or that never gets
     /// further.
     ScanPage {
         /// What is wrong, as the end of a sentence.
@@ -285,6 +294,15 @@ impl fmt::Display for ProtocolError {
             }
             ProtocolError::UnconditionalNotApplied => {
                 formatter.write_str("the server did not apply a write that had no condition")
+            }
+            ProtocolError::Count { expected, found } => {
+                write!(
+                    formatter,
+                    "the server answered a request for {expected} keys with {found} elements"
+                )
+            }
+            ProtocolError::NothingRead => {
+                formatter.write_str("the server left out all values of a multi-get, and would do so for ever")
             }
             ProtocolError::ScanPage { detail } => {
                 write!(formatter, "the server sent a page of a scan that {detail}")

@@ -37,12 +37,12 @@ mod values;
 
 pub use blocking::{Client, Pipeline, Scan, Ticket};
 pub use error::{Error, ProtocolError, SubmitError};
-pub use options::{Options, ScanOptions};
+pub use options::{Options, PutOptions, ScanOptions};
 pub use ostrakon_wire::ClusterId;
 pub use ostrakon_wire::frame::StageTimings;
 pub use ostrakon_wire::message::{
     Action, BatchOperation, BatchReply, Condition, ErrorCode, Kind, PutEntry, Request, Response, Retry,
     ScanRequest, TopologyReply,
 };
-pub use protocol::{Protocol, RequestId, SubmitOptions};
+pub use protocol::{Protocol, RequestId};
 pub use values::{Answer, Entry, MultiValue, MultiWritten, Page, Server, Value, Written};

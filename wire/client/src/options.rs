@@ -1,6 +1,7 @@
-//! What a user chooses: how to connect, and what to scan.
+//! What a user chooses: how to connect, under what condition to write, and what to scan.
 
 use ostrakon_wire::ClusterId;
+use ostrakon_wire::message::Condition;
 
 /// How to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,15 @@ impl Default for Options {
     }
 }
 
+/// How a key is put. The default is always, and to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PutOptions<'a> {
+    /// What must hold for it.
+    pub condition: Condition<'a>,
+    /// Milliseconds after which the key is absent again; 0: it stays.
+    pub ttl_ms: u64,
+}
+
 /// What to scan, and in what pages. The default is everything.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ScanOptions {
@@ -37,6 +47,12 @@ pub struct ScanOptions {
     pub start: Vec<u8>,
     /// Last key, exclusive. `None`: to the last key there is.
     pub end: Option<Vec<u8>>,
+    /// Only keys that begin with this; empty: all.
+    pub prefix: Vec<u8>,
+    /// From the last key to the first.
+    pub reverse: bool,
+    /// Most entries in all; 0: as many as there are.
+    pub limit: u64,
     /// Most entries per page; 0: the server's default.
     pub page_limit: u32,
     /// Leave the values out.
@@ -55,22 +71,8 @@ impl ScanOptions {
 
     /// All keys that start with `prefix`.
     pub fn prefix(prefix: &[u8]) -> ScanOptions {
-        // The first key after them: the prefix without its trailing 0xFF bytes (nothing is above those), its
-        // last byte raised by one.
-        let mut end = prefix.to_vec();
-        while end.last() == Some(&u8::MAX) {
-            end.pop();
-        }
-        let end = match end.last_mut() {
-            Some(last) => {
-                *last += 1;
-                Some(end)
-            }
-            None => None,
-        };
         ScanOptions {
-            start: prefix.to_vec(),
-            end,
+            prefix: prefix.to_vec(),
             ..ScanOptions::default()
         }
     }

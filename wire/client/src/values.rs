@@ -1,8 +1,9 @@
 //! What a client gets back: responses that own their bytes.
 
 use ostrakon_wire::ClusterId;
-use ostrakon_wire::message::{BatchReply, ErrorCode, HelloReply, ScanReply, TopologyReply};
-use ostrakon_wire::message::{Found, MultiPutReply};
+use ostrakon_wire::message::{
+    BatchReply, ErrorCode, Found, HelloReply, MultiPutReply, ScanEntry, ScanReply, TopologyReply,
+};
 
 /// What the server said of itself when the connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +161,7 @@ impl From<&HelloReply<'_>> for Server {
 
 impl From<&ScanReply<'_>> for Page {
     fn from(reply: &ScanReply<'_>) -> Page {
-        let own = |entry: ostrakon_wire::message::ScanEntry<'_>| Entry {
+        let own = |entry: ScanEntry<'_>| Entry {
             key: entry.key.to_vec(),
             value: entry.value.to_vec(),
             version: entry.version,
@@ -170,6 +171,18 @@ impl From<&ScanReply<'_>> for Page {
             snapshot: reply.snapshot,
             entries: reply.entries.iter().map(own).collect(),
             resume_key: reply.resume_key.map(<[u8]>::to_vec),
+        }
+    }
+}
+
+impl Entry {
+    /// As it lies in a page.
+    pub(crate) fn as_received(&self) -> ScanEntry<'_> {
+        ScanEntry {
+            key: &self.key,
+            value: &self.value,
+            version: self.version,
+            expires: self.expires,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use common::hello_reply;
 use ostrakon_client::{Condition, Options, Protocol, Request, RequestId, Response};
-use ostrakon_wire::message::Encoder;
+use ostrakon_wire::message::{Encoder, Found};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -39,6 +39,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+const VALUE: Found<'static> = Found {
+    version: 1,
+    expires: 0,
+    value: &[7; 100],
+};
+
 /// One round of the pipelined hot path: a batch of gets and puts, all answered.
 fn round(protocol: &mut Protocol, encoder: &mut Encoder, wire: &mut Vec<u8>) {
     const BATCH: usize = 32;
@@ -52,7 +58,7 @@ fn round(protocol: &mut Protocol, encoder: &mut Encoder, wire: &mut Vec<u8>) {
         };
         let id: RequestId = protocol.submit(&request).expect("room");
         if is_get {
-            encoder.get_reply(wire, id.number(), 9, Some((1, &[7; 100])));
+            encoder.get_reply(wire, id.number(), 9, Some(VALUE));
         } else {
             encoder.write_reply(wire, id.number(), 9, true, 1);
         }
@@ -77,11 +83,7 @@ fn a_driver_that_never_sends_everything_does_not_make_the_buffer_grow() {
     assert_eq!(protocol.next_response(), Ok(None));
     let (mut encoder, mut wire) = (Encoder::new(), Vec::new());
     let mut exchange = |bytes: usize| {
-        let put = Request::Put {
-            key: b"a key",
-            value: &[7; 5_000][..bytes],
-            condition: Condition::None,
-        };
+        let put = Request::put(b"a key", &[7; 5_000][..bytes], Condition::None);
         let id = protocol.submit(&put).expect("room");
         protocol.sent(protocol.bytes_to_send().len() - 1);
         wire.clear();

@@ -7,12 +7,15 @@
     reason = "a test of sockets needs sockets, and a server needs its thread"
 )]
 
+#[path = "common/answers.rs"]
+mod answers;
 mod common;
 #[path = "common/fake_server.rs"]
 mod fake_server;
 
 use std::net::TcpListener;
 
+use answers::found;
 use common::{CLUSTER_ID, hello_reply};
 use fake_server::FakeServer;
 use ostrakon_client::{
@@ -58,12 +61,7 @@ fn each_reading_method_sends_its_request_and_returns_its_answer() {
     let server = FakeServer::greeting(10, move |session| {
         session.exchange(|request| assert_eq!(request, Request::Ping), &Response::Pong);
         session.exchange(assert_get, &Response::Get { found: None });
-        session.exchange(
-            assert_get,
-            &Response::Get {
-                found: Some((9, b"value")),
-            },
-        );
+        session.exchange(assert_get, &found(9, b"value"));
         session.exchange(
             |request| assert_eq!(request, Request::Topology),
             &Response::Topology(topology),
@@ -82,6 +80,7 @@ fn each_reading_method_sends_its_request_and_returns_its_answer() {
         client.get(b"key").expect("answered"),
         Some(Value {
             version: 9,
+            expires: 0,
             value: b"value".to_vec()
         })
     );

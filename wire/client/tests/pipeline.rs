@@ -6,10 +6,13 @@
     reason = "a test of sockets needs sockets, and a server needs its thread"
 )]
 
+#[path = "common/answers.rs"]
+mod answers;
 mod common;
 #[path = "common/fake_server.rs"]
 mod fake_server;
 
+use answers::found;
 use fake_server::FakeServer;
 use ostrakon_client::{Answer, Client, Condition, Error, ErrorCode, Options, Request, Response, Value};
 use ostrakon_wire::message::ErrorReply;
@@ -43,12 +46,7 @@ fn a_pipeline_sends_all_before_it_waits_and_takes_answers_in_any_order() {
         let third = session.expect(|request| assert_eq!(request, Request::Ping));
         session.answer(third, &Response::Pong);
         session.answer(second, &refusal(ErrorCode::Busy));
-        session.answer(
-            first,
-            &Response::Get {
-                found: Some((9, b"value")),
-            },
-        );
+        session.answer(first, &found(9, b"value"));
         session.expect_end();
     });
     let mut client = connect(&server);
@@ -58,6 +56,7 @@ fn a_pipeline_sends_all_before_it_waits_and_takes_answers_in_any_order() {
     let ping = pipeline.submit(&Request::Ping).expect("room");
     let value = Value {
         version: 9,
+        expires: 0,
         value: b"value".to_vec(),
     };
     assert_eq!(pipeline.wait(get).expect("answered"), Answer::Get(Some(value)));
@@ -104,12 +103,7 @@ fn a_pipeline_keeps_to_what_the_server_allows() {
 #[test]
 fn a_pipeline_left_early_does_not_confuse_what_follows() {
     let server = FakeServer::greeting(10, |session| {
-        session.exchange(
-            assert_get,
-            &Response::Get {
-                found: Some((9, b"abandoned")),
-            },
-        );
+        session.exchange(assert_get, &found(9, b"abandoned"));
         session.exchange(|request| assert_eq!(request, Request::Ping), &Response::Pong);
         session.expect_end();
     });

@@ -1,15 +1,18 @@
 //! The state machine without any IO: frames cut anywhere, answers in any order, servers that break the rules.
 
+#[path = "common/answers.rs"]
+mod answers;
 mod common;
 
+use answers::found;
 use common::{CLUSTER_ID, hello_reply, response_frame};
 use ostrakon_client::{
     ClusterId, Condition, ErrorCode, Kind, Options, Protocol, ProtocolError, Request, RequestId, Response,
-    SubmitError,
+    StageTimings, SubmitError,
 };
 use ostrakon_wire::frame::{self, FrameHeader, HEADER_BYTES};
 use ostrakon_wire::limits::{BODY_BYTES_MAX, KEY_BYTES_MAX};
-use ostrakon_wire::message::{DecodeError, ErrorReply, HelloReply, ScanEntry, ScanReply};
+use ostrakon_wire::message::{DecodeError, ErrorReply, HelloReply, PUSHED_KINDS, ScanEntry, ScanReply};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -99,16 +102,16 @@ fn the_hello_comes_first_and_says_what_was_chosen() {
 /// Requests of a fixed conversation, in the order in which they are submitted.
 const REQUESTS: [Request<'static>; 5] = [
     Request::Get { key: b"key" },
-    Request::put(b"key", b"value", Condition::Absent),
+    Request::Put {
+        key: b"key",
+        value: b"value",
+        condition: Condition::Absent,
+        ttl_ms: 0,
+        retry: None,
+    },
     Request::Ping,
     Request::Status,
-    Request::Scan(ostrakon_client::ScanRequest {
-        start: b"",
-        end: None,
-        limit: 0,
-        snapshot: 0,
-        keys_only: false,
-    }),
+    Request::Scan(ostrakon_client::ScanRequest::ALL),
 ];
 
 /// The hello's answer, then an answer to each request, last request first.
@@ -118,17 +121,17 @@ fn conversation(ids: &[RequestId]) -> (Vec<u8>, Vec<(RequestId, String)>) {
             key: b"a",
             value: b"1",
             version: 3,
+            expires: 0,
         },
         ScanEntry {
             key: b"b",
             value: b"",
             version: 4,
+            expires: 0,
         },
     ];
     let answers = [
-        Response::Get {
-            found: Some((9, b"value")),
-        },
+        found(9, b"value"),
         Response::Write {
             applied: false,
             version: 9,
@@ -498,27 +501,62 @@ fn room_is_made_for_a_big_frame_and_given_back() {
     let value = vec![7; 3_000_000];
     let mut protocol = ready(10);
     let id = protocol.submit(&Request::Get { key: b"key" }).expect("room");
-    let frame = response_frame(
-        id.number(),
-        0,
-        &Response::Get {
-            found: Some((1, &value)),
-        },
-    );
+    let frame = response_frame(id.number(), 0, &found(1, &value));
     protocol.receive(&frame[..100]);
     assert_eq!(protocol.next_response(), Ok(None));
     let room = protocol.receive_room();
     assert!(room.len() >= frame.len() - 100, "{} bytes of room", room.len());
     room[..frame.len() - 100].copy_from_slice(&frame[100..]);
     protocol.received(frame.len() - 100);
-    assert_eq!(
-        protocol.next_response(),
-        Ok(Some((
-            id,
-            Response::Get {
-                found: Some((1, &value[..]))
-            }
-        )))
-    );
+    assert_eq!(protocol.next_response(), Ok(Some((id, found(1, &value[..])))));
     assert!(protocol.receive_room().len() < 1_000_000);
+}
+
+#[test]
+fn a_response_brings_its_timings_and_only_its_own() {
+    let mut protocol = ready(10);
+    let first = protocol.submit_with_timings(&Request::Ping).expect("room");
+    let second = protocol.submit(&Request::Ping).expect("room");
+    let asked: Vec<bool> = take_sent(&mut protocol)
+        .iter()
+        .map(|(header, _)| header.timings)
+        .collect();
+    assert_eq!(asked, [true, false]);
+    let timings = StageTimings {
+        queue_ns: 1,
+        total_ns: 7,
+        ..StageTimings::default()
+    };
+    let mut frame = response_frame(first.number(), 0, &Response::Pong);
+    frame::insert_timings(&mut frame, 0, &timings);
+    protocol.receive(&frame);
+    protocol.receive(&response_frame(second.number(), 0, &Response::Pong));
+    assert_eq!(protocol.next_response(), Ok(Some((first, Response::Pong))));
+    assert_eq!(protocol.timings(), Some(timings));
+    assert_eq!(protocol.next_response(), Ok(Some((second, Response::Pong))));
+    assert_eq!(protocol.timings(), None);
+}
+
+#[test]
+fn frames_of_unknown_watches_are_skipped_and_other_unknown_frames_are_not() {
+    let mut protocol = ready(10);
+    let id = protocol.submit(&Request::Ping).expect("room");
+    let mut frames = Vec::new();
+    for kind in [*PUSHED_KINDS.start(), *PUSHED_KINDS.end()] {
+        frame::append(&mut frames, kind, 77, 1 << 20, b"anything");
+    }
+    frames.extend(response_frame(id.number(), 0, &Response::Pong));
+    protocol.receive(&frames);
+    assert_eq!(protocol.next_response(), Ok(Some((id, Response::Pong))));
+    assert_eq!(protocol.timestamp(), 1 << 20, "skipped frames tell the time, too");
+
+    let unknown = failure(|id| {
+        let mut frame = Vec::new();
+        frame::append(&mut frame, PUSHED_KINDS.start() - 1, id.number(), 0, b"");
+        frame
+    });
+    assert!(
+        matches!(unknown, ProtocolError::Response(DecodeError::UnknownKind { .. })),
+        "{unknown:?}"
+    );
 }

@@ -28,14 +28,15 @@ fn page(
             key,
             value: key,
             version: 3,
+            expires: 0,
         })
         .collect();
     let expected = ScanRequest {
         start,
-        end: Some(b"p0"),
+        prefix: b"p/",
         limit: 2,
         snapshot: asked_snapshot,
-        keys_only: false,
+        ..ScanRequest::ALL
     };
     session.exchange(
         |request| assert_eq!(request, Request::Scan(expected)),
@@ -58,7 +59,9 @@ fn scan(script: impl FnOnce(&mut Session) + Send + 'static) -> (Vec<Vec<u8>>, Op
     let (mut keys, mut failure) = (Vec::new(), None);
     for entry in scan.by_ref() {
         match entry {
-            Ok(Entry { key, value, version }) => {
+            Ok(Entry {
+                key, value, version, ..
+            }) => {
                 assert_eq!((&value, version), (&key, 3));
                 keys.push(key);
             }
@@ -74,7 +77,7 @@ fn scan(script: impl FnOnce(&mut Session) + Send + 'static) -> (Vec<Vec<u8>>, Op
 #[test]
 fn pages_follow_each_other_at_one_snapshot() {
     let (keys, failure) = scan(|session| {
-        page(session, (b"p/", 0), (77, &[b"p/1", b"p/2"], Some(b"p/2\0")));
+        page(session, (b"", 0), (77, &[b"p/1", b"p/2"], Some(b"p/2\0")));
         page(session, (b"p/2\0", 77), (77, &[], Some(b"p/5")));
         page(session, (b"p/5", 77), (77, &[b"p/5"], None));
         session.expect_end();
@@ -86,7 +89,7 @@ fn pages_follow_each_other_at_one_snapshot() {
 #[test]
 fn a_scan_ends_with_its_first_error() {
     let (keys, failure) = scan(|session| {
-        page(session, (b"p/", 0), (77, &[b"p/1"], Some(b"p/2")));
+        page(session, (b"", 0), (77, &[b"p/1"], Some(b"p/2")));
         let too_old = ErrorReply {
             code: ErrorCode::SnapshotTooOld,
             message: "gone",
@@ -111,7 +114,7 @@ fn a_scan_ends_with_its_first_error() {
 /// The complaint about a second page with this content, asked for from `p/5`.
 fn complaint(second: (u64, &'static [&'static [u8]], Option<&'static [u8]>)) -> &'static str {
     let (keys, failure) = scan(move |session| {
-        page(session, (b"p/", 0), (77, &[b"p/1"], Some(b"p/5")));
+        page(session, (b"", 0), (77, &[b"p/1"], Some(b"p/5")));
         page(session, (b"p/5", 77), second);
         session.expect_end();
     });
@@ -124,28 +127,63 @@ fn complaint(second: (u64, &'static [&'static [u8]], Option<&'static [u8]>)) -> 
 
 #[test]
 fn pages_that_cannot_be_right_are_refused() {
+    let misfit = "does not fit what was asked for, or leads nowhere";
     assert_eq!(complaint((78, &[b"p/6"], None)), "is not of the scan's snapshot");
-    assert_eq!(
-        complaint((77, &[b"p/4"], None)),
-        "starts before the key asked for"
-    );
-    assert_eq!(
-        complaint((77, &[b"p/6", b"p0"], None)),
-        "goes on after the end asked for"
-    );
-    assert_eq!(complaint((77, &[], Some(b"p/5"))), "does not get any further");
+    assert_eq!(complaint((77, &[b"p/4"], None)), misfit);
+    assert_eq!(complaint((77, &[b"p/6", b"p0"], None)), misfit);
+    assert_eq!(complaint((77, &[b"p/7", b"p/6"], None)), misfit);
+    assert_eq!(complaint((77, &[], Some(b"p/5"))), misfit);
 }
 
 #[test]
-fn a_prefix_ends_where_no_key_can_start_with_it() {
-    for (prefix, end) in [
-        (&b"a"[..], Some(&b"b"[..])),
-        (b"a\xFF", Some(b"b")),
-        (b"a\xFE\xFF\xFF", Some(b"a\xFF")),
-        (b"\xFF\xFF", None),
-        (b"", None),
-    ] {
-        let options = ScanOptions::prefix(prefix);
-        assert_eq!((&options.start[..], options.end.as_deref()), (prefix, end));
-    }
+fn a_scan_in_reverse_goes_on_below_each_page_and_ends_at_its_limit() {
+    let server = FakeServer::greeting(10, |session| {
+        for (end, limit, snapshot, key, resume_key) in [
+            (None, 2, 0, &b"b9"[..], Some(&b"b9"[..])),
+            (Some(&b"b9"[..]), 1, 7, b"b3", Some(b"b2")),
+        ] {
+            let expected = ScanRequest {
+                start: b"a",
+                end,
+                limit,
+                snapshot,
+                reverse: true,
+                keys_only: true,
+                ..ScanRequest::ALL
+            };
+            let entries = [ScanEntry {
+                key,
+                value: b"",
+                version: 3,
+                expires: 4,
+            }];
+            let reply = ScanReply {
+                snapshot: 7,
+                entries: entries[..].into(),
+                resume_key,
+            };
+            session.exchange(
+                |request| assert_eq!(request, Request::Scan(expected)),
+                &Response::Scan(reply),
+            );
+        }
+        session.expect_end();
+    });
+    let mut client = Client::connect(&server.address, Options::default()).expect("the server is there");
+    let options = ScanOptions {
+        start: b"a".to_vec(),
+        reverse: true,
+        keys_only: true,
+        limit: 2,
+        ..ScanOptions::default()
+    };
+    let entries: Result<Vec<Entry>, Error> = client.scan(options).collect();
+    let keys: Vec<Vec<u8>> = entries
+        .expect("good pages")
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect();
+    assert_eq!(keys, [b"b9", b"b3"]);
+    drop(client);
+    server.join();
 }

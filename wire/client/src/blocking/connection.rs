@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::message::{ErrorCode, Kind, Request, Response};
 
 use crate::error::{Error, SubmitError};
@@ -32,6 +33,9 @@ pub(super) struct Connection {
     awaited: BTreeMap<RequestId, Awaited>,
     failure: Option<Error>,
     options: Options,
+    pub(super) asks_for_timings: bool,
+    /// Of the answer waited for last.
+    pub(super) last_timings: Option<StageTimings>,
     /// The read and write timeouts that the socket has now.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -43,6 +47,7 @@ pub(super) struct Connection {
 struct Awaited {
     kind: Kind,
     answer: Option<Result<Answer, Error>>,
+    timings: Option<StageTimings>,
 }
 
 /// When to give up. Made for each wait anew.
@@ -94,6 +99,8 @@ impl Connection {
             awaited: BTreeMap::new(),
             failure: None,
             options,
+            asks_for_timings: false,
+            last_timings: None,
             read_timeout: None,
             write_timeout: None,
             number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
@@ -142,13 +149,19 @@ impl Connection {
             if let Some(failure) = &self.failure {
                 return Err(failure.clone());
             }
-            match self.protocol.submit(request) {
+            let submitted = if self.asks_for_timings {
+                self.protocol.submit_with_timings(request)
+            } else {
+                self.protocol.submit(request)
+            };
+            match submitted {
                 Ok(id) => {
                     self.awaited.insert(
                         id,
                         Awaited {
                             kind: request.kind(),
                             answer: None,
+                            timings: None,
                         },
                     );
                     if self.protocol.bytes_to_send().len() >= SEND_BATCH_BYTES {
@@ -175,6 +188,7 @@ impl Connection {
                 .get_mut(&id)
                 .expect("each request is waited for once");
             if let Some(answer) = awaited.answer.take() {
+                self.last_timings = awaited.timings;
                 self.awaited.remove(&id);
                 return answer;
             }
@@ -279,6 +293,8 @@ impl Connection {
                 Ok(Some((id, response))) => {
                     if let Some(awaited) = self.awaited.get_mut(&id) {
                         awaited.answer = Some(answer(awaited.kind, &response));
+                        drop(response);
+                        awaited.timings = self.protocol.timings();
                     }
                 }
                 Err(error) => return Err(self.fail(Error::from(error))),

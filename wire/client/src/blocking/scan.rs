@@ -2,23 +2,27 @@
 
 use std::vec;
 
-use ostrakon_wire::message::{Request, ScanRequest};
+use ostrakon_wire::limits::SCAN_LIMIT_MAX;
+use ostrakon_wire::message::{Request, ScanEntry, ScanReply, ScanRequest};
 
 use super::connection::Connection;
 use crate::error::{Error, ProtocolError};
 use crate::options::ScanOptions;
 use crate::values::{Answer, Entry, Page};
 
-/// Iterator over the entries of a scan, in ascending bytewise order of keys, all as of one snapshot.
+/// Iterator over the entries of a scan, in bytewise order of keys (from the last to the first if asked for in
+/// reverse), all as of one snapshot.
 ///
 /// Ends after its first error. [`ostrakon_wire::message::ErrorCode::SnapshotTooOld`] means that it took so
 /// long that the server no longer keeps the data of its snapshot.
 #[derive(Debug)]
 pub struct Scan<'client> {
     connection: &'client mut Connection,
+    /// Those of the next page: its start, or in reverse its end, moves on from page to page.
     options: ScanOptions,
-    /// Start of the next page; `None`: there is none.
-    next_start: Option<Vec<u8>>,
+    /// Entries that may still come.
+    left: u64,
+    is_over: bool,
     /// Of the first page; 0 before it.
     snapshot: u64,
     page: vec::IntoIter<Entry>,
@@ -26,11 +30,15 @@ pub struct Scan<'client> {
 
 impl<'client> Scan<'client> {
     pub(super) fn new(connection: &'client mut Connection, options: ScanOptions) -> Scan<'client> {
-        let next_start = Some(options.start.clone());
+        let left = match options.limit {
+            0 => u64::MAX,
+            limit => limit,
+        };
         Scan {
             connection,
             options,
-            next_start,
+            left,
+            is_over: false,
             snapshot: 0,
             page: Vec::new().into_iter(),
         }
@@ -42,53 +50,56 @@ impl<'client> Scan<'client> {
         self.snapshot
     }
 
-    fn ask(&mut self, start: &[u8]) -> Result<Page, Error> {
-        let id = self.connection.start(&Request::Scan(ScanRequest {
-            start,
-            end: self.options.end.as_deref(),
-            limit: self.options.page_limit,
+    /// Asks for the next page, and moves on behind it.
+    fn ask(&mut self) -> Result<Vec<Entry>, Error> {
+        let options = &self.options;
+        let limit = match options.page_limit {
+            0 if self.left > u64::from(SCAN_LIMIT_MAX) => 0,
+            0 => self.left as u32,
+            limit => self.left.min(u64::from(limit)) as u32,
+        };
+        let request = ScanRequest {
+            start: &options.start,
+            end: options.end.as_deref(),
+            limit,
             snapshot: self.snapshot,
-            keys_only: self.options.keys_only,
-            ..ScanRequest::ALL
-        }))?;
+            keys_only: options.keys_only,
+            prefix: &options.prefix,
+            reverse: options.reverse,
+        };
+        let id = self.connection.start(&Request::Scan(request))?;
         let Answer::Scan(page) = self.connection.finish(id)? else {
             unreachable!("the protocol refuses a response that is no scan page");
         };
-        match self.complaint(start, &page) {
-            Some(detail) => Err(self
-                .connection
-                .fail(Error::Protocol(ProtocolError::ScanPage { detail }))),
-            None => Ok(page),
+        if let Some(detail) = complaint(&request, &page) {
+            let failure = Error::Protocol(ProtocolError::ScanPage { detail });
+            return Err(self.connection.fail(failure));
         }
+        self.snapshot = page.snapshot;
+        self.left = self.left.saturating_sub(page.entries.len() as u64);
+        match page.resume_key {
+            Some(resume_key) if self.options.reverse => self.options.end = Some(resume_key),
+            Some(resume_key) => self.options.start = resume_key,
+            None => self.is_over = true,
+        }
+        self.is_over |= self.left == 0;
+        Ok(page.entries)
     }
+}
 
-    /// What is wrong with a page, if anything. That its keys ascend and that it resumes after them is checked
-    /// when it is decoded.
-    fn complaint(&self, start: &[u8], page: &Page) -> Option<&'static str> {
-        if page.snapshot == 0 || (self.snapshot != 0 && page.snapshot != self.snapshot) {
-            return Some("is not of the scan's snapshot");
-        }
-        if page
-            .entries
-            .first()
-            .is_some_and(|first| first.key.as_slice() < start)
-        {
-            return Some("starts before the key asked for");
-        }
-        if let (Some(last), Some(end)) = (page.entries.last(), &self.options.end)
-            && last.key >= *end
-        {
-            return Some("goes on after the end asked for");
-        }
-        if page
-            .resume_key
-            .as_deref()
-            .is_some_and(|resume_key| resume_key <= start)
-        {
-            return Some("does not get any further");
-        }
-        None
+/// What is wrong with a page, if anything. That its keys are in order and that it resumes after them is checked when
+/// it is decoded.
+fn complaint(request: &ScanRequest<'_>, page: &Page) -> Option<&'static str> {
+    if page.snapshot == 0 || (request.snapshot != 0 && page.snapshot != request.snapshot) {
+        return Some("is not of the scan's snapshot");
     }
+    let entries: Vec<ScanEntry<'_>> = page.entries.iter().map(Entry::as_received).collect();
+    let reply = ScanReply {
+        snapshot: page.snapshot,
+        entries: entries[..].into(),
+        resume_key: page.resume_key.as_deref(),
+    };
+    (!reply.fits(request)).then_some("does not fit what was asked for, or leads nowhere")
 }
 
 impl Iterator for Scan<'_> {
@@ -99,14 +110,15 @@ impl Iterator for Scan<'_> {
             if let Some(entry) = self.page.next() {
                 return Some(Ok(entry));
             }
-            let start = self.next_start.take()?;
-            match self.ask(&start) {
-                Ok(page) => {
-                    self.snapshot = page.snapshot;
-                    self.next_start = page.resume_key;
-                    self.page = page.entries.into_iter();
+            if self.is_over {
+                return None;
+            }
+            match self.ask() {
+                Ok(entries) => self.page = entries.into_iter(),
+                Err(error) => {
+                    self.is_over = true;
+                    return Some(Err(error));
                 }
-                Err(error) => return Some(Err(error)),
             }
         }
     }

@@ -12,8 +12,8 @@
 //!    never be answered, and the outcome of the writes among it is unknown.
 //!
 //! Guarantees: each response answers exactly one open request and fits its kind; the highest timestamp seen
-//! goes out with each request; once warm, a get or put allocates nothing. Never: a socket, a clock, a second
-//! sending.
+//! goes out with each request; frames of watches that it does not know are skipped; once warm, a get or put
+//! allocates nothing. Never: a socket, a clock, a second sending.
 
 mod in_flight;
 mod receive_buffer;
@@ -23,7 +23,9 @@ pub use in_flight::RequestId;
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::{BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
-use ostrakon_wire::message::{Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, Request, Response};
+use ostrakon_wire::message::{
+    Encoder, Hello, HelloReply, Kind, PROTOCOL_VERSION, PUSHED_KINDS, Request, Response,
+};
 
 use self::in_flight::InFlight;
 use self::receive_buffer::ReceiveBuffer;
@@ -37,13 +39,6 @@ const SEND_KEEP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Whole frames that went out are cleared away once they are this many bytes and at least half of the send
 /// buffer, so that a driver which always has something left to send doesn't make it grow for ever.
 const SENT_BYTES_MAX: usize = 64 * 1024;
-
-/// Wishes about the answer to one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SubmitOptions {
-    /// Ask where the server's time for the request goes: see [`Protocol::timings`].
-    pub timings: bool,
-}
 
 /// One connection's protocol state. See the head of its module for what a driver does.
 #[derive(Debug)]
@@ -59,9 +54,9 @@ pub struct Protocol {
     receive: ReceiveBuffer,
     /// Length of the frame that was handed out last, still in `receive` because the response borrows it.
     handed_out_bytes: usize,
-    in_flight: InFlight,
-    /// Of the response that was handed out last.
+    /// Of the response handed out last.
     timings: Option<StageTimings>,
+    in_flight: InFlight,
     /// Highest hybrid logical clock seen (microseconds << 12 | counter).
     timestamp: u64,
     cluster_id: ClusterId,
@@ -95,8 +90,8 @@ impl Protocol {
             frames_unsent: 1,
             receive: ReceiveBuffer::default(),
             handed_out_bytes: 0,
-            in_flight: InFlight::default(),
             timings: None,
+            in_flight: InFlight::default(),
             timestamp: 0,
             cluster_id: options.cluster_id,
             server: None,
@@ -114,18 +109,18 @@ impl Protocol {
     /// # Errors
     /// See [`SubmitError`]; nothing was queued then.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
-        self.submit_with(request, SubmitOptions::default())
+        self.queue(request, false)
     }
 
-    /// [`Protocol::submit`] with wishes about the answer.
+    /// As [`Protocol::submit`]; the server is asked where the time goes, see [`Protocol::timings`].
     ///
     /// # Errors
-    /// As [`Protocol::submit`].
-    pub fn submit_with(
-        &mut self,
-        request: &Request<'_>,
-        options: SubmitOptions,
-    ) -> Result<RequestId, SubmitError> {
+    /// As for [`Protocol::submit`].
+    pub fn submit_with_timings(&mut self, request: &Request<'_>) -> Result<RequestId, SubmitError> {
+        self.queue(request, true)
+    }
+
+    fn queue(&mut self, request: &Request<'_>, timings: bool) -> Result<RequestId, SubmitError> {
         if self.failure.is_some() {
             return Err(SubmitError::Failed);
         }
@@ -145,7 +140,7 @@ impl Protocol {
         let start = self.send.len();
         self.encoder
             .request(&mut self.send, id.number(), self.timestamp, request);
-        if options.timings {
+        if timings {
             frame::ask_for_timings(&mut self.send, start);
         }
         let bytes = self.send.len() - start;
@@ -232,13 +227,12 @@ impl Protocol {
     /// The connection can't go on; each further call returns the same error.
     pub fn next_response(&mut self) -> Result<Option<(RequestId, Response<'_>)>, ProtocolError> {
         self.release_handed_out();
-        self.timings = None;
         let Some(pending) = self.next_pending()? else {
             return Ok(None);
         };
-        self.timings = pending.timings;
         self.handed_out_bytes = pending.frame_bytes;
-        let body = &self.receive.received()[pending.table_start..pending.frame_bytes];
+        self.timings = pending.timings;
+        let body = &self.receive.received()[pending.frame_bytes - pending.table_bytes..pending.frame_bytes];
         match Response::decode(pending.kind as u16, body) {
             Ok(response) => Ok(Some((pending.id, response))),
             Err(error) => {
@@ -249,7 +243,7 @@ impl Protocol {
         }
     }
 
-    /// Where the server's time for the response handed out last went, if the request asked and the server says so.
+    /// Where the server's time for the response handed out last went; `None` if it was not asked.
     pub fn timings(&self) -> Option<StageTimings> {
         self.timings
     }
@@ -315,6 +309,11 @@ impl Protocol {
                 return Ok(None);
             };
             self.timestamp = self.timestamp.max(header.timestamp);
+            if self.server.is_some() && PUSHED_KINDS.contains(&header.kind) {
+                self.receive.take(header.frame_bytes());
+                continue;
+            }
+            let (timings, table) = frame::split_timings(&header, body).map_err(ProtocolError::Frame)?;
             if header.request_id != 0 && self.server.is_some() {
                 let unknown = ProtocolError::UnknownRequest {
                     request_id: header.request_id,
@@ -327,16 +326,15 @@ impl Protocol {
                         response: kind,
                     });
                 }
-                let (timings, table) = frame::split_timings(&header, body).map_err(ProtocolError::Frame)?;
                 return Ok(Some(Pending {
                     id,
                     kind,
                     timings,
-                    table_start: header.frame_bytes() - table.len(),
                     frame_bytes: header.frame_bytes(),
+                    table_bytes: table.len(),
                 }));
             }
-            match Response::decode(header.kind, body).map_err(ProtocolError::Response)? {
+            match Response::decode(header.kind, table).map_err(ProtocolError::Response)? {
                 Response::Error(error) => {
                     return Err(ProtocolError::ClosedByServer {
                         code: error.code,
@@ -363,9 +361,9 @@ struct Pending {
     id: RequestId,
     kind: Kind,
     timings: Option<StageTimings>,
-    /// Where the table begins in the frame.
-    table_start: usize,
     frame_bytes: usize,
+    /// Length of the frame's end that is the response's table.
+    table_bytes: usize,
 }
 
 /// Checks the answer to the hello.

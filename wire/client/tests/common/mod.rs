@@ -19,6 +19,9 @@ pub(crate) fn hello_reply(requests_in_flight_max: u32) -> HelloReply<'static> {
         value_bytes_max: 8 * 1024 * 1024,
         frame_bytes_max: 40 * 1024 * 1024,
         requests_in_flight_max,
+        multi_max: 4,
+        session_window: 8192,
+        retry_horizon_ms: 600_000,
     }
 }
 
