@@ -13,7 +13,6 @@ use std::time::Duration;
 use ostrakon_client::{Client, Options};
 use serde_json::Value;
 
-use crate::machine;
 use crate::process::{self, Process};
 use crate::workspace::{self, Workspace};
 
@@ -192,14 +191,6 @@ impl Server {
         let json = client.status().map_err(|error| error.to_string())?;
         serde_json::from_str(&json)
             .map_err(|error| format!("the server's status is not JSON ({error}): {json}"))
-    }
-
-    /// CPU time it has used so far, in seconds.
-    ///
-    /// # Errors
-    /// A sentence, if it has ended.
-    pub fn cpu_seconds(&self) -> Result<f64, String> {
-        machine::process_cpu_seconds(self.process.id())
     }
 
     /// Stops it in order.

@@ -178,7 +178,8 @@ impl Thread {
                 return Next::Done;
             }
             (Stage::Read(read), Response::Get { found }) => {
-                let judged = self.ledger.read_answered(read, *found);
+                let found = found.map(|found| (found.version, found.value));
+                let judged = self.ledger.read_answered(read, found);
                 self.judge(judged);
                 if self.source.is_measured(operation.due_at) {
                     self.statistics.not_found += u64::from(found.is_none());
@@ -250,7 +251,10 @@ impl Thread {
     /// Is a write that was answered with this error certainly not applied?
     fn settle_error(&mut self, operation: &Operation, code: ErrorCode) {
         match (&operation.stage, code) {
-            (Stage::Write(write), ErrorCode::CoreFailed | ErrorCode::Other(_)) => {
+            (
+                Stage::Write(write),
+                ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Other(_),
+            ) => {
                 self.ledger.write_unknown(write);
             }
             _ => self.refused(operation),
@@ -412,10 +416,9 @@ impl Operation {
             Stage::Delete => submit(&Request::delete(key, Condition::None)),
             Stage::Scan(scan) => submit(&Request::Scan(ostrakon_wire::message::ScanRequest {
                 start: scan.resume_key.as_deref().unwrap_or(key),
-                end: None,
                 limit: scan.wanted,
                 snapshot: scan.snapshot,
-                keys_only: false,
+                ..ostrakon_wire::message::ScanRequest::ALL
             })),
         }
     }

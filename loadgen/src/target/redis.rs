@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use ostrakon_client::{Request, Response};
+use ostrakon_wire::message::Found;
 use redis_protocol::resp2::decode::decode_range;
 use redis_protocol::resp2::types::RangeFrame;
 
@@ -171,7 +172,11 @@ impl RedisProtocol {
                 Answer::RedisError(line.unwrap_or("ERR an error that is no text"))
             }
             (Awaited::Get, RangeFrame::BulkString(value)) => Answer::Response(Response::Get {
-                found: Some((0, range(value))),
+                found: Some(Found {
+                    version: 0,
+                    expires: 0,
+                    value: range(value),
+                }),
             }),
             (Awaited::Get, RangeFrame::Null) => Answer::Response(Response::Get { found: None }),
             (Awaited::Set, RangeFrame::SimpleString(line)) if range(line) == b"OK" => {
@@ -205,11 +210,7 @@ mod tests {
     }
 
     fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Request<'a> {
-        Request::Put {
-            key,
-            value,
-            condition: Condition::None,
-        }
+        Request::put(key, value, Condition::None)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use ostrakon_wire::frame;
 use ostrakon_wire::limits;
 use ostrakon_wire::message::{
-    ClusterId, Encoder, ErrorCode, HelloReply, Request, Response, ScanEntries, ScanEntry, ScanReply,
+    ClusterId, Encoder, ErrorCode, Found, HelloReply, Request, Response, ScanEntries, ScanEntry, ScanReply,
     ScanRequest, TopologyReply,
 };
 use ostrakon_wire::routing::{key_hash, shard_of};
@@ -208,6 +208,9 @@ impl State {
                     value_bytes_max: limits::VALUE_BYTES_MAX as u32,
                     frame_bytes_max: limits::FRAME_BYTES_MAX as u32,
                     requests_in_flight_max: 64,
+                    multi_max: limits::MULTI_MAX as u32,
+                    session_window: 8192,
+                    retry_horizon_ms: 600_000,
                 };
                 encoder.hello_reply(out, id, 0, &reply);
             }
@@ -260,9 +263,11 @@ impl State {
             out,
             id,
             0,
-            found
-                .as_ref()
-                .map(|(version, value)| (*version, value.as_slice())),
+            found.as_ref().map(|(version, value)| Found {
+                version: *version,
+                expires: 0,
+                value,
+            }),
         );
     }
 
@@ -310,6 +315,7 @@ impl State {
                 key,
                 value,
                 version: *version,
+                expires: 0,
             })
             .collect();
         let resume_key = (entries.len() > page).then(|| entries.pop().unwrap().key);
