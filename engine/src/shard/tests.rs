@@ -72,7 +72,7 @@ fn go_on(range: &mut ScanRange, last: Option<&[u8]>, resume_key: &[u8]) {
     if range.reverse {
         assert!(last.is_none_or(|last| last >= resume_key));
         assert!(
-            range.end.as_ref().is_none_or(|end| resume_key < end),
+            range.end.as_ref().is_none_or(|end| resume_key < end.as_slice()),
             "a page makes progress"
         );
         range.end = Some(resume_key.to_vec());
