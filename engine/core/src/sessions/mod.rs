@@ -25,7 +25,7 @@
 //!   horizon. `first_sent` does not fall with the sequence, and a report covers only sequences below that of the
 //!   write that brings it; so all that was applied or reported was first sent below the horizon as well.
 //! - **A report counts from its proposal on.** Entries behind it in the log are never of sequences that it covers. It
-//!   goes with its proposal if a new leader's log lacks it; the answers that it covers are then still held.
+//!   goes with its proposal if a new leader's log lacks it; the answers that the client received are then still held.
 //! - **Bounded.** A session holds at most [`WINDOW`] answers, and those of its proposals in flight beyond. A call
 //!   drops the answers that one report covers, and a fixed amount of sessions.
 //!
