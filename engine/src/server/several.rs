@@ -180,7 +180,7 @@ impl Core {
         let now = self.host.read_clock();
         let read = self.next_read();
         let mut waiting = 0;
-        for key in keys.iter() {
+        for key in &keys {
             let place = self.place_of(key);
             if place.owner != self.id() {
                 continue;
@@ -306,7 +306,7 @@ impl Core {
             unreachable!("the gateway passes on what it has decoded");
         };
         let mut shards: BTreeMap<ShardId, Vec<KeyWrite<'_>>> = BTreeMap::new();
-        for entry in entries.iter() {
+        for entry in &entries {
             let place = self.place_of(entry.key);
             if place.owner == self.id() {
                 shards.entry(place.shard).or_default().push(KeyWrite {

@@ -226,7 +226,7 @@ impl<'a> Command<'a> {
         let has_no_more_flags = flags & !FLAG_RETRY == 0;
         let body = match kind {
             KIND_PUT | KIND_DELETE => {
-                let expiry = take_expiry(flags, &mut rest)?;
+                let (expiry, rest) = take_expiry(flags, rest)?;
                 let (key, value) = rest.split_at_checked(count)?;
                 Body::Write {
                     key,
@@ -260,13 +260,13 @@ pub fn retry_of(payload: &[u8]) -> Option<Retry> {
     Retry::decode(&payload[COMMAND_HEADER_BYTES..COMMAND_HEADER_BYTES + RETRY_BYTES])
 }
 
-fn take_expiry(flags: u8, rest: &mut &[u8]) -> Option<Option<Timestamp>> {
+/// The expiry that the flags announce, and what follows it.
+fn take_expiry(flags: u8, rest: &[u8]) -> Option<(Option<Timestamp>, &[u8])> {
     if flags & FLAG_EXPIRY == 0 {
-        return Some(None);
+        return Some((None, rest));
     }
     let (expiry, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(Some(Timestamp(u64::from_le_bytes(*expiry))))
+    Some((Some(Timestamp(u64::from_le_bytes(*expiry))), after))
 }
 
 impl<'a> Operations<'a> {
@@ -297,13 +297,13 @@ impl<'a> Operations<'a> {
 }
 
 fn take_operation<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Change<'a>)> {
-    let (header, mut after) = rest.split_first_chunk::<OPERATION_HEADER_BYTES>()?;
+    let (header, after) = rest.split_first_chunk::<OPERATION_HEADER_BYTES>()?;
     let [kind, flags, 0, 0, ..] = *header else {
         return None;
     };
     let key_bytes = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
     let value_bytes = u32::from_le_bytes(header[8..12].try_into().ok()?) as usize;
-    let expiry = take_expiry(flags, &mut after)?;
+    let (expiry, after) = take_expiry(flags, after)?;
     let (key, after) = after.split_at_checked(key_bytes)?;
     let (value, after) = after.split_at_checked(value_bytes)?;
     if flags & FLAG_RETRY != 0 {
