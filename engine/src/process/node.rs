@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use super::configuration::Effective;
+use super::http::{HttpError, HttpServer};
 use super::lock::{DirectoryLock, LockError};
 use super::preflight::Intent;
 use super::preflight::limits::collect_connections;
@@ -93,6 +94,8 @@ impl NodeOptions {
 pub enum StartError {
     /// The data directory can't be made or another process has it.
     Lock(LockError),
+    /// There is no HTTP.
+    Http(HttpError),
     /// The executors can't run here.
     Runtime(runtime::StartError),
     /// The node refused; the sentence says why and what to do.
@@ -105,6 +108,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Lock(error) => error.fmt(f),
+            StartError::Http(error) => error.fmt(f),
             StartError::Runtime(error) => error.fmt(f),
             StartError::Refused(sentence) => f.write_str(sentence),
             StartError::Panicked(error) => error.fmt(f),
@@ -121,6 +125,8 @@ pub struct NodeSummary {
     pub cluster_id: (u64, u64),
     /// Node.
     pub node_id: u64,
+    /// Where metrics and health are told.
+    pub http: Option<SocketAddr>,
     /// Cores.
     pub cores: u16,
     /// Shards of the cluster.
@@ -139,6 +145,8 @@ pub struct NodeHandle {
     summary: NodeSummary,
     commands: ForeignSender<OperatorCommand>,
     cores: Cores,
+    /// Answers until the cores have ended.
+    _http: Option<HttpServer>,
     _lock: DirectoryLock,
 }
 
@@ -156,21 +164,11 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         )));
     }
     let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
+    // A port that is taken is found before anything is written. The lock comes first: its sentence says more.
+    let http = options.http.map(HttpServer::start).transpose();
+    let http = http.map_err(StartError::Http)?;
     let (event_sender, events) = mpsc::channel();
-    let config = NodeConfig {
-        options: start_options(&options, &effective),
-        listen: options.listen,
-        connections: ConnectionLimits {
-            hello_timeout_ms: options.hello_timeout_ms,
-            idle_timeout_ms: options.idle_timeout_ms,
-            ..ConnectionLimits::shares(
-                effective.connections_max,
-                effective.connections_per_address_max,
-                cores,
-            )
-        },
-        events: Arc::new(move |event| report(event, &event_sender)),
-    };
+    let config = node_config(&options, &effective, event_sender);
     let (commands, receiver) = foreign::channel();
     let receiver = Arc::new(Mutex::new(Some(receiver)));
     let runtime_config = RuntimeConfig {
@@ -183,26 +181,14 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         run_core(env, config.clone(), commands)
     };
     let running = runtime::start(runtime_config, main).map_err(StartError::Runtime)?;
-    let (address, identity, entries) = match events.recv() {
-        Ok(Started::Serving(address, identity, entries)) => (address, identity, entries),
-        Ok(Started::Failed(sentence)) => {
-            return Err(running
-                .join()
-                .err()
-                .map_or(StartError::Refused(sentence), StartError::Panicked));
-        }
-        // Every core has dropped its configuration without a word: one of them panicked.
-        Err(mpsc::RecvError) => {
-            let sentence = "the node ended while it started".to_owned();
-            return Err(running
-                .join()
-                .err()
-                .map_or(StartError::Refused(sentence), StartError::Panicked));
-        }
-    };
+    let (running, address, identity, entries) = started_node(running, &events)?;
+    if let Some(http) = &http {
+        http.node_serves(commands.clone());
+    }
     let summary = NodeSummary {
         cluster_id: identity.cluster,
         node_id: identity.node,
+        http: http.as_ref().map(HttpServer::address),
         cores,
         shards: identity.shards,
         data_dir: options.data_dir,
@@ -214,8 +200,24 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         summary,
         commands,
         cores: running,
+        _http: http,
         _lock: lock,
     })
+}
+
+/// Waits until the node serves: its cores, its address, who it is, and how many entries it has replayed.
+fn started_node(
+    running: Cores,
+    events: &mpsc::Receiver<Started>,
+) -> Result<(Cores, SocketAddr, Identity, u64), StartError> {
+    let sentence = match events.recv() {
+        Ok(Started::Serving(address, identity, entries)) => return Ok((running, address, identity, entries)),
+        Ok(Started::Failed(sentence)) => sentence,
+        // Every core has dropped its configuration without a word: one of them panicked.
+        Err(mpsc::RecvError) => "the node ended while it started".to_owned(),
+    };
+    let panicked = running.join().err().map(StartError::Panicked);
+    Err(panicked.unwrap_or(StartError::Refused(sentence)))
 }
 
 impl NodeHandle {
@@ -319,6 +321,24 @@ pub fn effective(options: &NodeOptions) -> Effective {
             .connections_per_address_max
             .unwrap_or(connections_max.div_ceil(2))
             .min(connections_max),
+    }
+}
+
+fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sender<Started>) -> NodeConfig {
+    let shares = ConnectionLimits::shares(
+        effective.connections_max,
+        effective.connections_per_address_max,
+        effective.cores,
+    );
+    NodeConfig {
+        options: start_options(options, effective),
+        listen: options.listen,
+        connections: ConnectionLimits {
+            hello_timeout_ms: options.hello_timeout_ms,
+            idle_timeout_ms: options.idle_timeout_ms,
+            ..shares
+        },
+        events: Arc::new(move |event| report(event, &events)),
     }
 }
 

@@ -67,9 +67,13 @@ fn greeting(address: SocketAddr, summary: &NodeSummary) -> String {
     let data = std::path::absolute(&summary.data_dir).unwrap_or_else(|_| summary.data_dir.clone());
     let connect = connect_option(address);
     let (high, low) = summary.cluster_id;
+    let http = summary
+        .http
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
     format!(
         "ostrakon {VERSION} is ready\n\n  \
            address    {address}\n  \
+           http       {http}\n  \
            data       {}\n  \
            cluster    {high:016x}{low:016x}\n  \
            cores      {cores}\n  \

@@ -44,7 +44,8 @@ pub struct LatencyReport {
 }
 
 impl LatencyReport {
-    fn new(histogram: &LatencyHistogram) -> LatencyReport {
+    /// Of what was counted.
+    pub fn new(histogram: &LatencyHistogram) -> LatencyReport {
         let us = |ns: u64| ns as f64 / 1e3;
         let [p50, p95, p99, p999] = histogram.quantiles_ns([0.5, 0.95, 0.99, 0.999]);
         LatencyReport {
