@@ -191,7 +191,9 @@ impl Connections {
         let turns_until = |deadline: Instant, hostile: &mut [Hostile], is_over: bool| {
             while Instant::now() < deadline {
                 machine::check_signals()?;
-                hostile.iter_mut().for_each(|one| one.turn(is_over));
+                for one in hostile.iter_mut() {
+                    one.turn(is_over);
+                }
                 if is_over && hostile.iter().all(|one| one.missing() == 0) {
                     break;
                 }

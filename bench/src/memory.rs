@@ -153,7 +153,7 @@ fn report(setup: &Setup, measured: &[Measured]) -> Report {
         "Records are measured when the last one is acknowledged: what a server has moved to files by then is not \
          in its memory. Bytes each are of growth: key, value and all that the server keeps with them.",
     );
-    report.figures(measured.iter().map(Measured::to_json).collect());
+    report.figures(measured.iter().map(|one| one.to_json()).collect());
     report
 }
 
@@ -176,7 +176,7 @@ impl Measured {
         self.grown_bytes() / self.count as f64
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(self) -> Value {
         let memory = |memory: Memory| json!({ "rss_bytes": memory.rss_bytes, "pss_bytes": memory.pss_bytes });
         json!({
             "system": self.system.name(),
