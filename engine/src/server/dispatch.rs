@@ -6,14 +6,14 @@ use ostrakon_wire::message::{
     BatchOperations, ClusterId, ErrorCode, Hello, PROTOCOL_VERSION, Request, Retry, ScanRequest,
     TopologyReply,
 };
-use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
+use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
 use super::frames::{After, DecodedFrame, KeyOperation, KeyPlace, KeyRequest, Served};
 use super::message::ForwardedRequest;
 use super::status::counters::{Operation, Stage};
 use crate::env::CoreId;
-use crate::shard::host::{hash_in_memtable, memtable_hash};
+use crate::shard::host::{hashes, memtable_hash};
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
 
@@ -53,8 +53,9 @@ impl Core {
         }
         match request {
             Request::Get { .. } | Request::Put { .. } | Request::Delete { .. } | Request::Add { .. } => {
-                let (request, place) = frame.key_request.expect("the frame names a key");
+                let place = frame.place.expect("the frame names a key");
                 if place.owner == self.id() {
+                    let request = KeyRequest::of(request).expect("it names a key");
                     self.execute_on_shard(ticket, place.shard, place.hash, &request);
                 } else {
                     self.forward(ticket, place, frame.body);
@@ -197,12 +198,12 @@ impl Core {
 
     /// Where a key lies.
     pub(super) fn place_of(&self, key: &[u8]) -> KeyPlace {
-        let routing_hash = key_hash(key);
+        let (routing_hash, hash) = hashes(key);
         let shard = shard_of(routing_hash, self.identity.shards);
         KeyPlace {
             owner: self.owners[shard.0 as usize],
             shard,
-            hash: hash_in_memtable(key, routing_hash),
+            hash,
         }
     }
 

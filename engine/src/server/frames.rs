@@ -72,7 +72,9 @@ pub(super) struct DecodedFrame<'a> {
     pub(super) body: &'a [u8],
     request: Result<Request<'a>, DecodeError>,
     /// Set if the request names one key.
-    pub(super) key_request: Option<(KeyRequest<'a>, KeyPlace)>,
+    pub(super) place: Option<KeyPlace>,
+    /// True if it is answered from what the memtable has now. A write without a condition does not look.
+    looks_up: bool,
 }
 
 impl<'a> KeyRequest<'a> {
@@ -110,24 +112,12 @@ impl<'a> KeyRequest<'a> {
         };
         Some(KeyRequest { key, operation })
     }
-
-    /// True if it is answered from what the memtable has now. A write without a condition does not look.
-    fn looks_up(&self) -> bool {
-        let KeyOperation::Write {
-            action, condition, ..
-        } = self.operation
-        else {
-            return true;
-        };
-        condition != Condition::None || matches!(action, Action::Add { .. })
-    }
 }
 
 impl DecodedFrame<'_> {
     /// Where the frame will look a key up, if that is on this core.
     fn looks_up_at(&self, own: CoreId) -> Option<KeyPlace> {
-        let (request, place) = self.key_request.as_ref()?;
-        (place.owner == own && request.looks_up()).then_some(*place)
+        self.place.filter(|place| place.owner == own && self.looks_up)
     }
 }
 
@@ -245,14 +235,14 @@ impl Core {
         for place in frames.filter_map(|frame| frame.looks_up_at(own)) {
             self.host.prefetch_record(place.shard, place.hash);
         }
-        for (position, frame) in ahead.into_iter().map_while(|frame| frame).enumerate() {
+        for (position, frame) in ahead.iter().map_while(Option::as_ref).enumerate() {
             // The answers to the frames before have taken room.
             if position > 0 && !self.answers.connections.has_room(id) {
                 let is_there = self.answers.connections.get(id).is_some();
                 return After::Stop(if is_there { Served::Blocked } else { Served::End });
             }
             *used_bytes += frame.header.frame_bytes();
-            if let After::Stop(served) = self.handle(id, received_ns, is_open, &frame) {
+            if let After::Stop(served) = self.handle(id, received_ns, is_open, frame) {
                 return After::Stop(served);
             }
         }
@@ -271,13 +261,19 @@ impl Core {
     /// Decodes one frame, and asks for the index slot of a key that it looks up here.
     fn decode<'a>(&self, header: FrameHeader, body: &'a [u8]) -> DecodedFrame<'a> {
         let request = Request::decode(header.kind, body);
-        let key_request = request.as_ref().ok().and_then(KeyRequest::of);
-        let key_request = key_request.map(|request| (request, self.place_of(request.key)));
+        let (key, looks_up) = match &request {
+            Ok(Request::Get { key } | Request::Add { key, .. }) => (Some(*key), true),
+            Ok(Request::Put { key, condition, .. } | Request::Delete { key, condition, .. }) => {
+                (Some(*key), *condition != Condition::None)
+            }
+            _ => (None, false),
+        };
         let frame = DecodedFrame {
             header,
             body,
+            place: key.map(|key| self.place_of(key)),
+            looks_up,
             request,
-            key_request,
         };
         if let Some(place) = frame.looks_up_at(self.id()) {
             self.host.prefetch_slot(place.shard, place.hash);

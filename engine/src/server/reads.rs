@@ -9,7 +9,6 @@ use ostrakon_wire::routing::ShardId;
 use super::core::Core;
 use super::message::Asker;
 use super::several::ValuesFor;
-use crate::shard::replica::Found as FoundInShard;
 use crate::shard::scan::ScanRange;
 use crate::shard::{ReadId, Refusal, Ticket};
 use crate::storage::memtable::Version;
@@ -58,11 +57,28 @@ impl Core {
 
     /// Reads one key of this core's shards, and answers.
     pub(super) fn get(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
-        let read = ReadId(self.next_read + 1);
-        match self.host.get(shard, hash, key, read) {
+        match self.host.newest(shard, hash, key) {
             Err(refusal) => self.refuse(ticket, refusal),
-            Ok((_, FoundInShard::Wait)) => {
-                self.next_read = read.0;
+            Ok(Some(version)) if version.expiry.is_some() => self.get_expiring(ticket, shard, hash, key),
+            Ok(version) => {
+                let found = version.and_then(|version| Some(found(&version, version.value?)));
+                // Not through `Core::answers`: the value is still borrowed from the shard.
+                let clock = self.host.clock();
+                self.answers.timestamp = clock;
+                self.answers.answer(ticket, |encoder, out| {
+                    encoder.get_reply(out, ticket.request_id, clock.0, found);
+                });
+            }
+        }
+    }
+
+    /// Reads a key whose newest version has an expiry.
+    fn get_expiring(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
+        let now = self.host.read_clock();
+        let read = self.next_read();
+        match self.host.prepare_get((shard, hash), key, now, read) {
+            Err(refusal) => self.refuse(ticket, refusal),
+            Ok(false) => {
                 let key = key.to_vec();
                 let kind = ReadKind::Key {
                     ticket,
@@ -74,12 +90,12 @@ impl Core {
                     .pending_reads
                     .insert(read, PendingRead { kind, waiting: 1 });
             }
-            Ok((clock, FoundInShard::Now(version))) => {
-                let found = version.and_then(|version| Some(found(&version, version.value?)));
-                // Not through `Core::answers`: the value is still borrowed from the shard.
-                self.answers.timestamp = clock;
+            Ok(true) => {
+                let version = self.host.newest(shard, hash, key).ok().flatten();
+                let found = version.and_then(|version| Some(found(&version, version.live_value(now)?)));
+                self.answers.timestamp = now;
                 self.answers.answer(ticket, |encoder, out| {
-                    encoder.get_reply(out, ticket.request_id, clock.0, found);
+                    encoder.get_reply(out, ticket.request_id, now.0, found);
                 });
             }
         }

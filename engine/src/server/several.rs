@@ -10,7 +10,7 @@ use ostrakon_wire::limits::MULTI_GET_BYTES_MAX;
 use ostrakon_wire::message::{
     Action, Condition, ErrorCode, Found, Keys, Kind, MultiPutReply, MultiValue, PutEntries, Request,
 };
-use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
+use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
 use super::dispatch::shard_retry;
@@ -20,7 +20,7 @@ use super::reads::{PendingRead, ReadKind, found};
 use super::refusal::describe;
 use crate::env::CoreId;
 use crate::limits::MULTIS_MAX;
-use crate::shard::host::{ShardHost, hash_in_memtable};
+use crate::shard::host::{ShardHost, hashes};
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
 
@@ -417,9 +417,11 @@ impl Core {
 
 /// The value of a key of this core, at a moment that [`ShardHost::prepare_get`] has made readable.
 fn value_at<'a>(host: &'a ShardHost, shards: u32, key: &[u8], now: Timestamp) -> MultiValue<'a> {
-    let routing_hash = key_hash(key);
-    let hash = hash_in_memtable(key, routing_hash);
-    let version = host.newest(shard_of(routing_hash, shards), hash, key);
+    let (routing_hash, hash) = hashes(key);
+    let version = host
+        .newest(shard_of(routing_hash, shards), hash, key)
+        .ok()
+        .flatten();
     let value = version.and_then(|version| Some((version, version.live_value(now)?)));
     value.map_or(MultiValue::NotFound, |(version, value)| {
         MultiValue::Found(found(&version, value))

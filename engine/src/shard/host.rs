@@ -1,11 +1,12 @@
 //! All shard replicas of one core, with the log, clock and memory that they share.
 
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
-use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
+use ostrakon_wire::routing::{ShardId, routing_key};
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Write;
-use super::replica::{CoreContext, Found, MemoryBudget, ShardReplica, WriteOutcome};
+use super::replica::{CoreContext, MemoryBudget, ShardReplica, WriteOutcome};
 use super::scan::{ScanPage, ScanRange, scan_page};
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
@@ -15,15 +16,18 @@ use crate::storage::memtable::Version;
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.
 pub fn memtable_hash(key: &[u8]) -> u64 {
-    hash_in_memtable(key, key_hash(key))
+    hashes(key).1
 }
 
-/// As [`memtable_hash`], for a key whose routing hash is known: the same for a key without a tag.
-pub fn hash_in_memtable(key: &[u8], routing_hash: u64) -> u64 {
-    if routing_key(key).len() == key.len() {
-        routing_hash
+/// The routing hash of a key, and its hash in its memtable: the same for a key without a tag.
+#[inline]
+pub fn hashes(key: &[u8]) -> (u64, u64) {
+    let routing = routing_key(key);
+    let routing_hash = xxh3_64(routing);
+    if routing.len() == key.len() {
+        (routing_hash, routing_hash)
     } else {
-        xxhash_rust::xxh3::xxh3_64(key)
+        (routing_hash, xxh3_64(key))
     }
 }
 
@@ -103,6 +107,11 @@ impl ShardHost {
         &self.core.log
     }
 
+    /// The highest timestamp that the core has issued or seen.
+    pub fn clock(&self) -> Timestamp {
+        self.core.hlc.peek()
+    }
+
     /// The core's clock.
     pub fn hlc(&mut self) -> &mut Hlc {
         &mut self.core.hlc
@@ -154,29 +163,20 @@ impl ShardHost {
         self.replica(shard).memtable().prefetch_node(hash);
     }
 
-    /// The newest version of a key of one of this core's shards, and the clock, which is not below it. `read` names the
-    /// read, if it has to wait.
+    /// The newest version of a key of one of this core's shards. Linearizable, if it has no expiry: what it returns is
+    /// raft-committed, and a write that is not applied yet has not been answered either.
     ///
     /// # Errors
-    /// [`Refusal::CoreFailed`] after a failed log write; else as for [`ShardReplica::prepare_read`].
-    pub fn get(
-        &mut self,
-        shard: ShardId,
-        hash: u64,
-        key: &[u8],
-        read: ReadId,
-    ) -> Result<(Timestamp, Found<'_>), Refusal> {
+    /// [`Refusal::CoreFailed`] after a failed log write.
+    #[inline]
+    pub fn newest(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        let replica = self.replicas[shard.0 as usize]
-            .as_mut()
-            .expect("routed to the shard's owner");
-        let found = replica.get(&mut self.core, hash, key, read)?;
-        Ok((self.core.hlc.peek(), found))
+        Ok(self.replica(shard).memtable().newest(hash, key))
     }
 
-    /// A moment for reads of several keys.
+    /// A moment for reads of keys that may expire. The clock moves to it, so that no later read is at an earlier one.
     pub fn read_clock(&mut self) -> Timestamp {
         self.core.hlc.now(self.core.wall_us)
     }
@@ -184,7 +184,7 @@ impl ShardHost {
     /// Makes a key readable at a moment of [`ShardHost::read_clock`]. False: wait for [`Completions::read_ready`].
     ///
     /// # Errors
-    /// As for [`ShardHost::get`].
+    /// As for [`ShardReplica::prepare_get`], and [`Refusal::CoreFailed`] after a failed log write.
     pub fn prepare_get(
         &mut self,
         (shard, hash): (ShardId, u64),
@@ -201,11 +201,6 @@ impl ShardHost {
         let newest = replica.memtable().newest(hash, key);
         let expiry = newest.and_then(|version| version.expiry);
         replica.prepare_get(&mut self.core, expiry, now, read)
-    }
-
-    /// The newest version of a key, expired or not.
-    pub fn newest(&self, shard: ShardId, hash: u64, key: &[u8]) -> Option<Version<'_>> {
-        self.replica(shard).memtable().newest(hash, key)
     }
 
     /// Proposes a write to one of this core's shards.

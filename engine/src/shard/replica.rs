@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::log::format::OwnershipEpoch;
 use crate::log::{DurableBatch, EntryPlace, Log};
-use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable, Version};
+use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable};
 
 /// What the replicas of a core share.
 pub struct CoreContext {
@@ -77,15 +77,6 @@ pub enum WriteOutcome {
     Pending,
     /// It needs no entry: decided before, or decided against and of a kind that is not sent again.
     Decided(Answer),
-}
-
-/// What a read of one key found.
-pub enum Found<'a> {
-    /// The newest version, a tombstone or none included, which has not expired.
-    Now(Option<Version<'a>>),
-    /// The version has expired, and the read has to wait until [`Completions::read_ready`]; then the key is absent,
-    /// unless it was written meanwhile: read again.
-    Wait,
 }
 
 enum Waiter {
@@ -198,31 +189,6 @@ impl ShardReplica {
         decided.clear();
         core.decided = decided;
         outcome
-    }
-
-    /// The newest version of a key that has not expired. Linearizable: what it returns is raft-committed, and a write
-    /// that is not applied yet has not been answered either.
-    ///
-    /// # Errors
-    /// As for [`ShardReplica::prepare_read`], where an expiry makes the read wait.
-    pub fn get(
-        &mut self,
-        core: &mut CoreContext,
-        hash: u64,
-        key: &[u8],
-        read: ReadId,
-    ) -> Result<Found<'_>, Refusal> {
-        let newest = self.applied.memtable.newest(hash, key);
-        let Some(expiry) = newest.and_then(|version| version.expiry) else {
-            return Ok(Found::Now(self.applied.memtable.newest(hash, key)));
-        };
-        // The clock moves, so that no later read finds it below the expiry again.
-        let now = core.hlc.now(core.wall_us);
-        if !self.prepare_get(core, Some(expiry), now, read)? {
-            return Ok(Found::Wait);
-        }
-        let version = self.applied.memtable.newest(hash, key);
-        Ok(Found::Now(version.filter(|_| expiry > now)))
     }
 
     /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to

@@ -57,7 +57,7 @@ impl<const BYTES: usize> Head<BYTES> {
 }
 
 /// `at` rounded up to a multiple of `alignment`.
-const fn align(at: usize, alignment: usize) -> usize {
+pub(super) const fn align(at: usize, alignment: usize) -> usize {
     at.next_multiple_of(alignment)
 }
 

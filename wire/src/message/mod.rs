@@ -11,6 +11,7 @@
 mod decode_error;
 mod encode;
 mod kind;
+mod known;
 mod layout;
 #[cfg(test)]
 mod layout_tests;

@@ -93,7 +93,12 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     // Accepted connections inherit these: one whose client's machine is gone ends within two minutes.
     set(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S)?;
-    set(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)?;
+    set(
+        &socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPINTVL,
+        KEEPALIVE_INTERVAL_S,
+    )?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
     let (storage, bytes) = to_system(address);
     // SAFETY: the pointer is valid for the length given.
