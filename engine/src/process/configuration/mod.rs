@@ -152,8 +152,8 @@ impl Configuration {
         let all = self.connections_max.unwrap_or(CONNECTIONS_DEFAULT);
         match self.connections_per_address_max {
             Some(per_address) if per_address > all => Err(format!(
-                "{} is {per_address}, which is more than the {all} connections that the node takes in all: lower it, or \
-                 raise --max-connections",
+                "{} is {per_address}, which is more than the {all} connections that the node takes in all: lower it, \
+                 or raise --max-connections",
                 self.place("max-connections-per-address"),
             )),
             _ => Ok(()),

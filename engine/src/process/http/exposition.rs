@@ -1,7 +1,7 @@
 //! Prometheus' text format, version 0.0.4: families of samples, each with its help and type, in one piece.
 //!
-//! `prometheus-client` writes the later `OpenMetrics` format, in which a counter's type line names something else than its
-//! samples; scrapers of 0.0.4 would not know their type.
+//! `prometheus-client` writes the later `OpenMetrics` format, in which a counter's type line names something else than
+//! its samples; scrapers of 0.0.4 would not know their type.
 
 use std::fmt::{Display, Write as _};
 
