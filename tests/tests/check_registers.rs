@@ -431,7 +431,6 @@ fn random_call(process: Process, random: &mut Random) -> Event {
             new: value,
         },
         8 => {
-            condition = Condition::Present;
             conditional(random);
             Action::Check { key }
         }
@@ -441,6 +440,9 @@ fn random_call(process: Process, random: &mut Random) -> Event {
             result: None,
         },
     };
+    if matches!(action, Action::Check { .. }) && condition == Condition::None {
+        condition = Condition::Present;
+    }
     let mut event = Event::new(0, EventKind::Invoke, process, action);
     event.condition = condition;
     event
