@@ -12,12 +12,14 @@ use ostrakon_tests::check::registers::{self, Settings};
 mod every_order {
     use super::{Action, Condition, Datum, Operation, Outcome};
 
-    /// The key, the versions of all writes so far as far as they are known, and when what is there expires.
+    /// The key, the versions of all writes so far as far as they are known, when what is there expires, and when what was
+    /// there has expired.
     #[derive(Clone)]
     struct Key {
         value: Option<Datum>,
         versions: Vec<Option<u64>>,
         expires: Option<u64>,
+        gone: Option<u64>,
     }
 
     pub(super) fn linearizable(operations: &[Operation]) -> bool {
@@ -29,6 +31,7 @@ mod every_order {
             value: None,
             versions: Vec::new(),
             expires: None,
+            gone: None,
         };
         any_order(&done, &start)
     }
@@ -61,9 +64,11 @@ mod every_order {
             Some(version) if !observes => (version.0, version.0),
             _ => operation.clock.unwrap_or((0, u64::MAX)),
         };
-        let Some(expires) = key.expires else { return !expired };
+        let Some(expires) = key.expires else {
+            return !expired && key.gone.is_none_or(|gone| to >= gone);
+        };
         if expired {
-            (key.value, key.expires) = (None, None);
+            (key.value, key.expires, key.gone) = (None, None, Some(expires));
             expires <= to
         } else {
             expires > from
@@ -155,7 +160,7 @@ mod every_order {
 
     fn put(key: &mut Key, value: Option<Datum>, version: Option<u64>) -> bool {
         key.value = value;
-        key.expires = None;
+        (key.expires, key.gone) = (None, None);
         key.versions.push(version);
         version != Some(0)
     }

@@ -271,6 +271,10 @@ impl Client {
                 shared.recorder.violation(sentence);
             }
             other => {
+                if asked.is_beyond_window() {
+                    let sentence = format!("beyond its session's window: {request:?} was answered with {other:?}");
+                    shared.recorder.violation(sentence);
+                }
                 if let Reply::MultiPut(results) = other {
                     for code in results.iter().filter_map(|result| result.err()) {
                         let message = "an entry of a multi-put";

@@ -67,19 +67,25 @@ impl Wish {
 
     /// The range in a history. What begins with some bytes lies from these to just below their successor.
     fn range(&self) -> KeyRange {
-        let past_prefix = || {
-            let mut past = self.prefix.clone();
-            let last = past.pop_if(|_| true)?;
-            past.push(last.checked_add(1)?);
-            Some(past)
-        };
         let start = self.start.as_slice().max(&self.prefix);
-        let end = [self.end.clone(), past_prefix()].into_iter().flatten().min();
+        let end = [self.end.clone(), past(&self.prefix)].into_iter().flatten().min();
         KeyRange {
             start: Some(Datum::from(start)),
             end: end.as_deref().map(Datum::from),
         }
     }
+}
+
+/// The first bytes past all that begin with these; none if there are none.
+fn past(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut past = prefix.to_vec();
+    while let Some(last) = past.pop() {
+        if last < u8::MAX {
+            past.push(last + 1);
+            return Some(past);
+        }
+    }
+    None
 }
 
 impl Thread {
@@ -187,6 +193,28 @@ impl Thread {
                 key: Datum::from(key),
                 value,
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_a_range_of_a_history() {
+        let keys: Vec<Vec<u8>> = [&b"a"[..], b"b", b"b\xff", b"b\xff\xff", b"ba", b"c", b"\xff\xff"]
+            .map(<[u8]>::to_vec)
+            .into();
+        for prefix in [&b""[..], b"b", b"b\xff", b"\xff", b"\xff\xff"] {
+            let wish = Wish {
+                prefix: prefix.to_vec(),
+                ..Wish::of_range(&keys, 1, 10, false)
+            };
+            for key in &keys {
+                let is_inside = wish.range().contains(&Datum::from(key.as_slice()));
+                assert_eq!(is_inside, wish.contains(key), "{key:?} of {prefix:?}");
+            }
         }
     }
 }

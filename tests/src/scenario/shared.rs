@@ -111,7 +111,7 @@ impl Clocks {
     /// A request was answered, not refused; this is the highest timestamp that its client has now.
     pub(super) fn answered(&self, asked: &Asked, timestamp: u64) {
         if asked.process == self.processes.get() {
-            self.told.set(self.told.get().max(timestamp).max(asked.latest.0));
+            self.told.set(self.told.get().max(timestamp).max(asked.carried));
         }
     }
 
@@ -171,6 +171,8 @@ pub(super) struct Asked {
     process: u64,
     /// The highest timestamp in it.
     latest: Timestamp,
+    /// The highest of those to which the node moves its clock.
+    carried: u64,
     /// True if the process that runs the node has told a timestamp that high.
     is_known: bool,
     /// What the node's wall clock showed, in microseconds.
@@ -191,7 +193,8 @@ impl Asked {
         };
         let retry = request.retry();
         let first_sent = retry.map_or(0, |retry| retry.first_sent);
-        let latest = Timestamp(timestamp.max(snapshot).max(first_sent));
+        let carried = timestamp.max(snapshot);
+        let latest = Timestamp(carried.max(first_sent));
         let adds = match request {
             Request::Batch { operations, .. } => operations
                 .iter()
@@ -202,6 +205,7 @@ impl Asked {
         Asked {
             process: clocks.processes.get(),
             latest,
+            carried,
             is_known: latest.0 <= clocks.told.get(),
             wall_us: world.wall_us(SERVER),
             times_set: times_set(world),
