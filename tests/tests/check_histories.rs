@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ostrakon_tests::check::generate::{Shape, Workload, generate};
 use ostrakon_tests::check::history::{Action, Datum, Event, EventKind, History, HistoryWriter, Process};
-use ostrakon_tests::check::{Verdict, registers, transactions};
+use ostrakon_tests::check::{Verdict, answers, registers, transactions};
+use ostrakon_tests::promises;
 use transactions::{Level, Settings};
 
 const LEVELS: [(&str, Level); 3] = [
@@ -81,6 +82,29 @@ fn judge(example: &Example, level: Level) -> (Vec<String>, String) {
             );
             let names = verdict.violations().iter().map(|found| found.anomaly.to_string());
             (names.collect(), verdict.to_string())
+        }
+        "answers" => {
+            let verdict =
+                answers::check(&example.history).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let names = verdict.violations().iter().map(|_| "changed answer".to_owned());
+            (names.collect(), verdict.to_string())
+        }
+        // All checkers together; their words hold the name.
+        "promises" => {
+            let objections = promises::objections(&example.history);
+            let expected = example.entry("anomaly");
+            let is_named = |end: &str, objection: &String| objection.contains(&format!("{expected}{end}"));
+            let named = |objection: &String| {
+                !expected.is_empty() && (is_named(" at", objection) || is_named(":", objection))
+            };
+            let name = |objection: &String| {
+                if named(objection) {
+                    expected.to_owned()
+                } else {
+                    objection.clone()
+                }
+            };
+            (objections.iter().map(name).collect(), objections.join("\n"))
         }
         other => panic!("{}: no checker is called {other:?}", example.path.display()),
     }

@@ -12,12 +12,14 @@ use ostrakon_tests::check::registers::{self, Settings};
 mod every_order {
     use super::{Action, Condition, Datum, Operation, Outcome};
 
-    /// The key, the versions of all writes so far as far as they are known, and when what is there expires.
+    /// The key, the versions of all writes so far as far as they are known, when what is there expires, and when what was
+    /// there has expired.
     #[derive(Clone)]
     struct Key {
         value: Option<Datum>,
         versions: Vec<Option<u64>>,
         expires: Option<u64>,
+        gone: Option<u64>,
     }
 
     pub(super) fn linearizable(operations: &[Operation]) -> bool {
@@ -29,6 +31,7 @@ mod every_order {
             value: None,
             versions: Vec::new(),
             expires: None,
+            gone: None,
         };
         any_order(&done, &start)
     }
@@ -56,17 +59,16 @@ mod every_order {
 
     /// Has what is there expired when the operation is decided, or not? False if that can't be.
     fn expire(key: &mut Key, operation: &Operation, expired: bool) -> bool {
-        let observes = operation.outcome != Outcome::Ok
-            || matches!(operation.action, Action::Read { .. } | Action::Check { .. });
+        let observes = operation.outcome != Outcome::Ok || matches!(operation.action, Action::Read { .. } | Action::Check { .. });
         let (from, to) = match operation.version {
             Some(version) if !observes => (version.0, version.0),
             _ => operation.clock.unwrap_or((0, u64::MAX)),
         };
         let Some(expires) = key.expires else {
-            return !expired;
+            return !expired && key.gone.is_none_or(|gone| to >= gone);
         };
         if expired {
-            (key.value, key.expires) = (None, None);
+            (key.value, key.expires, key.gone) = (None, None, Some(expires));
             expires <= to
         } else {
             expires > from
@@ -89,9 +91,7 @@ mod every_order {
         match &operation.action {
             Action::Read { .. } | Action::Check { .. } if operation.outcome == Outcome::Unknown => true,
             Action::Read { value, .. } => {
-                let told = operation
-                    .expires
-                    .is_none_or(|told| told == key.expires.unwrap_or(0));
+                let told = operation.expires.is_none_or(|told| told == key.expires.unwrap_or(0));
                 *value == key.value && told && found(key, version)
             }
             Action::CompareAndSet { old, .. } if refused => *old != key.value && found(key, version),
@@ -160,7 +160,7 @@ mod every_order {
 
     fn put(key: &mut Key, value: Option<Datum>, version: Option<u64>) -> bool {
         key.value = value;
-        key.expires = None;
+        (key.expires, key.gone) = (None, None);
         key.versions.push(version);
         version != Some(0)
     }
@@ -224,11 +224,7 @@ fn it_accepts_good_histories_where_values_expire_and_outcomes_are_unknown() {
         };
         let history = generate(&shape, seed);
         let verdict = registers::check(&history, &Settings::default()).expect("a history");
-        assert!(
-            verdict.is_allowed(),
-            "seed {seed}: {verdict}\n{}",
-            history.to_edn()
-        );
+        assert!(verdict.is_allowed(), "seed {seed}: {verdict}\n{}", history.to_edn());
     }
 }
 
@@ -246,10 +242,7 @@ fn expiring(unknown_permille: u64) -> Shape {
 
 /// Changes what an answer tells of value, version, expiry or clock.
 fn change_expiring_answer(history: &mut History, random: &mut Random) {
-    let answers = history
-        .events
-        .iter_mut()
-        .filter(|event| event.kind == EventKind::Ok);
+    let answers = history.events.iter_mut().filter(|event| event.kind == EventKind::Ok);
     let mut answers: Vec<&mut Event> = answers.collect();
     if answers.is_empty() {
         return;
@@ -284,9 +277,7 @@ fn change_expiring_answer(history: &mut History, random: &mut Random) {
 /// Calls and answers at random, with lifetimes and clocks. Each write tells its version.
 fn random_expiring_history(random: &mut Random) -> History {
     let mut history = random_history(random);
-    history
-        .events
-        .retain(|event| !matches!(event.action, Action::Add { .. } | Action::CompareAndSet { .. }));
+    history.events.retain(|event| !matches!(event.action, Action::Add { .. } | Action::CompareAndSet { .. }));
     for event in &mut history.events {
         match event.kind {
             EventKind::Invoke => {
@@ -445,7 +436,6 @@ fn random_call(process: Process, random: &mut Random) -> Event {
             new: value,
         },
         8 => {
-            condition = Condition::Present;
             conditional(random);
             Action::Check { key }
         }
@@ -455,6 +445,9 @@ fn random_call(process: Process, random: &mut Random) -> Event {
             result: None,
         },
     };
+    if matches!(action, Action::Check { .. }) && condition == Condition::None {
+        condition = Condition::Present;
+    }
     let mut event = Event::new(0, EventKind::Invoke, process, action);
     event.condition = condition;
     event

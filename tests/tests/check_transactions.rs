@@ -47,6 +47,7 @@ fn run(operation: &Operation, state: &mut BTreeMap<Datum, Observed>) -> bool {
                 }
                 true
             }
+            StepAction::Add { .. } | StepAction::Check { .. } => unreachable!("no workload has these"),
         }
     })
 }

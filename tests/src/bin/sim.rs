@@ -301,6 +301,12 @@ fn print_totals(totals: &Totals, failures: usize, elapsed: Duration, arguments: 
         .map(|(code, count)| format!("{code} {count}"))
         .collect();
     println!("refused requests: {}", refusals.join(", "));
+    let shown: Vec<String> = totals
+        .shown
+        .iter()
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    println!("shown: {}", shown.join(", "));
 }
 
 fn print_counters(counters: &Counters) {

@@ -35,7 +35,8 @@ pub struct Demands {
     /// Requests for one key that came in on another core than the key's, in percent. Also a demand on all runs
     /// together.
     pub cross_core_percent: u64,
-    /// From so many runs on, every kind of fault there is must have struck in one of them.
+    /// From so many runs on, every kind of fault there is must have struck in one of them, and all else that is counted must
+    /// have happened.
     pub runs_for_every_kind: u64,
 }
 
@@ -83,6 +84,8 @@ pub struct Totals {
     pub counters: Counters,
     /// Refused requests by code.
     pub refusals: BTreeMap<String, u64>,
+    /// What else the runs have shown.
+    pub shown: BTreeMap<&'static str, u64>,
 }
 
 /// A run that failed.
@@ -122,6 +125,9 @@ impl Totals {
         self.counters.add_all(&report.struck);
         for (code, count) in &report.refusals {
             *self.refusals.entry(code.clone()).or_default() += count;
+        }
+        for (what, count) in report.counts.by_name() {
+            *self.shown.entry(what).or_default() += count;
         }
     }
 
@@ -164,6 +170,8 @@ impl Demands {
         if totals.runs >= self.runs_for_every_kind {
             let missing = totals.counters.missing().into_iter();
             lacks.extend(missing.map(|kind| format!("no {} struck in {} runs", kind.name(), totals.runs)));
+            let missing = totals.shown.iter().filter(|(_, count)| **count == 0);
+            lacks.extend(missing.map(|(what, _)| format!("no {what} in {} runs", totals.runs)));
         }
         lacks
     }

@@ -16,28 +16,59 @@ use std::rc::Rc;
 use ostrakon::env::Connection;
 use ostrakon::env::tasks::TaskFuture;
 use ostrakon_client::{Options, Protocol, RequestId, Server, SubmitError};
-use ostrakon_wire::message::{ErrorCode, Request, Response, TopologyReply};
+use ostrakon_wire::frame::StageTimings;
+use ostrakon_wire::message::{
+    BatchReply, ErrorCode, Found, MultiValue, Request, Response, ScanReply, TopologyReply,
+};
 
 use crate::sim::{HostId, World};
+
+/// An answer, and what came with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// What was answered.
+    pub reply: Reply,
+    /// The highest timestamp seen on the link by then: at or above the clock by which it was decided.
+    pub timestamp: u64,
+    /// Where the server's time went, if it was asked.
+    pub timings: Option<StageTimings>,
+}
 
 /// An answer that owns its bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// Version and value of a key that is there.
-    Get(Option<(u64, Vec<u8>)>),
-    /// What became of a write.
+    /// What is there, if anything.
+    Get(Option<Value>),
+    /// What became of a put or a delete.
     Write {
         /// Did its condition hold?
         applied: bool,
         /// Its own version, or the one that was found.
         version: u64,
     },
+    /// What became of an add.
+    Add {
+        /// Its version.
+        version: u64,
+        /// The sum.
+        number: i64,
+    },
+    /// What is there at each key; `None` where there was no room to say.
+    MultiGet(Vec<Option<Option<Value>>>),
+    /// Version of each entry, or why it was not written.
+    MultiPut(Vec<Result<u64, ErrorCode>>),
+    /// What became of a batch.
+    Batch(BatchReply),
     /// One page.
     Scan(Page),
+    /// Was the request given up?
+    Cancel(bool),
+    /// How the node is.
+    Json(String),
     /// Which core owns which shard.
     Topology(TopologyReply),
-    /// Anything else that says yes.
-    Other,
+    /// A sign of life.
+    Pong,
     /// The server refused.
     Refused {
         /// Why, for programs.
@@ -47,13 +78,24 @@ pub enum Reply {
     },
 }
 
+/// A value as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The version.
+    pub version: u64,
+    /// The timestamp from which on the key is absent; 0 is never.
+    pub expires: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
 /// One page of a scan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// The snapshot that was read.
     pub snapshot: u64,
-    /// Key, version, value.
-    pub entries: Vec<(Vec<u8>, u64, Vec<u8>)>,
+    /// Keys and values in the order in which they came.
+    pub entries: Vec<(Vec<u8>, Value)>,
     /// Where the next page starts.
     pub resume_key: Option<Vec<u8>>,
 }
@@ -69,7 +111,7 @@ pub enum CallError {
 
 #[derive(Default)]
 struct Slot {
-    reply: Option<Reply>,
+    answered: Option<Answered>,
     waker: Option<Waker>,
 }
 
@@ -79,6 +121,8 @@ pub struct Link {
     protocol: RefCell<Protocol>,
     open: RefCell<BTreeMap<RequestId, Slot>>,
     lost: RefCell<Option<String>>,
+    /// Nothing is sent for now.
+    is_held: Cell<bool>,
     /// Of the task that moves the bytes.
     pump: Cell<Option<Waker>>,
     server: RefCell<Option<Server>>,
@@ -122,6 +166,7 @@ impl Link {
             protocol: RefCell::new(Protocol::new(&options).map_err(|error| error.to_string())?),
             open: RefCell::default(),
             lost: RefCell::default(),
+            is_held: Cell::default(),
             pump: Cell::default(),
             server: RefCell::default(),
             greeted: Cell::default(),
@@ -165,26 +210,59 @@ impl Link {
         self.protocol.borrow_mut().observe_timestamp(timestamp);
     }
 
-    /// Sends a request and waits for its answer, for as long as `timer` allows; then the whole link is given up.
+    /// Keeps back what is sent from now on, as a slow network would.
+    pub fn hold(&self) {
+        self.is_held.set(true);
+    }
+
+    /// Lets go of what was kept back.
+    pub fn release(&self) {
+        self.is_held.set(false);
+        self.wake_pump();
+    }
+
+    /// Sends a request; [`Link::answer`] waits for what comes of it.
     ///
     /// # Errors
-    /// When there is no answer.
-    pub async fn call(&self, request: &Request<'_>, timer: TaskFuture) -> Result<Reply, CallError> {
+    /// When it does not go out.
+    pub fn submit(&self, request: &Request<'_>, with_timings: bool) -> Result<RequestId, CallError> {
         if let Some(reason) = self.lost.borrow().clone() {
             return Err(CallError::NotSent(reason));
         }
-        let id = match self.protocol.borrow_mut().submit(request) {
+        let mut protocol = self.protocol.borrow_mut();
+        let submitted = if with_timings {
+            protocol.submit_with_timings(request)
+        } else {
+            protocol.submit(request)
+        };
+        let id = match submitted {
             Ok(id) => id,
             Err(error @ SubmitError::Failed) => return Err(CallError::Lost(error.to_string())),
             Err(error) => return Err(CallError::NotSent(error.to_string())),
         };
+        drop(protocol);
         self.open.borrow_mut().insert(id, Slot::default());
-        if let Some(pump) = self.pump.take() {
-            pump.wake();
-        }
-        let answer = within(poll_fn(|cx| self.poll_answer(cx, id)), timer).await;
+        self.wake_pump();
+        Ok(id)
+    }
+
+    /// Waits for the answer to a request for as long as the link lives.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn answer(&self, id: RequestId) -> Result<Answered, CallError> {
+        let answer = poll_fn(|cx| self.poll_answer(cx, id)).await;
         self.open.borrow_mut().remove(&id);
-        answer.unwrap_or_else(|| {
+        answer
+    }
+
+    /// Sends a request and waits for its answer, for as long as `timer` allows; then the whole link is given up.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn call(&self, request: &Request<'_>, timer: TaskFuture) -> Result<Answered, CallError> {
+        let id = self.submit(request, false)?;
+        within(self.answer(id), timer).await.unwrap_or_else(|| {
             self.lose("no answer in time");
             Err(CallError::Lost("no answer in time".into()))
         })
@@ -208,11 +286,17 @@ impl Link {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn poll_answer(&self, cx: &mut Context<'_>, id: RequestId) -> Poll<Result<Reply, CallError>> {
+    fn wake_pump(&self) {
+        if let Some(pump) = self.pump.take() {
+            pump.wake();
+        }
+    }
+
+    fn poll_answer(&self, cx: &mut Context<'_>, id: RequestId) -> Poll<Result<Answered, CallError>> {
         let mut open = self.open.borrow_mut();
         let slot = open.get_mut(&id).expect("removed by its caller only");
-        if let Some(reply) = slot.reply.take() {
-            return Poll::Ready(Ok(reply));
+        if let Some(answered) = slot.answered.take() {
+            return Poll::Ready(Ok(answered));
         }
         if let Some(reason) = self.lost.borrow().clone() {
             return Poll::Ready(Err(CallError::Lost(reason)));
@@ -242,7 +326,7 @@ impl Link {
 
     fn pump_out(&self, cx: &mut Context<'_>) -> Result<bool, String> {
         let mut protocol = self.protocol.borrow_mut();
-        if protocol.bytes_to_send().is_empty() {
+        if protocol.bytes_to_send().is_empty() || self.is_held.get() {
             return Ok(false);
         }
         match self.connection.poll_send(cx, protocol.bytes_to_send()) {
@@ -267,11 +351,17 @@ impl Link {
             Poll::Ready(Err(error)) => return Err(format!("can't receive: {error}")),
         }
         loop {
-            match protocol.next_response() {
-                Ok(Some((id, response))) => self.deliver(id, own(&response)),
+            let (id, reply) = match protocol.next_response() {
+                Ok(Some((id, response))) => (id, own(&response)),
                 Ok(None) => break,
                 Err(error) => return Err(error.to_string()),
-            }
+            };
+            let answered = Answered {
+                reply,
+                timestamp: protocol.timestamp(),
+                timings: protocol.timings(),
+            };
+            self.deliver(id, answered);
         }
         if self.server.borrow().is_none()
             && let Some(server) = protocol.server()
@@ -284,10 +374,10 @@ impl Link {
         Ok(true)
     }
 
-    fn deliver(&self, id: RequestId, reply: Reply) {
+    fn deliver(&self, id: RequestId, answered: Answered) {
         // Whoever asked may have given up; the link is lost then, too.
         if let Some(slot) = self.open.borrow_mut().get_mut(&id) {
-            slot.reply = Some(reply);
+            slot.answered = Some(answered);
             if let Some(waker) = slot.waker.take() {
                 waker.wake();
             }
@@ -295,27 +385,70 @@ impl Link {
     }
 }
 
+impl From<Found<'_>> for Value {
+    fn from(found: Found<'_>) -> Value {
+        Value {
+            version: found.version,
+            expires: found.expires,
+            bytes: found.value.to_vec(),
+        }
+    }
+}
+
 fn own(response: &Response<'_>) -> Reply {
     match response {
-        Response::Get { found } => Reply::Get(found.map(|found| (found.version, found.value.to_vec()))),
+        Response::Get { found } => Reply::Get(found.map(Value::from)),
         Response::Write { applied, version } => Reply::Write {
             applied: *applied,
             version: *version,
         },
-        Response::Scan(page) => Reply::Scan(Page {
-            snapshot: page.snapshot,
-            entries: page
-                .entries
-                .iter()
-                .map(|entry| (entry.key.to_vec(), entry.version, entry.value.to_vec()))
-                .collect(),
-            resume_key: page.resume_key.map(<[u8]>::to_vec),
-        }),
+        Response::Add { version, number } => Reply::Add {
+            version: *version,
+            number: *number,
+        },
+        Response::MultiGet { values } => Reply::MultiGet(values.iter().map(own_value).collect()),
+        Response::MultiPut(reply) => {
+            let code = |place: usize| reply.codes.get(place).copied().flatten();
+            let versions = reply.versions.iter().enumerate();
+            Reply::MultiPut(
+                versions
+                    .map(|(place, version)| code(place).map_or(Ok(*version), Err))
+                    .collect(),
+            )
+        }
+        Response::Batch(reply) => Reply::Batch(reply.clone()),
+        Response::Scan(page) => Reply::Scan(own_page(page)),
+        Response::Cancel { cancelled } => Reply::Cancel(*cancelled),
         Response::Topology(topology) => Reply::Topology(topology.clone()),
+        Response::Status { json } | Response::Stats { json } => Reply::Json((*json).to_owned()),
         Response::Error(error) => Reply::Refused {
             code: error.code,
             message: error.message.to_owned(),
         },
-        _ => Reply::Other,
+        Response::Hello(_) | Response::Pong => Reply::Pong,
+    }
+}
+
+fn own_value(value: MultiValue<'_>) -> Option<Option<Value>> {
+    match value {
+        MultiValue::Found(found) => Some(Some(found.into())),
+        MultiValue::NotFound => Some(None),
+        MultiValue::Omitted => None,
+    }
+}
+
+fn own_page(page: &ScanReply<'_>) -> Page {
+    let own_entry = |entry: ostrakon_wire::message::ScanEntry<'_>| {
+        let value = Value {
+            version: entry.version,
+            expires: entry.expires,
+            bytes: entry.value.to_vec(),
+        };
+        (entry.key.to_vec(), value)
+    };
+    Page {
+        snapshot: page.snapshot,
+        entries: page.entries.iter().map(own_entry).collect(),
+        resume_key: page.resume_key.map(<[u8]>::to_vec),
     }
 }

@@ -1,8 +1,8 @@
 //! Runs of the whole node in the simulator ([`crate::sim`]), judged by the checkers ([`crate::check`]).
 //!
 //! 1. [`plan`]: what a run does, drawn from a seed.
-//! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`rude`]:
-//!    connections that break the rules.
+//! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`writes`],
+//!    [`session`], [`sending`]: writes that are sent until they are answered; [`rude`]: connections that break the rules.
 //! 3. [`run`]: the course of a run; [`refusal`], [`damage`], [`shared`]: what a node may and must say when it gives up
 //!    or refuses; [`judge`]: the verdict; [`strikes`]: what its faults at operations came to.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
@@ -15,6 +15,7 @@
 
 pub mod plan;
 mod plan_faults;
+mod plan_workload;
 
 pub mod run;
 
@@ -28,6 +29,12 @@ pub mod shrink;
 pub mod sweep;
 
 pub mod client;
+pub mod connections;
+pub mod scans;
+pub mod sending;
+pub mod session;
+pub mod writes;
+
 pub mod node;
 pub mod record;
 pub mod rude;

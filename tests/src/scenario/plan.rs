@@ -5,11 +5,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan_faults::{draw_faults, draw_faults_at};
+use super::plan_workload::Workload;
 use crate::sim::{CrashPoint, CrashStyle, Fault, FaultAction, FaultAt, HostId, SimRandom};
 
 /// The host of the node.
 pub const SERVER: HostId = HostId(0);
-const MILLISECOND_NS: u64 = 1_000_000;
+pub(super) const MILLISECOND_NS: u64 = 1_000_000;
 
 /// One operation of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,52 @@ pub struct Operation {
     pub number: u64,
     /// Length of what is written.
     pub value_bytes: u32,
+    /// How long what is written stays, in milliseconds; 0 is for ever.
+    #[serde(default)]
+    pub ttl_ms: u32,
+    /// How a write is sent.
+    #[serde(default)]
+    pub sending: Sending,
+    /// The node is to say where the time goes.
+    #[serde(default)]
+    pub with_timings: bool,
+    /// The request is given up as soon as it is sent; not for writes that are sent several times.
+    #[serde(default)]
+    pub cancels: bool,
+}
+
+impl Operation {
+    /// An operation without a pause, sent once.
+    pub fn plain(kind: OperationKind, key: u32) -> Operation {
+        Operation {
+            pause_ns: 0,
+            kind,
+            key,
+            number: 0,
+            value_bytes: 0,
+            ttl_ms: 0,
+            sending: Sending::Once,
+            with_timings: false,
+            cancels: false,
+        }
+    }
+}
+
+/// How a write is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sending {
+    /// Once, whatever comes of it.
+    #[default]
+    Once,
+    /// Again until it is answered.
+    Session {
+        /// The original travels on a connection of its own, where it is kept back for so long; 0: on a shared one, at once.
+        hold_ns: u64,
+        /// How long the original is waited for before the next sending.
+        patience_ns: u64,
+        /// Then its connection is cut.
+        cuts: bool,
+    },
 }
 
 /// What an operation does.
@@ -43,12 +90,38 @@ pub enum OperationKind {
     Delete,
     /// Removes a key if it has the version that the thread saw last.
     DeleteIfVersion,
-    /// Asks how the node is, and for a sign of life.
+    /// Writes a key if it has the value that the thread saw last.
+    PutIfValue,
+    /// Removes a key if it has the value that the thread saw last.
+    DeleteIfValue,
+    /// Writes a number.
+    PutNumber,
+    /// Adds to a number.
+    Add,
+    /// Writes a key, and some others.
+    MultiPut,
+    /// Does several things to keys of one shard, if the conditions of all hold.
+    Batch,
+    /// Reads a key, and some others.
+    MultiGet,
+    /// Writes a key with a sequence at the edge of its session's window, or beyond.
+    PutAtWindow,
+    /// Asks how the node is and what it counts, and for a sign of life.
     Status,
     /// Reads a range of keys at one snapshot.
     Scan {
         /// Keys in the range, whether there or not.
         keys: u32,
+    },
+    /// The same, from the last to the first.
+    ScanBack {
+        /// Keys in the range, whether there or not.
+        keys: u32,
+    },
+    /// Reads all keys that begin as this one does.
+    ScanPrefix {
+        /// So many bytes of the key.
+        bytes: u32,
     },
 }
 
@@ -82,10 +155,18 @@ pub enum RudenessKind {
     DamagedFrame,
     /// Requests without end, whose answers are read late, or never.
     NeverReads,
+    /// Lists that are empty, too long or name a key twice.
+    WrongLists,
+    /// Writes whose parts contradict each other, or are out of bounds.
+    WrongWrites,
+    /// A frame with a flag that nobody knows.
+    UnknownFlag,
+    /// Half a frame, and silence.
+    HalfRequest,
 }
 
 impl RudenessKind {
-    const ALL: [RudenessKind; 8] = [
+    const ALL: [RudenessKind; 12] = [
         RudenessKind::Garbage,
         RudenessKind::HalfHello,
         RudenessKind::NoHello,
@@ -94,6 +175,10 @@ impl RudenessKind {
         RudenessKind::FarAhead,
         RudenessKind::DamagedFrame,
         RudenessKind::NeverReads,
+        RudenessKind::WrongLists,
+        RudenessKind::WrongWrites,
+        RudenessKind::UnknownFlag,
+        RudenessKind::HalfRequest,
     ];
 }
 
@@ -244,75 +329,6 @@ fn horizon_ns(clients: &[ClientPlan]) -> u64 {
     let threads = clients.iter().flat_map(|client| &client.threads);
     let pauses = threads.map(|thread| thread.iter().map(|operation| operation.pause_ns).sum());
     pauses.max().unwrap_or(0)
-}
-
-/// The mix of a run.
-struct Workload {
-    keys: u32,
-    /// Chances out of a thousand, in the order of [`Workload::operation`].
-    weights: [u64; 9],
-    /// Of no pause at all.
-    burst_per_thousand: u32,
-    pause_ns: u64,
-    large_per_thousand: u32,
-    value_bytes_max: u64,
-    next_number: u64,
-}
-
-impl Workload {
-    fn draw(random: &SimRandom, keys: u32) -> Workload {
-        let mut weights = [300, 200, 60, 60, 160, 80, 60, 5, 40];
-        for weight in &mut weights {
-            *weight = 1 + random.below(2 * *weight);
-        }
-        Workload {
-            keys,
-            weights,
-            burst_per_thousand: random.between(200, 900) as u32,
-            pause_ns: random.between(5, 120) * MILLISECOND_NS,
-            large_per_thousand: if random.one_in(3) { 300 } else { 10 },
-            value_bytes_max: random.between(200, 30_000),
-            next_number: 0,
-        }
-    }
-
-    fn operation(&mut self, random: &SimRandom) -> Operation {
-        let mut draw = random.below(self.weights.iter().sum());
-        let mut place = 0;
-        while draw >= self.weights[place] {
-            draw -= self.weights[place];
-            place += 1;
-        }
-        let kind = match place {
-            0 => OperationKind::Get,
-            1 => OperationKind::Put,
-            2 => OperationKind::PutIfAbsent,
-            3 => OperationKind::PutIfPresent,
-            4 => OperationKind::PutIfVersion,
-            5 => OperationKind::Delete,
-            6 => OperationKind::DeleteIfVersion,
-            7 => OperationKind::Status,
-            _ => OperationKind::Scan {
-                keys: random.between(1, u64::from(self.keys)) as u32,
-            },
-        };
-        let is_burst = random.per_thousand(self.burst_per_thousand);
-        let pause_ns = random.below(self.pause_ns);
-        let large = random.per_thousand(self.large_per_thousand);
-        let value_bytes = random.between(8, if large { self.value_bytes_max } else { 120 });
-        // A few keys get most of the work, so that requests for one key meet.
-        let key = random
-            .below(u64::from(self.keys))
-            .min(random.below(u64::from(self.keys)));
-        self.next_number += 1;
-        Operation {
-            pause_ns: if is_burst { 0 } else { pause_ns },
-            kind,
-            key: key as u32,
-            number: self.next_number,
-            value_bytes: value_bytes as u32,
-        }
-    }
 }
 
 /// In half of the runs, a few.

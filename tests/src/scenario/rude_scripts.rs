@@ -2,12 +2,14 @@
 
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::{self, FrameError};
-use ostrakon_wire::limits::{HELLO_BODY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use ostrakon_wire::limits::{HELLO_BODY_BYTES_MAX, KEY_BYTES_MAX, MULTI_MAX, TTL_MS_MAX, VALUE_BYTES_MAX};
 use ostrakon_wire::message::{
-    Condition, Encoder, ErrorCode, Hello, PROTOCOL_VERSION, Request, Response, ScanRequest,
+    Action, BatchOperation, BatchOperations, Condition, Encoder, ErrorCode, Hello, Keys, PROTOCOL_VERSION,
+    PutEntries, PutEntry, Request, Response, Retry, ScanRequest,
 };
 
 use super::plan::{Rudeness, RudenessKind};
+use super::values;
 
 /// Requests that are sent without reading an answer.
 const UNREAD_REQUESTS: u64 = 1_500;
@@ -94,6 +96,20 @@ impl Answer {
     }
 }
 
+fn batch<'a>(operations: &'a [BatchOperation<'a>]) -> Request<'a> {
+    Request::Batch {
+        operations: BatchOperations::from(operations),
+        retry: None,
+    }
+}
+
+fn multi_put<'a>(entries: &'a [PutEntry<'a>]) -> Request<'a> {
+    Request::MultiPut {
+        entries: PutEntries::from(entries),
+        retry: None,
+    }
+}
+
 /// Writes requests and what is expected of them.
 struct Writer {
     encoder: Encoder,
@@ -124,6 +140,88 @@ impl Writer {
                 self.say(get, 0, Some(Answer::Get));
             }
         }
+    }
+
+    fn refuse(&mut self, request: &Request<'_>, code: ErrorCode) {
+        self.say(request, 0, Some(Answer::Refused(code)));
+    }
+
+    /// Keys that come twice, lists without an element or with too many, keys of several shards.
+    fn say_wrong_lists(&mut self) {
+        let bad = ErrorCode::BadRequest;
+        let put = |key| BatchOperation {
+            key,
+            action: Action::Put {
+                value: b"rude",
+                ttl_ms: 0,
+            },
+            condition: Condition::None,
+        };
+        let entry = |key| PutEntry {
+            key,
+            value: b"rude",
+            ttl_ms: 0,
+        };
+        self.refuse(&batch(&[put(b"key 00001"), put(b"key 00001")]), bad);
+        self.refuse(&multi_put(&[entry(b"key 00001"), entry(b"key 00001")]), bad);
+        self.refuse(&batch(&[]), bad);
+        self.refuse(&multi_put(&[]), bad);
+        self.refuse(&Request::MultiGet { keys: Keys::from(&[][..]) }, bad);
+        let many: Vec<Vec<u8>> = (0..=MULTI_MAX).map(|key| format!("{{rude}}{key}").into_bytes()).collect();
+        let keys: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+        let puts: Vec<BatchOperation<'_>> = keys.iter().map(|key| put(*key)).collect();
+        let entries: Vec<PutEntry<'_>> = keys.iter().map(|key| entry(*key)).collect();
+        self.refuse(&Request::MultiGet { keys: Keys::from(keys.as_slice()) }, bad);
+        self.refuse(&batch(&puts), bad);
+        self.refuse(&multi_put(&entries), bad);
+        // With 16 shards and more, some of these keys lie in different ones.
+        let apart: Vec<Vec<u8>> = (0..8).map(values::key).collect();
+        let apart: Vec<BatchOperation<'_>> = apart.iter().map(|key| put(key.as_slice())).collect();
+        self.refuse(&batch(&apart), ErrorCode::NotOneShard);
+    }
+
+    /// Lifetimes beyond all bounds, reports of what is not answered, checks of nothing.
+    fn say_wrong_writes(&mut self) {
+        let bad = ErrorCode::BadRequest;
+        let key = b"key 00001";
+        let put = |ttl_ms, retry| Request::Put {
+            key,
+            value: b"rude",
+            condition: Condition::None,
+            ttl_ms,
+            retry,
+        };
+        let retry = Retry {
+            session: 1,
+            sequence: 4,
+            answered_below: 5,
+            first_sent: 0,
+        };
+        let check = BatchOperation {
+            key,
+            action: Action::Check,
+            condition: Condition::None,
+        };
+        self.refuse(&put(TTL_MS_MAX + 1, None), bad);
+        self.refuse(
+            &Request::Add {
+                key,
+                delta: 1,
+                ttl_ms: u64::MAX,
+                retry: None,
+            },
+            bad,
+        );
+        self.refuse(&put(0, Some(retry)), bad);
+        self.refuse(&batch(&[check]), bad);
+    }
+
+    /// Sets flags of the frame that begins there and ends the script.
+    fn flag(&mut self, start: usize, flags: u16) {
+        let frame = &mut self.script.bytes[start..];
+        frame[26..28].copy_from_slice(&flags.to_le_bytes());
+        // Changes nothing, and makes the checksum fit.
+        frame::change_timings(frame, |_| {});
     }
 
     fn ends(mut self, ending: Ending) -> Script {
@@ -253,6 +351,33 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
             writer.ask_much(&get);
             let leaves = number.is_multiple_of(2);
             writer.ends(if leaves { Ending::Leaves } else { Ending::ReadsLate })
+        }
+        RudenessKind::WrongLists => {
+            writer.greet();
+            writer.say_wrong_lists();
+            writer.ends(Ending::StaysOpen)
+        }
+        RudenessKind::WrongWrites => {
+            writer.greet();
+            writer.say_wrong_writes();
+            writer.ends(Ending::StaysOpen)
+        }
+        RudenessKind::UnknownFlag => {
+            writer.greet();
+            let start = writer.script.bytes.len();
+            writer.say(&Request::put(b"key 00001", &[1; 100], Condition::None), 0, None);
+            // Every flag but the one that asks for stage timings.
+            let flag = 1_u16 << (1 + number % 15);
+            writer.flag(start, flag);
+            writer.ends_after_bad_bytes(start, BODY_BYTES_MAX, Ending::Waits)
+        }
+        RudenessKind::HalfRequest => {
+            writer.greet();
+            let start = writer.script.bytes.len();
+            writer.say(&get, 0, None);
+            let rest = writer.script.bytes.len() - start;
+            writer.script.bytes.truncate(start + 1 + number as usize % (rest - 1));
+            writer.ends(Ending::Waits)
         }
     }
 }

@@ -16,17 +16,18 @@ use std::rc::Rc;
 
 use ostrakon::server::node::NodeEvent;
 
+use super::connections::Client;
 use super::damage;
 use super::judge::{Failure, judge};
 use super::node::{NodeSettings, Progress, SimNode};
-use super::plan::{Operation, OperationKind, Plan, SERVER};
+use super::plan::{Operation, OperationKind, Plan, SERVER, Sending};
 use super::record::Recorder;
 use super::refusal::{Reason, Since, take_away};
 use super::rude::be_rude;
-use super::shared::{Clocks, Shared};
+use super::shared::{Clocks, Counts, Shared};
 use super::strikes::{self, MUST_STRIKE, Operations};
 use super::values;
-use super::workload::{Client, Thread};
+use super::workload::Thread;
 use crate::check::history::History;
 use crate::sim::{Counters, CrashStyle, Fault, FaultKind, HostId, ProcessStatus, RunEnd, World};
 
@@ -46,7 +47,7 @@ const MEMORY_AMPLE_BYTES: usize = 16 << 20;
 /// Memtables of one core once all is healed.
 const HEALED_MEMORY_BYTES: usize = 256 << 20;
 /// Operations of each thread that must succeed once all is healed.
-const HEALED_OPERATIONS: u64 = 5;
+const HEALED_OPERATIONS: u64 = 9;
 
 /// What came of a run.
 pub struct Report {
@@ -74,6 +75,8 @@ pub struct Report {
     pub struck: Counters,
     /// Refusals of requests by code.
     pub refusals: BTreeMap<String, u64>,
+    /// What else it has shown.
+    pub counts: Counts,
     /// Operations until the heal.
     pub operations: Operations,
     /// What was wrong.
@@ -151,6 +154,7 @@ impl<'a> Runner<'a> {
             refusals: RefCell::default(),
             finished: Cell::new(0),
             clocks: Clocks::default(),
+            counts: Counts::default(),
         });
         let hosts: Vec<HostId> = (0..plan.clients.len())
             .map(|number| world.add_host(&format!("client{number}")))
@@ -434,14 +438,22 @@ impl<'a> Runner<'a> {
                     OperationKind::Scan { keys: 10 },
                     OperationKind::Delete,
                     OperationKind::PutIfAbsent,
+                    OperationKind::MultiPut,
+                    OperationKind::Batch,
+                    OperationKind::MultiGet,
+                    OperationKind::ScanBack { keys: 10 },
                 ];
                 let kind = kinds[place as usize % kinds.len()];
+                let key = (self.next_number % u64::from(self.plan.keys)) as u32;
                 operations.push(Operation {
-                    pause_ns: 0,
-                    kind,
-                    key: (self.next_number % u64::from(self.plan.keys)) as u32,
                     number: self.next_number,
                     value_bytes: 20,
+                    sending: Sending::Session {
+                        hold_ns: 0,
+                        patience_ns: LIVENESS_NS,
+                        cuts: false,
+                    },
+                    ..Operation::plain(kind, key)
                 });
                 self.next_number += 1;
             }
@@ -459,13 +471,7 @@ impl<'a> Runner<'a> {
         let reads = (0..self.plan.keys).map(|key| (OperationKind::Get, key));
         let operations: Vec<Operation> = reads
             .chain([(scan, 0)])
-            .map(|(kind, key)| Operation {
-                pause_ns: 0,
-                kind,
-                key,
-                number: 0,
-                value_bytes: 0,
-            })
+            .map(|(kind, key)| Operation::plain(kind, key))
             .collect();
         let expected = operations.len() as u64;
         let client = &self.clients[0];
@@ -547,6 +553,7 @@ impl<'a> Runner<'a> {
             refused_starts: self.refused_starts,
             counters: self.world.counters(),
             refusals: self.shared.refusals.borrow().clone(),
+            counts: self.shared.counts.clone(),
             operations,
             struck,
             history: self.recorder.history(),

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use ostrakon_core::hlc::Timestamp;
-use ostrakon_wire::message::{ErrorCode, Request};
+use ostrakon_wire::message::{Action, ErrorCode, Request};
 
 use super::plan::SERVER;
 use super::record::Recorder;
@@ -17,6 +17,40 @@ const TIMESTAMP_AHEAD_MAX_US: u64 = 10_000_000;
 /// How long the cores of a node may take to tell each other of a clock that was set: a second, and as long as a plan
 /// lets a core or the process stand still.
 const SHARED_WITHIN_NS: u64 = 8_000_000_000;
+
+/// Timestamps that far below a shard's clock may lie below its retry horizon, on the scale of timestamps (docs/wire.md:
+/// 10 minutes).
+const RETRY_HORIZON: u64 = 600_000_000 << 12;
+/// How far the sequence of a write may lie above what its client reports (docs/wire.md).
+pub(super) const SESSION_WINDOW: u64 = 8192;
+
+/// What a run has shown, by number.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Sendings that were answered as an earlier one of the same write was.
+    pub answered_again: Cell<u64>,
+    /// Sendings that were answered after a later one of the same write.
+    pub overtaken: Cell<u64>,
+    /// Sendings to another process of the node than an earlier one of the same write.
+    pub sent_after_restart: Cell<u64>,
+    /// Reads that found nothing where the reader knew of an expiry.
+    pub expired: Cell<u64>,
+    /// Requests given up in time.
+    pub cancelled: Cell<u64>,
+}
+
+impl Counts {
+    /// All of them, in words.
+    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+        [
+            ("write answered again", self.answered_again.get()),
+            ("write overtaken by its own retry", self.overtaken.get()),
+            ("write sent again after a restart", self.sent_after_restart.get()),
+            ("expired value read", self.expired.get()),
+            ("request cancelled", self.cancelled.get()),
+        ]
+    }
+}
 
 /// What all processes of a run share.
 pub struct Shared {
@@ -48,6 +82,8 @@ pub struct Shared {
     pub finished: Cell<usize>,
     /// What the clocks of the node have come to.
     pub clocks: Clocks,
+    /// What the run has shown.
+    pub counts: Counts,
 }
 
 /// How the node's clocks look to its clients.
@@ -75,7 +111,7 @@ impl Clocks {
     /// A request was answered, not refused; this is the highest timestamp that its client has now.
     pub(super) fn answered(&self, asked: &Asked, timestamp: u64) {
         if asked.process == self.processes.get() {
-            self.told.set(self.told.get().max(timestamp).max(asked.latest.0));
+            self.told.set(self.told.get().max(timestamp).max(asked.carried));
         }
     }
 
@@ -112,6 +148,11 @@ impl Shared {
         }
     }
 
+    /// True if the node may have forgotten a write that was first sent then, by the highest timestamp that it has told since.
+    pub(super) fn may_be_forgotten(&self, first_sent: u64, told: u64) -> bool {
+        first_sent < told.saturating_sub(RETRY_HORIZON)
+    }
+
     /// True if a get or a scan may be refused with this code, by what has happened so far.
     pub fn may_refuse_read(&self, code: ErrorCode) -> bool {
         match code {
@@ -130,12 +171,18 @@ pub(super) struct Asked {
     process: u64,
     /// The highest timestamp in it.
     latest: Timestamp,
+    /// The highest of those to which the node moves its clock.
+    carried: u64,
     /// True if the process that runs the node has told a timestamp that high.
     is_known: bool,
     /// What the node's wall clock showed, in microseconds.
     wall_us: u64,
     /// How often it was set so far.
     times_set: u64,
+    /// It adds to a number.
+    adds: bool,
+    /// Its sequence lies too far above what its client reports.
+    is_beyond_window: bool,
 }
 
 impl Asked {
@@ -144,15 +191,38 @@ impl Asked {
             Request::Scan(scan) => scan.snapshot,
             _ => 0,
         };
-        let latest = Timestamp(timestamp.max(snapshot));
+        let retry = request.retry();
+        let first_sent = retry.map_or(0, |retry| retry.first_sent);
+        let carried = timestamp.max(snapshot);
+        let latest = Timestamp(carried.max(first_sent));
+        let adds = match request {
+            Request::Batch { operations, .. } => operations
+                .iter()
+                .any(|operation| matches!(operation.action, Action::Add { .. })),
+            request => matches!(request, Request::Add { .. }),
+        };
         clocks.last_set_ns(world);
         Asked {
             process: clocks.processes.get(),
             latest,
+            carried,
             is_known: latest.0 <= clocks.told.get(),
             wall_us: world.wall_us(SERVER),
             times_set: times_set(world),
+            adds,
+            is_beyond_window: retry
+                .is_some_and(|retry| retry.sequence - retry.answered_below >= SESSION_WINDOW),
         }
+    }
+
+    /// True if it adds to a number.
+    pub(super) fn adds(&self) -> bool {
+        self.adds
+    }
+
+    /// True if its sequence lies too far above what its client reports.
+    pub(super) fn is_beyond_window(&self) -> bool {
+        self.is_beyond_window
     }
 
     /// True if the node may call an honest request's timestamp too far ahead. It is further ahead of the node's wall

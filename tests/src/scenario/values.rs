@@ -1,6 +1,11 @@
 //! Keys and values of a run, and the check that a value read is one that was written, whole.
+//!
+//! A value is either a text that proves itself, or a number in decimal digits, which adds work on. No text of a run looks
+//! like a number: it begins with the bytes of a small one.
 
 use ostrakon_wire::routing::{key_hash, shard_of};
+
+use crate::check::history::Datum;
 
 /// Bytes of the number that every value begins with.
 const NUMBER_BYTES: usize = 8;
@@ -8,7 +13,7 @@ const NUMBER_BYTES: usize = 8;
 /// The key with this number: most lie anywhere, some share a routing tag, some are long.
 pub fn key(number: u32) -> Vec<u8> {
     match number % 7 {
-        5 => format!("{{tag{}}}key {number:05}", number % 3).into_bytes(),
+        5 => format!("{{tag{}}}key {number:05}", number % 2).into_bytes(),
         6 => format!("long key {number:05} {}", "x".repeat(200 + number as usize % 300)).into_bytes(),
         _ => format!("key {number:05}").into_bytes(),
     }
@@ -46,6 +51,25 @@ pub fn number(value: &[u8]) -> Result<u64, String> {
             filler(number, place)
         )),
     }
+}
+
+/// What a value is in a history: a number, or the name of a text.
+///
+/// # Errors
+/// As for [`number`].
+pub fn datum(value: &[u8]) -> Result<Datum, String> {
+    let decimal = std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.parse::<i64>().ok().filter(|number| number.to_string() == text));
+    match decimal {
+        Some(decimal) => Ok(Datum::from(decimal)),
+        None => number(value).map(text_datum),
+    }
+}
+
+/// The name of the text that stands for `number`.
+fn text_datum(number: u64) -> Datum {
+    Datum::from(format!("v{number}").as_str())
 }
 
 fn filler(number: u64, place: usize) -> u8 {

@@ -1,209 +1,45 @@
 //! Processes that read, write and scan, and record what they were told.
 //!
-//! Each process has one operation at a time. Several share a [`Link`], so that their requests are pipelined and
-//! meet each other in flight. After an unknown outcome the thread goes on under a new process number.
+//! Each process has one operation at a time. Several share the connections of a [`Client`], so that their requests are
+//! pipelined and meet each other in flight. After an unknown outcome the thread goes on under a new process number.
 
 use core::time::Duration;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use ostrakon::env::Tasks;
-use ostrakon::env::tasks::TaskFuture;
-use ostrakon_wire::message::{Condition, ErrorCode, Request, ScanRequest};
+use ostrakon_wire::message::{Keys, Request, ScanRequest};
 
-use super::client::{CallError, Link, Page, Reply, within};
-use super::plan::{Operation, OperationKind};
-use super::record::Recorder;
-use super::shared::{Asked, Shared};
+use super::client::{CallError, Reply, Value};
+use super::connections::{Asking, Client, LINKS};
+use super::plan::{Operation, OperationKind, Sending};
+use super::record::{Recorder, Told};
+use super::scans::Wish;
+use super::sending::Delivery;
+use super::session::Sequence;
+use super::shared::SESSION_WINDOW;
 use super::values;
-use crate::check::history::{self, Action, Datum, KeyRange, Observed, Process, Step, StepAction, Version};
-use crate::sim::HostId;
+use super::writes::{Change, Form, KeyWrite, Wanted, Write};
+use crate::check::history::{Action, Datum, Failure, Process, StepAction};
 
-/// How long a process waits for an answer before it gives the connection up.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-/// Between two tries to connect, or after a refusal that may pass.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// Pages of one scan, at most.
-const SCAN_PAGES_MAX: u32 = 200;
-
-/// Connections of a client, to two cores where there are as many.
-const LINKS: usize = 2;
-
-/// Two connections that the processes of one client share, each made again when it is lost.
-pub struct Client {
-    shared: Rc<Shared>,
-    host: HostId,
-    tasks: Rc<dyn Tasks>,
-    core: u16,
-    links: [RefCell<Option<Rc<Link>>>; LINKS],
-    is_connecting: [Cell<bool>; LINKS],
-    /// The highest timestamp seen on any link.
-    timestamp: Cell<u64>,
-    calls: Cell<u64>,
-}
-
-impl Client {
-    /// A client on `host` that asks for `core`, or as many cores from there as the node has, and for the next one.
-    pub fn new(shared: &Rc<Shared>, host: HostId, core: u16) -> Rc<Client> {
-        Rc::new(Client {
-            shared: Rc::clone(shared),
-            host,
-            tasks: shared.world.client_env(host).tasks,
-            core,
-            links: Default::default(),
-            is_connecting: Default::default(),
-            timestamp: Cell::new(0),
-            calls: Cell::new(0),
-        })
-    }
-
-    /// Where its tasks run.
-    pub fn host(&self) -> HostId {
-        self.host
-    }
-
-    fn sleep(&self, duration: Duration) -> TaskFuture {
-        self.tasks.sleep(duration)
-    }
-
-    /// A link that works, as far as anyone knows. Waits for as long as there is none.
-    pub async fn link(&self, which: usize) -> Rc<Link> {
-        loop {
-            if let Some(link) = self.links[which].borrow().as_ref().filter(|link| !link.is_lost()) {
-                return Rc::clone(link);
-            }
-            if !self.is_connecting[which].replace(true) {
-                let link = self.connect(which).await;
-                self.is_connecting[which].set(false);
-                if link.is_some() {
-                    *self.links[which].borrow_mut() = link;
-                    continue;
-                }
-            }
-            self.sleep(RETRY_PAUSE).await;
-        }
-    }
-
-    /// Gives its connections up, which may lead to a process that is no more, and forgets the timestamps that it has
-    /// seen: it goes on as a new client would.
-    pub fn disconnect(&self) {
-        for link in self.links.iter().filter_map(RefCell::take) {
-            link.lose("given up");
-        }
-        self.timestamp.set(0);
-    }
-
-    async fn connect(&self, which: usize) -> Option<Rc<Link>> {
-        if let Some(lost) = self.links[which].take() {
-            self.timestamp.set(self.timestamp.get().max(lost.timestamp()));
-        }
-        let address = self.shared.address.get()?;
-        let core = Some((self.core + which as u16) % self.shared.cores.get());
-        let connecting = Link::connect(&self.shared.world, self.host, address, core);
-        let link = within(connecting, self.sleep(ANSWER_TIMEOUT)).await?.ok()?;
-        link.observe(self.timestamp.get());
-        if let Ok(Reply::Topology(topology)) = link.call(&Request::Topology, self.sleep(ANSWER_TIMEOUT)).await
-        {
-            *self.shared.owners.borrow_mut() = topology.owners;
-        }
-        Some(link)
-    }
-
-    /// Which link a request goes to. Two of three requests for a key go to a core that does not own it.
-    fn choose(&self, request: &Request<'_>) -> (usize, Option<u16>) {
-        let call = self.calls.get();
-        self.calls.set(call + 1);
-        let any = call as usize % LINKS;
-        let (Request::Get { key } | Request::Put { key, .. } | Request::Delete { key, .. }) = request else {
-            return (any, None);
-        };
-        let owner = self
-            .shared
-            .owners
-            .borrow()
-            .get(values::shard(key, self.shared.shards))
-            .copied();
-        let is_elsewhere = |which: &usize| {
-            let link = self.links[*which].borrow();
-            link.as_ref()
-                .is_some_and(|link| Some(link.server().core) != owner)
-        };
-        let elsewhere = [any, LINKS - 1 - any].into_iter().find(is_elsewhere);
-        (
-            elsewhere.filter(|_| !call.is_multiple_of(3)).unwrap_or(any),
-            owner,
-        )
-    }
-
-    /// A refusal must have its reason.
-    fn refused(&self, code: ErrorCode, message: &str, asked: &Asked) {
-        let shared = &self.shared;
-        *shared
-            .refusals
-            .borrow_mut()
-            .entry(format!("{code:?}"))
-            .or_default() += 1;
-        if code == ErrorCode::TimestampAhead {
-            self.disconnect();
-        }
-        let has_reason = shared.may_refuse(code, asked);
-        if !has_reason {
-            let sentence = format!("refused without a reason: {code:?}, {message}");
-            shared.recorder.violation(sentence);
-        }
-    }
-
-    /// One request, on whatever link there is.
-    async fn call(&self, request: &Request<'_>) -> Result<Reply, CallError> {
-        let (which, owner) = self.choose(request);
-        let link = self.link(which).await;
-        let shared = &self.shared;
-        if let Some(owner) = owner {
-            shared.requests.set(shared.requests.get() + 1);
-            let is_cross_core = u64::from(owner != link.server().core);
-            shared.cross_core.set(shared.cross_core.get() + is_cross_core);
-        }
-        let asked = Asked::now(&shared.world, &shared.clocks, request, link.timestamp());
-        let reply = link.call(request, self.sleep(ANSWER_TIMEOUT)).await;
-        match &reply {
-            Ok(Reply::Refused { code, message }) => self.refused(*code, message, &asked),
-            Ok(other) if !answers(request, other) => {
-                let sentence = format!("{request:?} was answered with {other:?}");
-                shared.recorder.violation(sentence);
-            }
-            Ok(_) => shared.clocks.answered(&asked, link.timestamp()),
-            Err(_) => {}
-        }
-        reply
-    }
-}
-
-/// True if the reply is of the kind that the request asks for.
-fn answers(request: &Request<'_>, reply: &Reply) -> bool {
-    match request {
-        Request::Get { .. } => matches!(reply, Reply::Get(_)),
-        Request::Put { .. } | Request::Delete { .. } => matches!(reply, Reply::Write { .. }),
-        Request::Scan(_) => matches!(reply, Reply::Scan(_)),
-        Request::Topology => matches!(reply, Reply::Topology(_)),
-        _ => matches!(reply, Reply::Other),
-    }
-}
-
-/// What a write did, as far as its process heard.
-enum Written {
-    Done(u64),
-    ConditionFailed(u64),
-    NotDone(String),
-    Unknown(String),
-}
+/// Keys of an operation on several, at most.
+const SEVERAL_MAX: u64 = 6;
 
 /// One thread of control.
 pub struct Thread {
     client: Rc<Client>,
     process: Process,
-    /// The newest version of each key that it has heard of.
-    versions: BTreeMap<u32, u64>,
+    /// What it has heard last of each key.
+    known: BTreeMap<u32, Known>,
+}
+
+/// What a thread knows of a key.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// 0 is absent.
+    version: u64,
+    /// 0 is never, or not known.
+    expires: u64,
+    value: Option<Vec<u8>>,
 }
 
 impl Thread {
@@ -212,7 +48,7 @@ impl Thread {
         Thread {
             client: Rc::clone(client),
             process: client.shared.recorder.process(),
-            versions: BTreeMap::new(),
+            known: BTreeMap::new(),
         }
     }
 
@@ -234,15 +70,45 @@ impl Thread {
         for which in 0..LINKS {
             self.client.link(which).await;
         }
+        let asking = Asking {
+            with_timings: operation.with_timings,
+            cancels: operation.cancels,
+            sequence: None,
+        };
+        let keys = &self.client.shared.keys;
+        let is_odd = operation.number % 2 == 1;
         match operation.kind {
-            OperationKind::Get => self.get(operation.key).await,
-            OperationKind::Scan { keys } => self.scan(operation.key, keys).await,
-            OperationKind::Status => self.look().await,
+            OperationKind::Get => self.get(operation.key, asking).await,
+            OperationKind::MultiGet => self.multi_get(operation, asking).await,
+            OperationKind::Scan { keys: count } => {
+                let wish = Wish::of_range(keys, operation.key, count, false);
+                self.scan(wish, asking).await;
+            }
+            OperationKind::ScanBack { keys: count } => {
+                let wish = Wish::of_range(keys, operation.key, count, true);
+                self.scan(wish, asking).await;
+            }
+            OperationKind::ScanPrefix { bytes } => {
+                let wish = Wish::of_prefix(&values::key(operation.key), bytes, is_odd);
+                self.scan(wish, asking).await;
+            }
+            OperationKind::Status => self.look(asking).await,
             _ => self.write(operation).await,
         }
     }
 
-    fn recorder(&self) -> &Recorder {
+    /// The client that it uses.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Under which number it calls now.
+    pub(super) fn process(&self) -> Process {
+        self.process
+    }
+
+    /// Where it records what it does.
+    pub(super) fn recorder(&self) -> &Recorder {
         &self.client.shared.recorder
     }
 
@@ -251,210 +117,373 @@ impl Thread {
         answered.set(answered.get() + 1);
     }
 
-    /// Status, a sign of life, and the first keys without their values: nothing that the history tells of.
-    async fn look(&mut self) {
+    /// Records what a transaction read, as of a snapshot.
+    pub(super) fn read_at(&self, read: &Action, snapshot: u64) {
+        let told = Told {
+            clock: Some((snapshot, snapshot)),
+            ..Told::done(read.clone(), None)
+        };
+        self.recorder().answer(self.process, &told);
+        self.answered();
+    }
+
+    /// Status, statistics, a sign of life, and the first keys without their values: nothing that the history tells of.
+    async fn look(&mut self, asking: Asking<'_>) {
+        let asking = Asking {
+            cancels: false,
+            ..asking
+        };
         let keys = ScanRequest {
             limit: 3,
             keys_only: true,
             ..ScanRequest::ALL
         };
+        let requests = [
+            Request::Status,
+            Request::Stats,
+            Request::Ping,
+            Request::Scan(keys),
+        ];
         let mut answers = 0;
-        for request in [Request::Status, Request::Ping, Request::Scan(keys)] {
-            match self.client.call(&request).await {
-                Ok(Reply::Scan(page)) => {
-                    answers += 1;
-                    self.check_page(&page, &[], None, None);
-                    if page.entries.len() > 3 || page.entries.iter().any(|(_, _, value)| !value.is_empty()) {
-                        let sentence = format!("asked for three keys without values, got {page:?}");
-                        self.recorder().violation(sentence);
-                    }
+        for request in &requests {
+            let Ok(heard) = self.client.call(request, asking).await else {
+                continue;
+            };
+            answers += usize::from(!matches!(heard.reply, Reply::Refused { .. }));
+            let complaint = match &heard.reply {
+                Reply::Scan(page) => {
+                    page.entries.len() > 3 || page.entries.iter().any(|(_, value)| !value.bytes.is_empty())
                 }
-                Ok(Reply::Other) => answers += 1,
-                _ => {}
+                Reply::Json(json) => {
+                    !matches!(serde_json::from_str(json), Ok(serde_json::Value::Object(_)))
+                }
+                _ => false,
+            };
+            if complaint {
+                let sentence = format!("{request:?} was answered with {:?}", heard.reply);
+                self.recorder().violation(sentence);
             }
         }
-        if answers == 3 {
+        if answers == requests.len() {
             self.answered();
         }
     }
 
-    async fn get(&mut self, number: u32) {
+    async fn get(&mut self, number: u32, asking: Asking<'_>) {
         let key = values::key(number);
         let called = Action::Read {
             key: Datum::from(key.as_slice()),
             value: None,
         };
-        self.recorder()
-            .invoke(self.process, &called, history::Condition::None);
-        let reply = self.client.call(&Request::Get { key: &key }).await;
-        let found = match reply {
-            Ok(Reply::Get(found)) => found,
-            other => return self.recorder().failed(self.process, &called, describe(&other)),
+        self.recorder().invoke_read(self.process, &called);
+        let heard = match self.client.call(&Request::Get { key: &key }, asking).await {
+            Ok(heard) => heard,
+            Err(error) => return self.recorder().failed(self.process, &called, describe(&Err(error))),
         };
-        let (value, version) = match found {
-            None => (None, 0),
-            Some((version, value)) => (self.number(&key, &value), version),
+        let found = match heard.reply {
+            Reply::Get(found) => found,
+            other => return self.recorder().failed(self.process, &called, describe(&Ok(other))),
         };
-        self.versions.insert(number, version);
+        let value = found.as_ref().and_then(|value| self.datum(&key, &value.bytes));
         let read = Action::Read {
             key: Datum::from(key.as_slice()),
             value,
         };
-        self.recorder().ok(self.process, &read, Some(version));
+        let version = found.as_ref().map_or(0, |value| value.version);
+        let told = Told {
+            expires: found.as_ref().map(|value| value.expires),
+            clock: Some(heard.clock),
+            ..Told::done(read, Some(version))
+        };
+        self.recorder().answer(self.process, &told);
         self.answered();
+        self.learn(number, found, heard.clock.1);
+    }
+
+    /// Reads several keys: one operation of the history for each shard.
+    async fn multi_get(&mut self, operation: &Operation, asking: Asking<'_>) {
+        let numbers = self.several(operation, false);
+        let shards = self.client.shared.shards;
+        let keys: Vec<Vec<u8>> = numbers.iter().map(|number| values::key(*number)).collect();
+        let shard = |place: &usize| values::shard(&keys[*place], shards);
+        let mut places: Vec<usize> = (0..keys.len()).collect();
+        places.sort_by_key(shard);
+        let groups: Vec<(Process, &[usize])> = places
+            .chunk_by(|one, other| shard(one) == shard(other))
+            .enumerate()
+            .map(|(number, group)| {
+                let is_first = number == 0;
+                (if is_first { self.process } else { self.recorder().process() }, group)
+            })
+            .collect();
+        let read = |group: &[usize], values: &[Option<Value>]| Action::Transaction {
+            steps: group
+                .iter()
+                .map(|place| self.seen(&keys[*place], values.get(*place).and_then(Option::as_ref)))
+                .collect(),
+            scan: None,
+        };
+        for (process, group) in &groups {
+            self.recorder().invoke_read(*process, &read(group, &[]));
+        }
+        let slices: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let request = Request::MultiGet {
+            keys: Keys::from(slices.as_slice()),
+        };
+        let heard = self.client.call(&request, asking).await;
+        let (found, clock) = match heard {
+            Ok(heard) => match heard.reply {
+                Reply::MultiGet(found) if found.len() == keys.len() => (found, heard.clock),
+                other => return self.failed_groups(&groups, &read, &describe(&Ok(other))),
+            },
+            Err(error) => return self.failed_groups(&groups, &read, &describe(&Err(error))),
+        };
+        let all: Vec<Option<Value>> = found.iter().map(|value| value.clone().flatten()).collect();
+        for (process, group) in &groups {
+            // What there was no room for is another question.
+            if group.iter().any(|place| found[*place].is_none()) {
+                let reason = "omitted".to_owned();
+                self.recorder().failed(*process, &read(group, &[]), reason);
+                continue;
+            }
+            let told = Told {
+                clock: Some(clock),
+                ..Told::done(read(group, &all), None)
+            };
+            self.recorder().answer(*process, &told);
+        }
+        self.answered();
+        let known = numbers.iter().zip(found);
+        let known: Vec<_> = known.filter_map(|(number, value)| Some((*number, value?))).collect();
+        for (number, value) in known {
+            self.learn(number, value, clock.1);
+        }
+    }
+
+    fn failed_groups(
+        &self,
+        groups: &[(Process, &[usize])],
+        read: &dyn Fn(&[usize], &[Option<Value>]) -> Action,
+        reason: &str,
+    ) {
+        for (process, group) in groups {
+            self.recorder().failed(*process, &read(group, &[]), reason.to_owned());
+        }
     }
 
     async fn write(&mut self, operation: &Operation) {
-        let key = values::key(operation.key);
-        let datum = Datum::from(key.as_slice());
-        let known = self.versions.get(&operation.key).copied().unwrap_or(0);
-        let condition = match operation.kind {
-            OperationKind::PutIfAbsent => Condition::Absent,
-            OperationKind::PutIfPresent => Condition::Present,
-            OperationKind::PutIfVersion | OperationKind::DeleteIfVersion if known == 0 => Condition::Absent,
-            OperationKind::PutIfVersion | OperationKind::DeleteIfVersion => Condition::Version(known),
-            _ => Condition::None,
-        };
-        let is_delete = matches!(
-            operation.kind,
-            OperationKind::Delete | OperationKind::DeleteIfVersion
+        let write = self.planned(operation);
+        let sequence = self.sequence(operation);
+        let flags = (operation.with_timings, operation.cancels && sequence.is_none());
+        let told = Delivery::carry_out(
+            &self.client,
+            write.clone(),
+            &operation.sending,
+            flags,
+            sequence,
+            &mut self.process,
         );
-        let bytes = values::value(operation.number, operation.value_bytes as usize);
-        let (action, request) = if is_delete {
-            let request = Request::delete(&key, condition);
-            (Action::Delete { key: datum }, request)
-        } else {
-            let value = Datum::from(operation.number as i64);
-            let request = Request::put(&key, &bytes, condition);
-            (Action::Write { key: datum, value }, request)
-        };
-        self.recorder()
-            .invoke(self.process, &action, in_history(condition));
-        let reply = self.client.call(&request).await;
-        match outcome(reply) {
-            Written::Done(version) => {
-                self.versions
-                    .insert(operation.key, if is_delete { 0 } else { version });
-                self.recorder().ok(self.process, &action, Some(version));
-                self.answered();
+        let told = told.await;
+        if told.iter().all(Option::is_some) {
+            self.answered();
+        }
+        let parts = write.parts(self.client.shared.shards);
+        for (part, told) in parts.iter().zip(told) {
+            if let Some(told) = told {
+                self.learn_written(&write, &part.places, &told);
             }
-            Written::ConditionFailed(version) => {
-                self.versions.insert(operation.key, version);
-                self.recorder().refused(self.process, &action, version);
-                self.answered();
-            }
-            Written::NotDone(reason) => self.recorder().failed(self.process, &action, reason),
-            Written::Unknown(reason) => self.process = self.recorder().unknown(self.process, &action, reason),
         }
     }
 
-    /// Reads a range of keys at one snapshot, page by page.
-    async fn scan(&mut self, from: u32, keys: u32) {
-        let shared = Rc::clone(&self.client.shared);
-        let from = from as usize % shared.keys.len();
-        let start = shared.keys[from].clone();
-        let end = shared.keys.get(from + keys as usize).cloned();
-        let range = KeyRange {
-            start: Some(Datum::from(start.as_slice())),
-            end: end.as_deref().map(Datum::from),
+    /// The sequence of a write that is sent until it is answered.
+    fn sequence(&self, operation: &Operation) -> Option<Sequence> {
+        let now = self.client.server_now();
+        if operation.kind == OperationKind::PutAtWindow {
+            let session = self.client.sessions.fresh();
+            let answered_below = operation.number;
+            session.skip_to(answered_below);
+            // Half of them just fit.
+            let _open = session.begin_at(answered_below, now);
+            let beyond = operation.number % 2;
+            return Some(session.begin_at(answered_below + SESSION_WINDOW - 1 + beyond, now));
+        }
+        match operation.sending {
+            Sending::Once => None,
+            Sending::Session { .. } => Some(self.client.sessions.current().begin(now)),
+        }
+    }
+
+    /// The write that an operation means, given what the thread knows.
+    fn planned(&self, operation: &Operation) -> Write {
+        let single = |change, wanted| Write {
+            form: Form::Single,
+            keys: vec![self.key_write(operation, operation.key, change, wanted)],
         };
-        let in_range = shared.keys.iter().skip(from).take(keys as usize);
-        let called = Action::Transaction {
-            steps: Vec::new(),
-            scan: Some(range.clone()),
+        let known = self.known.get(&operation.key).cloned().unwrap_or_default();
+        let version = match known.version {
+            0 => Wanted::Absent,
+            version => Wanted::Version(version),
         };
-        self.recorder()
-            .invoke(self.process, &called, history::Condition::None);
-        match self.scan_pages(start, end.as_deref()).await {
-            Err(reason) => self.recorder().failed(self.process, &called, reason),
-            Ok(found) => {
-                let steps = in_range.map(|key| self.seen(key, found.get(key))).collect();
-                for key in found.keys().filter(|key| shared.keys.binary_search(key).is_err()) {
-                    let key = String::from_utf8_lossy(key);
-                    self.recorder()
-                        .violation(format!("a scan returned the key {key:?}, which nobody wrote"));
+        let value = known.value.map_or(Wanted::Absent, Wanted::Value);
+        let put = || Change::Put(values::value(operation.number, operation.value_bytes as usize));
+        match operation.kind {
+            OperationKind::PutIfAbsent => single(put(), Wanted::Absent),
+            OperationKind::PutIfPresent => single(put(), Wanted::Present),
+            OperationKind::PutIfVersion => single(put(), version),
+            OperationKind::PutIfValue => single(put(), value),
+            OperationKind::Delete => single(Change::Delete, Wanted::Nothing),
+            OperationKind::DeleteIfVersion => single(Change::Delete, version),
+            OperationKind::DeleteIfValue => single(Change::Delete, value),
+            OperationKind::PutNumber => single(number_of(operation.number), Wanted::Nothing),
+            OperationKind::Add => single(delta_of(operation.number), Wanted::Nothing),
+            OperationKind::MultiPut => self.multi_put(operation),
+            OperationKind::Batch => self.batch(operation),
+            _ => single(put(), Wanted::Nothing),
+        }
+    }
+
+    fn key_write(&self, operation: &Operation, number: u32, change: Change, wanted: Wanted) -> KeyWrite {
+        let lasts = matches!(change, Change::Put(_) | Change::Add(_));
+        KeyWrite {
+            number,
+            key: values::key(number),
+            change,
+            ttl_ms: if lasts { u64::from(operation.ttl_ms) } else { 0 },
+            wanted,
+        }
+    }
+
+    fn multi_put(&self, operation: &Operation) -> Write {
+        let numbers = self.several(operation, false);
+        let put = |(place, number): (usize, u32)| {
+            let value = values::value(part_number(operation, place), operation.value_bytes as usize);
+            let write = self.key_write(operation, number, Change::Put(value), Wanted::Nothing);
+            KeyWrite {
+                // Some stay, others don't.
+                ttl_ms: if place % 2 == 0 { write.ttl_ms } else { 0 },
+                ..write
+            }
+        };
+        Write {
+            form: Form::MultiPut,
+            keys: numbers.into_iter().enumerate().map(put).collect(),
+        }
+    }
+
+    /// A bit of everything, on keys of one shard.
+    fn batch(&self, operation: &Operation) -> Write {
+        let numbers = self.several(operation, true);
+        let one = |(place, number): (usize, u32)| {
+            let draw = part_number(operation, place).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            let known = self.known.get(&number).cloned().unwrap_or_default();
+            // Most conditions hold, so that most batches are applied.
+            let wanted = match (draw >> 8) % 8 {
+                0 if known.version > 0 => Wanted::Version(known.version),
+                1 => known.value.map_or(Wanted::Absent, Wanted::Value),
+                2 if known.version > 0 => Wanted::Present,
+                2 | 3 if known.version == 0 => Wanted::Absent,
+                _ => Wanted::Nothing,
+            };
+            let change = match draw % 8 {
+                0..3 => {
+                    let bytes = operation.value_bytes as usize % 2_000 + 8;
+                    Change::Put(values::value(part_number(operation, place), bytes))
                 }
-                let read = Action::Transaction {
-                    steps,
-                    scan: Some(range),
-                };
-                self.recorder().ok(self.process, &read, None);
-                self.answered();
-            }
-        }
-    }
-
-    async fn scan_pages(
-        &self,
-        mut start: Vec<u8>,
-        end: Option<&[u8]>,
-    ) -> Result<BTreeMap<Vec<u8>, (u64, Vec<u8>)>, String> {
-        let mut found: BTreeMap<Vec<u8>, (u64, Vec<u8>)> = BTreeMap::new();
-        let mut snapshot = 0;
-        for _ in 0..SCAN_PAGES_MAX {
-            let request = ScanRequest {
-                start: &start,
-                end,
-                // Small pages, so that scans have several.
-                limit: 7,
-                snapshot,
-                ..ScanRequest::ALL
+                3 => Change::Delete,
+                4 => number_of(part_number(operation, place)),
+                5 if wanted != Wanted::Nothing => Change::Check,
+                _ => delta_of(part_number(operation, place)),
             };
-            let page = match self.client.call(&Request::Scan(request)).await {
-                Ok(Reply::Scan(page)) => page,
-                other => return Err(describe(&other)),
-            };
-            self.check_page(&page, &start, end, found.keys().next_back());
-            if (snapshot != 0 && page.snapshot != snapshot) || page.entries.len() > 7 {
-                let sentence = format!("asked for 7 keys at snapshot {snapshot}, got {page:?}");
-                self.recorder().violation(sentence);
-            }
-            snapshot = page.snapshot;
-            let entries = page.entries.into_iter();
-            found.extend(entries.map(|(key, version, value)| (key, (version, value))));
-            match page.resume_key {
-                None => return Ok(found),
-                Some(key) => start = key,
-            }
-        }
-        let sentence = format!("a scan did not end within {SCAN_PAGES_MAX} pages");
-        self.recorder().violation(sentence.clone());
-        Err(sentence)
-    }
-
-    /// The order of keys within a page and over pages, and that none lies outside.
-    fn check_page(&self, page: &Page, start: &[u8], end: Option<&[u8]>, last: Option<&Vec<u8>>) {
-        let mut before = last;
-        for (key, version, _) in &page.entries {
-            let is_after = before.is_none_or(|before| before < key);
-            let is_inside = key.as_slice() >= start && end.is_none_or(|end| key.as_slice() < end);
-            if !is_after || !is_inside || *version > page.snapshot {
-                let key = String::from_utf8_lossy(key);
-                self.recorder().violation(format!(
-                    "a scan at snapshot {} returned {key:?} at version {version} out of order, range or snapshot",
-                    page.snapshot
-                ));
-            }
-            before = Some(key);
-        }
-    }
-
-    fn seen(&self, key: &[u8], found: Option<&(u64, Vec<u8>)>) -> Step {
-        let value = match found {
-            None => Observed::Nothing,
-            Some((_, value)) => self.number(key, value).map_or(Observed::Nothing, Observed::Value),
+            self.key_write(operation, number, change, wanted)
         };
-        let mut step = Step::new(StepAction::Read {
-            key: Datum::from(key),
-            value,
-        });
-        step.version = found.map(|(version, _)| Version(*version));
-        step
+        Write {
+            form: Form::Batch,
+            keys: numbers.into_iter().enumerate().map(one).collect(),
+        }
     }
 
-    fn number(&self, key: &[u8], value: &[u8]) -> Option<Datum> {
-        match values::number(value) {
-            Ok(number) => Some(Datum::from(number as i64)),
+    /// The key of an operation and some others, each once; of one shard if need be.
+    fn several(&self, operation: &Operation, in_one_shard: bool) -> Vec<u32> {
+        let shared = &self.client.shared;
+        let shard = |number: u32| values::shard(&values::key(number), shared.shards);
+        let keys = shared.keys.len() as u32;
+        let wanted = 2 + operation.number % (SEVERAL_MAX - 1);
+        let step = 1 + (operation.number / 7 % 11) as u32;
+        let others = (1..=keys).map(|turn| (operation.key + turn * step) % keys);
+        let mut numbers = vec![operation.key];
+        let mut taken: BTreeSet<u32> = numbers.iter().copied().collect();
+        for number in others {
+            if numbers.len() as u64 >= wanted {
+                break;
+            }
+            let fits = !in_one_shard || shard(number) == shard(operation.key);
+            if fits && taken.insert(number) {
+                numbers.push(number);
+            }
+        }
+        numbers
+    }
+
+    /// Takes over what a read has found.
+    fn learn(&mut self, number: u32, found: Option<Value>, clock: u64) {
+        let before = self.known.get(&number).cloned().unwrap_or_default();
+        let has_expired = found.is_none() && (1..=clock).contains(&before.expires);
+        let expired = &self.client.shared.counts.expired;
+        expired.set(expired.get() + u64::from(has_expired));
+        let known = found.map_or_else(Known::default, |value| Known {
+            version: value.version,
+            expires: value.expires,
+            value: Some(value.bytes),
+        });
+        self.known.insert(number, known);
+    }
+
+    /// Takes over what a write was told.
+    fn learn_written(&mut self, write: &Write, places: &[usize], told: &Told) {
+        let versions: Vec<Option<u64>> = match &told.action {
+            Action::Transaction { steps, .. } => {
+                steps.iter().map(|step| step.version.map(|version| version.0)).collect()
+            }
+            _ => vec![told.version],
+        };
+        let sums: Vec<Option<i64>> = match &told.action {
+            Action::Transaction { steps, .. } => steps
+                .iter()
+                .map(|step| match step.action {
+                    StepAction::Add { result, .. } => result,
+                    _ => None,
+                })
+                .collect(),
+            Action::Add { result, .. } => vec![*result],
+            _ => vec![None],
+        };
+        for (turn, place) in places.iter().enumerate() {
+            let key = &write.keys[*place];
+            let is_failed = told.failed_step.is_none_or(|failed| failed as usize == turn);
+            let known = match (&told.failure, &key.change) {
+                (Some(Failure::Condition), _) if is_failed => Known {
+                    version: told.version.unwrap_or(0),
+                    ..Known::default()
+                },
+                (Some(_), _) | (None, Change::Check) => continue,
+                (None, Change::Delete) => Known::default(),
+                (None, change) => Known {
+                    version: versions[turn].unwrap_or(0),
+                    expires: versions[turn].filter(|_| key.ttl_ms > 0).map_or(0, |version| version + key.lifetime()),
+                    value: match change {
+                        Change::Put(value) => Some(value.clone()),
+                        _ => sums[turn].map(|sum| sum.to_string().into_bytes()),
+                    },
+                },
+            };
+            self.known.insert(key.number, known);
+        }
+    }
+
+    /// What a value is in the history; none if nobody can have written it.
+    pub(super) fn datum(&self, key: &[u8], value: &[u8]) -> Option<Datum> {
+        match values::datum(value) {
+            Ok(datum) => Some(datum),
             Err(damage) => {
                 let key = String::from_utf8_lossy(key);
                 self.recorder().violation(format!("key {key:?}: {damage}"));
@@ -464,40 +493,34 @@ impl Thread {
     }
 }
 
-fn outcome(reply: Result<Reply, CallError>) -> Written {
-    match reply {
-        Ok(Reply::Write {
-            applied: true,
-            version,
-        }) => Written::Done(version),
-        Ok(Reply::Write {
-            applied: false,
-            version,
-        }) => Written::ConditionFailed(version),
-        // The one refusal of a write that may come after it was begun: see the table of codes in docs/wire.md.
-        Ok(Reply::Refused {
-            code: ErrorCode::CoreFailed,
-            message,
-        }) => Written::Unknown(message),
-        Err(CallError::Lost(reason)) => Written::Unknown(reason),
-        other => Written::NotDone(describe(&other)),
-    }
+/// A number that stands for one part of an operation, and for no other.
+fn part_number(operation: &Operation, place: usize) -> u64 {
+    operation.number + (1 + place as u64) * PARTS_APART
 }
 
-fn describe(reply: &Result<Reply, CallError>) -> String {
+/// More than the operations of any run.
+const PARTS_APART: u64 = 1 << 32;
+
+/// A number to write: mostly a small one, at times one that is hard to add to.
+fn number_of(number: u64) -> Change {
+    let decimal = match number % 9 {
+        0 => i64::MAX - 2,
+        1 => i64::MIN + 2,
+        _ => (number % 1_000) as i64,
+    };
+    Change::Put(decimal.to_string().into_bytes())
+}
+
+/// A number to add.
+fn delta_of(number: u64) -> Change {
+    Change::Add((number % 9) as i64 - 3)
+}
+
+/// Why there is no answer, in words.
+pub(super) fn describe(reply: &Result<Reply, CallError>) -> String {
     match reply {
         Ok(Reply::Refused { code, .. }) => format!("{code:?}"),
         Ok(reply) => format!("an answer to something else: {reply:?}"),
         Err(CallError::NotSent(reason) | CallError::Lost(reason)) => reason.clone(),
-    }
-}
-
-fn in_history(condition: Condition<'_>) -> history::Condition {
-    match condition {
-        Condition::None => history::Condition::None,
-        Condition::Absent => history::Condition::Absent,
-        Condition::Present => history::Condition::Present,
-        Condition::Version(version) => history::Condition::Version(Version(version)),
-        Condition::Value(value) => history::Condition::Value(Datum::from(value)),
     }
 }

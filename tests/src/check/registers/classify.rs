@@ -16,14 +16,14 @@ const LOOKED_AT_CALLS: usize = 2_000;
 pub(super) fn classify(calls: &Calls, dead_end: &DeadEnd) -> (Anomaly, String) {
     let stuck = &calls.all[dead_end.stuck];
     let others = calls.all.iter().take(LOOKED_AT_CALLS);
-    std::iter::once(stuck)
-        .chain(others)
-        .find_map(|call| {
-            came_back(calls, call)
-                .or_else(|| replaced(calls, call))
-                .or_else(|| wrong_sum(calls, call))
+    too_early(calls, dead_end)
+        .or_else(|| {
+            std::iter::once(stuck).chain(others).find_map(|call| {
+                came_back(calls, call)
+                    .or_else(|| replaced(calls, call))
+                    .or_else(|| wrong_sum(calls, call))
+            })
         })
-        .or_else(|| too_early(calls, dead_end))
         .unwrap_or_else(|| unnamed(calls, dead_end))
 }
 
@@ -75,7 +75,8 @@ fn too_early(calls: &Calls, dead_end: &DeadEnd) -> Option<(Anomaly, String)> {
         return None;
     };
     let (_, to) = stuck.clock();
-    (stuck.sees() == Some(Cell::Absent) && to < expires).then(|| {
+    let is_there = dead_end.state.cell != Cell::Absent;
+    (is_there && stuck.sees() == Some(Cell::Absent) && to < expires).then(|| {
         let text = format!(
             "{} when the clock was at {to} at most; but the key held {} until {expires}",
             stuck.show(),

@@ -1,7 +1,8 @@
 //! A register, one step at a time: which calls are possible now, and what the key is afterwards.
 //!
 //! What was written for a while is gone by itself from some moment on: a call may find it gone when the clock by which the
-//! call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays gone.
+//! call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays gone, and the clock
+//! has reached the expiry for good: nothing is decided by an earlier one until the key is written.
 //!
 //! Versions may be known in part. `floor` is the lowest number that the newest version can have; a write of
 //! unknown version raises it by one, and the first read of such a write fixes it. Every rule refuses only what
@@ -27,7 +28,7 @@ pub(super) struct State {
     /// The version of what is there, if known; none for an absent key.
     pub(super) version: Option<u64>,
     floor: u64,
-    /// Never for an absent key.
+    /// Of an absent key, the expiry that made it absent, if any is known.
     pub(super) expiry: Expiry,
 }
 
@@ -44,6 +45,13 @@ impl State {
     /// expired by then, the second if it has. `follow_versions`: whether any version of the key is known.
     pub(super) fn steps(self, call: &Call, follow_versions: bool) -> [Option<State>; 2] {
         let (from, to) = call.clock();
+        if self.cell == Cell::Absent {
+            let is_before = matches!(self.expiry, Expiry::At(moment) if to < moment);
+            return [
+                if is_before { None } else { self.step(call, follow_versions) },
+                None,
+            ];
+        }
         let mut present = self;
         let (must, may) = match self.expiry {
             Expiry::Never => (false, false),
@@ -63,7 +71,10 @@ impl State {
         let expired = State {
             cell: Cell::Absent,
             version: None,
-            expiry: Expiry::Never,
+            expiry: match self.expiry {
+                Expiry::At(moment) => Expiry::At(moment),
+                _ => Expiry::Never,
+            },
             ..self
         };
         let after_expiry = if may {
@@ -143,6 +154,7 @@ impl State {
     fn told(self, expires: Option<u64>) -> Option<State> {
         match (expires, self.expiry) {
             (None, _) => Some(self),
+            (Some(0), _) if self.cell == Cell::Absent => Some(self),
             (Some(0), expiry) => (expiry == Expiry::Never).then_some(self),
             (Some(_), Expiry::Never) => None,
             (Some(told), Expiry::At(moment)) => (told == moment).then_some(self),
