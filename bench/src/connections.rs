@@ -37,6 +37,10 @@ const MIB: u64 = 1024 * 1024;
 const CONNECTION_BYTES: u64 = 64 * 1024;
 /// What one may take that never reads: answers that wait, and some of the kind that are being made.
 const UNREAD_BYTES: u64 = 6 * MIB;
+/// What is asked for and never read.
+const UNREAD_KEY: &[u8] = b"unread";
+/// Its length: enough that answers soon wait in the server.
+const UNREAD_VALUE_BYTES: usize = 64 * 1024;
 /// How long the server may take for what it owes at the end.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 /// Between two turns of the hostile ones.
@@ -126,6 +130,11 @@ impl Connections {
             seed: 1,
         }
         .run_without_errors(server.address())?;
+        let mut client =
+            Client::connect(server.address(), Options::default()).map_err(|error| error.to_string())?;
+        let written = client.put(UNREAD_KEY, &vec![b'u'; UNREAD_VALUE_BYTES]);
+        written.map_err(|error| error.to_string())?;
+        drop(client);
         let is_over = AtomicBool::new(false);
         eprintln!("the good client alone");
         let deadline = Instant::now() + Duration::from_secs(self.seconds);
@@ -185,7 +194,11 @@ impl Connections {
                 address,
                 kind,
                 number / Kind::ALL.len(),
-                keys.uniform(),
+                if kind == Kind::NeverReads {
+                    UNREAD_KEY
+                } else {
+                    keys.uniform()
+                },
             )?);
         }
         let turns_until = |deadline: Instant, hostile: &mut [Hostile], is_over: bool| {

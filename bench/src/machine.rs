@@ -4,6 +4,7 @@
 //! [`check_signals`], so that the guards of processes and directories do their work on the way out.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,6 +178,29 @@ pub fn raise_open_files(wanted: u64) -> Result<(), String> {
     Err(format!(
         "{wanted} open files are needed and not allowed: {error}; run `ulimit -n {wanted}` as a user who may"
     ))
+}
+
+/// Lets the kernel keep as little as it may of what comes over a connection and is not read.
+///
+/// # Errors
+/// A sentence, if it refuses.
+pub fn shrink_receive_buffer(stream: &std::net::TcpStream) -> Result<(), String> {
+    let bytes: libc::c_int = 1;
+    // SAFETY: the option is a plain number that lives through the call; the descriptor is open.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const bytes).cast(),
+            std::mem::size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("cannot shrink the buffer of a socket: {error}"))
 }
 
 /// Runnable processes on average over the last minute.

@@ -13,7 +13,7 @@ use ostrakon_wire::frame::{self, HEADER_BYTES};
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::Encoder;
 
-use crate::crowd;
+use crate::{crowd, machine};
 
 /// Bytes of nonsense that are sent in place of a hello.
 const NONSENSE_BYTES: usize = 256;
@@ -77,7 +77,7 @@ pub(super) struct Hostile {
     received: Vec<u8>,
     /// Turns so far.
     turns: usize,
-    /// What must be answered, with the answer or with the end of the connection.
+    /// What must be answered.
     owed: usize,
     answers: usize,
     /// By code.
@@ -87,12 +87,16 @@ pub(super) struct Hostile {
 }
 
 impl Hostile {
-    /// Opens one. `number` makes it differ from others of its kind; `key` is one that has a value.
+    /// Opens one. `number` makes it differ from others of its kind; `key` is one that has a value, and a long one
+    /// should it never be read.
     pub(super) fn open(address: &str, kind: Kind, number: usize, key: &[u8]) -> Result<Self, String> {
         let stream = match kind {
             Kind::Nonsense | Kind::NoHello => crowd::open(address)?,
             _ => crowd::greet(address)?,
         };
+        if kind == Kind::NeverReads {
+            machine::shrink_receive_buffer(&stream)?;
+        }
         let unblocked = stream.set_nonblocking(true);
         unblocked.map_err(|error| format!("a connection can't be used without waiting: {error}"))?;
         let (send, owed) = misdeed(kind, number, key);
@@ -116,7 +120,8 @@ impl Hostile {
 
     /// Answers that the server owes.
     pub(super) fn missing(&self) -> usize {
-        if self.is_ended() {
+        // Who does not even say hello may be left without a word.
+        if self.is_ended() && self.kind == Kind::Nonsense {
             return 0;
         }
         self.owed.saturating_sub(self.answers)
