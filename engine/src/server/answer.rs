@@ -63,6 +63,10 @@ impl Answers {
     /// Sends the frame that `encode` appends to whoever holds the ticket.
     pub(super) fn answer(&mut self, ticket: Ticket, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let timings = ticket.is_timed.then(|| self.timings(&ticket));
+        let is_own = ticket.gateway == self.core;
+        if is_own {
+            self.note_answered(&ticket);
+        }
         let encoder = &mut self.encoder;
         let encode = |out: &mut Vec<u8>| {
             let start = out.len();
@@ -71,15 +75,22 @@ impl Answers {
                 insert_timings(out, start, &timings);
             }
         };
-        if ticket.gateway == self.core {
-            let latency_ns = self.turn_ns.saturating_sub(ticket.received_ns);
-            self.counters
-                .answered(Operation::of_kind(ticket.kind), latency_ns);
+        if is_own {
             // The client may be gone; then there is nobody to tell.
             self.connections.answer(ticket.connection, encode);
         } else {
             let response = ForwardedResponse { ticket, frame: 0..0 };
             self.outboxes[ticket.gateway.index()].response(response, encode);
+        }
+    }
+
+    fn note_answered(&mut self, ticket: &Ticket) {
+        let latency_ns = self.turn_ns.saturating_sub(ticket.received_ns);
+        self.counters
+            .answered(Operation::of_kind(ticket.kind), latency_ns);
+        let queue_ns = ticket.decoded_ns.saturating_sub(ticket.received_ns);
+        if queue_ns > 0 {
+            self.counters.stage(Stage::Queue, queue_ns);
         }
     }
 
@@ -240,10 +251,7 @@ impl Core {
                 timings.total_ns = total_ns;
             });
         }
-        let latency_ns = self.answers.turn_ns.saturating_sub(ticket.received_ns);
-        self.answers
-            .counters
-            .answered(Operation::of_kind(ticket.kind), latency_ns);
+        self.answers.note_answered(&ticket);
         self.answers
             .connections
             .answer(ticket.connection, |out| out.extend_from_slice(frame));

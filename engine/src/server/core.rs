@@ -16,6 +16,7 @@ use super::connection_limits::ConnectionLimits;
 use super::gather::Gathers;
 use super::message::{Asker, CoreBatch, CoreMessage, HandOver};
 use super::several::ValuesFor;
+use super::status::counters::Stage;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
@@ -220,6 +221,8 @@ impl Core {
         self.host.batch_durable(batch, &mut self.answers);
         self.finish_turn();
         self.answers.is_log_turn = false;
+        let apply_ns = self.env.clock.monotonic().0.saturating_sub(self.answers.turn_ns);
+        self.answers.counters.stage(Stage::Apply, apply_ns);
     }
 
     fn log_failed(&mut self) {

@@ -122,7 +122,7 @@ const PER_CORE: [PerCore; 17] = [
     ),
 ];
 
-const PER_SHARD: [PerShard; 4] = [
+const PER_SHARD: [PerShard; 6] = [
     (
         "ostrakon_shard_keys",
         "Keys with at least one version, deleted ones included.",
@@ -138,6 +138,16 @@ const PER_SHARD: [PerShard; 4] = [
         "ostrakon_shard_proposals_in_flight",
         "Writes that are accepted and not applied.",
         |shard| shard.in_flight,
+    ),
+    (
+        "ostrakon_shard_sessions",
+        "Sessions whose writes are remembered.",
+        |shard| shard.sessions,
+    ),
+    (
+        "ostrakon_shard_remembered_answers",
+        "Answers to writes that are kept for when they come again.",
+        |shard| shard.answers,
     ),
 ];
 
@@ -171,6 +181,18 @@ pub(super) fn text(report: &StatsReport) -> String {
                 ];
                 family.sample(labels, value(shard));
             }
+        }
+    }
+    let name = "ostrakon_shard_deduplicated_writes_total";
+    let help = "Writes that came again and were answered from memory.";
+    let mut family = exposition.family(name, Type::Counter, help);
+    for core in &report.cores {
+        for shard in &core.shards {
+            let labels: Labels<'_> = &[
+                ("core", &core.core.to_string()),
+                ("shard", &shard.shard.to_string()),
+            ];
+            family.sample(labels, shard.deduplicated);
         }
     }
     process::metrics(&mut exposition);
@@ -223,39 +245,35 @@ fn operations(exposition: &mut Exposition, report: &StatsReport) {
 fn latencies(exposition: &mut Exposition, report: &StatsReport) {
     let help = "From the decoded request to its encoded answer, on the core of the client's connection.";
     let mut family = exposition.family("ostrakon_request_duration_seconds", Type::Histogram, help);
-    for operation in Operation::ALL.map(Operation::name) {
-        let of_cores = report
-            .cores
-            .iter()
-            .map(|core| &core.operations[operation].latency);
-        let (buckets, sum, count) = summed(of_cores);
-        family.histogram(&[("operation", operation)], buckets, sum, count);
+    for core in &report.cores {
+        let number = core.core.to_string();
+        for operation in Operation::ALL.map(Operation::name) {
+            let (buckets, sum, count) = histogram(&core.operations[operation].latency);
+            let labels = [("core", number.as_str()), ("operation", operation)];
+            family.histogram(&labels, buckets, sum, count);
+        }
     }
     let help = "Parts of the way of requests, on the core where each lies.";
     let mut family = exposition.family("ostrakon_stage_duration_seconds", Type::Histogram, help);
-    for stage in Stage::ALL.map(Stage::name) {
-        let (buckets, sum, count) = summed(report.cores.iter().map(|core| &core.stages[stage]));
-        family.histogram(&[("stage", stage)], buckets, sum, count);
+    for core in &report.cores {
+        let number = core.core.to_string();
+        for stage in Stage::ALL.map(Stage::name) {
+            let (buckets, sum, count) = histogram(&core.stages[stage]);
+            family.histogram(
+                &[("core", number.as_str()), ("stage", stage)],
+                buckets,
+                sum,
+                count,
+            );
+        }
     }
 }
 
-/// Buckets with their bounds in seconds, the sum in seconds and the count, of all together.
-fn summed<'a>(
-    latencies: impl Iterator<Item = &'a LatencyReport>,
-) -> (impl Iterator<Item = (f64, u64)>, f64, u64) {
-    let bounds: Vec<f64> = latency_bounds_ns()
-        .map(|bound_ns| bound_ns as f64 / NANOSECONDS)
-        .collect();
-    let mut counts = vec![0; bounds.len()];
-    let (mut sum, mut count) = (0.0, 0);
-    for latency in latencies {
-        for (own, others) in counts.iter_mut().zip(&latency.counts) {
-            *own += others;
-        }
-        sum += latency.sum_us / MICROSECONDS;
-        count += latency.count;
-    }
-    (bounds.into_iter().zip(counts), sum, count)
+/// Buckets with their bounds in seconds, the sum in seconds and the count.
+fn histogram(latency: &LatencyReport) -> (impl Iterator<Item = (f64, u64)>, f64, u64) {
+    let bounds = latency_bounds_ns().map(|bound_ns| bound_ns as f64 / NANOSECONDS);
+    let buckets = bounds.zip(latency.counts.iter().copied());
+    (buckets, latency.sum_us / MICROSECONDS, latency.count)
 }
 
 #[cfg(test)]
@@ -314,6 +332,9 @@ pub(super) mod tests {
                 versions: 2,
                 memory_bytes: 3,
                 in_flight: 0,
+                sessions: 1,
+                answers: 2,
+                deduplicated: 3,
             }],
         }
     }
@@ -356,23 +377,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn latencies_are_summed_over_the_cores() {
+    fn latencies_are_told_core_by_core() {
         let text = text(&two_cores());
         for line in [
-            "bucket{operation=\"get\",le=\"0.000004096\"} 0",
-            "bucket{operation=\"get\",le=\"0.000008192\"} 2",
-            "bucket{operation=\"get\",le=\"0.000016384\"} 2",
-            "bucket{operation=\"get\",le=\"0.000032768\"} 4",
-            "bucket{operation=\"get\",le=\"17.179869184\"} 4",
-            "bucket{operation=\"get\",le=\"+Inf\"} 4",
-            "sum{operation=\"get\"} 0.00005",
-            "count{operation=\"get\"} 4",
+            "bucket{core=\"1\",operation=\"get\",le=\"0.000004096\"} 0",
+            "bucket{core=\"1\",operation=\"get\",le=\"0.000008192\"} 1",
+            "bucket{core=\"1\",operation=\"get\",le=\"0.000016384\"} 1",
+            "bucket{core=\"1\",operation=\"get\",le=\"0.000032768\"} 2",
+            "bucket{core=\"1\",operation=\"get\",le=\"17.179869184\"} 2",
+            "bucket{core=\"1\",operation=\"get\",le=\"+Inf\"} 2",
+            "sum{core=\"1\",operation=\"get\"} 0.000025",
+            "count{core=\"1\",operation=\"get\"} 2",
         ] {
             let line = format!("ostrakon_request_duration_seconds_{line}");
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(
-            text.contains("ostrakon_stage_duration_seconds_count{stage=\"apply\"} 2\n"),
+            text.contains("ostrakon_stage_duration_seconds_count{core=\"0\",stage=\"apply\"} 1\n"),
             "{text}"
         );
     }

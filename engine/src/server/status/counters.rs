@@ -81,13 +81,13 @@ impl Operation {
 /// A part of a request's way, counted by the core on which it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// From its decoding until it was executed or passed on.
+    /// Received and whole, until its connection had room for its answer; requests that need not wait are not counted.
     Queue,
     /// From its decoding on the gateway until the owner, another core, took it in.
     Hop,
     /// From its proposal until the batch with it was durable.
     Log,
-    /// From the durable batch until it was applied.
+    /// Of each durable batch: until all that became raft-committed by it was applied and answered.
     Apply,
 }
 
