@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
-use crate::{instructions, machine, put_latency, syscalls, throughput};
+use crate::{connections, echo, instructions, machine, memory, put_latency, syscalls, throughput};
 
 /// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -35,6 +35,30 @@ pub enum Benchmark {
     Instructions(instructions::Instructions),
     /// Puts and gets of 50 connections on one server core, and the same for Redis with --redis
     Throughput(throughput::Throughput),
+    /// Memory per record and per connection, and the same for Redis with --redis
+    Memory(memory::MemoryUse),
+    /// Thousands of idle, slow and lying connections, and what one good client sees meanwhile
+    Connections(connections::Connections),
+    /// The bare echo that `throughput --redis` starts
+    #[command(name = echo::SUBCOMMAND, hide = true)]
+    EchoServer(EchoServer),
+}
+
+/// Arguments of the echo.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct EchoServer {
+    /// CPU that it runs on
+    #[arg(long, value_name = "N")]
+    pub cpu: usize,
+}
+
+/// What a benchmark prints at its end.
+#[derive(Debug)]
+pub struct Printed {
+    /// For stdout.
+    pub text: String,
+    /// Has something that was promised not come true?
+    pub has_failed: bool,
 }
 
 /// What every benchmark takes.
@@ -74,8 +98,10 @@ impl Arguments {
     ///
     /// # Errors
     /// A sentence. Everything that was started is stopped, and everything that was made is removed.
-    pub fn run(&self) -> Result<String, String> {
-        let common = self.benchmark.common();
+    pub fn run(&self) -> Result<Printed, String> {
+        let Some(common) = self.benchmark.common() else {
+            return self.benchmark.serve();
+        };
         let load_before = machine::load_average();
         let setup = common.prepare()?;
         let mut report = match &self.benchmark {
@@ -83,6 +109,9 @@ impl Arguments {
             Benchmark::Syscalls(benchmark) => benchmark.run(&setup),
             Benchmark::Instructions(benchmark) => benchmark.run(&setup),
             Benchmark::Throughput(benchmark) => benchmark.run(&setup),
+            Benchmark::Memory(benchmark) => benchmark.run(&setup),
+            Benchmark::Connections(benchmark) => benchmark.run(&setup),
+            Benchmark::EchoServer(_) => unreachable!("it has nothing in common with the others"),
         }?;
         if let Some(load) = load_before.filter(|load| *load >= 0.5) {
             report.note(format!(
@@ -90,22 +119,41 @@ impl Arguments {
                  Times are good for nothing then."
             ));
         }
-        Ok(if common.json {
-            report.to_json()
-        } else {
-            report.to_string()
+        Ok(Printed {
+            text: if common.json {
+                report.to_json()
+            } else {
+                report.to_string()
+            },
+            has_failed: report.has_failed(),
         })
     }
 }
 
 impl Benchmark {
-    fn common(&self) -> &Common {
+    /// None for the echo, which is no benchmark but a part of one.
+    fn common(&self) -> Option<&Common> {
         match self {
-            Benchmark::PutLatency(benchmark) => &benchmark.common,
-            Benchmark::Syscalls(benchmark) => &benchmark.common,
-            Benchmark::Instructions(benchmark) => &benchmark.common,
-            Benchmark::Throughput(benchmark) => &benchmark.common,
+            Benchmark::PutLatency(benchmark) => Some(&benchmark.common),
+            Benchmark::Syscalls(benchmark) => Some(&benchmark.common),
+            Benchmark::Instructions(benchmark) => Some(&benchmark.common),
+            Benchmark::Throughput(benchmark) => Some(&benchmark.common),
+            Benchmark::Memory(benchmark) => Some(&benchmark.common),
+            Benchmark::Connections(benchmark) => Some(&benchmark.common),
+            Benchmark::EchoServer(_) => None,
         }
+    }
+
+    /// Serves until it is killed.
+    fn serve(&self) -> Result<Printed, String> {
+        let Benchmark::EchoServer(EchoServer { cpu }) = self else {
+            unreachable!("only the echo has nothing in common with the others");
+        };
+        echo::serve(*cpu)?;
+        Ok(Printed {
+            text: String::new(),
+            has_failed: false,
+        })
     }
 }
 
@@ -190,7 +238,7 @@ mod tests {
         Arguments::command().debug_assert();
         let arguments =
             Arguments::parse_from(["ostrakon-bench", "syscalls", "--server-cpu", "3", "--", "--spin"]);
-        let common = arguments.benchmark.common();
+        let common = arguments.benchmark.common().unwrap();
         assert_eq!((common.server_cpu, common.client_cpu), (3, 1));
         assert_eq!(common.server_arguments, ["--spin"]);
     }

@@ -2,9 +2,10 @@
 //! this.
 //!
 //! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`],
-//! [`instructions`] and [`throughput`]; each starts what it measures as a process of its own ([`server`]),
-//! in a directory of its own ([`workspace`]), and drives it with [`load`]. [`raw_write`] is the device
-//! without a database, [`redis`] a peer. [`strace`] and [`callgrind`] run those tools and read what they
+//! [`instructions`], [`throughput`], [`memory`] and [`connections`]; each starts what it measures as a process
+//! of its own ([`server`]), in a directory of its own ([`workspace`]), and drives it with [`load`] or a [`crowd`]
+//! of connections. [`raw_write`] is the device without a database, [`mod@echo`] the network without one, [`redis`] a
+//! peer; what they have in common is in [`peer`]. [`strace`] and [`callgrind`] run those tools and read what they
 //! write. [`report`] is all that a user sees.
 //!
 //! Guarantees: a binary with the `verify` feature is refused; every process that was started is stopped and
@@ -19,14 +20,19 @@
 
 pub mod cli;
 
+pub mod connections;
 pub mod instructions;
+pub mod memory;
 pub mod put_latency;
 pub mod syscalls;
 pub mod throughput;
 
 pub mod callgrind;
+pub mod crowd;
+pub mod echo;
 pub mod load;
 pub mod machine;
+pub mod peer;
 pub mod process;
 pub mod raw_write;
 pub mod redis;

@@ -1,9 +1,10 @@
-//! What a benchmark asks of the kernel: CPUs, the use of them, file systems, signals.
+//! What a benchmark asks of the kernel: CPUs, the use of them, memory, limits, file systems, signals.
 //!
 //! Signals end a benchmark in order: Ctrl-C and SIGTERM raise a flag which every loop looks at through
 //! [`check_signals`], so that the guards of processes and directories do their work on the way out.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +101,108 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + kernel)
 }
 
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident pages.
+    pub rss_bytes: u64,
+    /// The same, pages that several processes share divided among them.
+    pub pss_bytes: u64,
+}
+
+/// Memory of a process now.
+///
+/// # Errors
+/// A sentence, if the process is gone or another user's.
+pub fn memory_of(pid: u32) -> Result<Memory, String> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let bytes = |name| {
+        kilobytes(&text, name)
+            .map(|kilobytes| kilobytes * 1024)
+            .ok_or_else(|| format!("{path} has no line {name}"))
+    };
+    Ok(Memory {
+        rss_bytes: bytes("Rss:")?,
+        pss_bytes: bytes("Pss:")?,
+    })
+}
+
+/// Makes the kernel forget the most memory that a process has had; see [`peak_rss_bytes`].
+///
+/// # Errors
+/// A sentence, if the process is gone or another user's.
+pub fn forget_peak(pid: u32) -> Result<(), String> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").map_err(|error| format!("cannot write {path}: {error}"))
+}
+
+/// The most resident memory that a process has had since [`forget_peak`].
+///
+/// # Errors
+/// A sentence, if the process is gone.
+pub fn peak_rss_bytes(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let peak = kilobytes(&text, "VmHWM:").ok_or_else(|| format!("{path} has no line VmHWM:"))?;
+    Ok(peak * 1024)
+}
+
+/// The number in a line such as `Rss:    1234 kB`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Lets this process, and those that it starts from here on, have so many open files.
+///
+/// # Errors
+/// A sentence, if the limit is lower and may not be raised.
+pub fn raise_open_files(wanted: u64) -> Result<(), String> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call writes one rlimit, which lives through it.
+    let found = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if found == 0 && limit.rlim_cur >= wanted {
+        return Ok(());
+    }
+    limit.rlim_cur = wanted;
+    limit.rlim_max = limit.rlim_max.max(wanted);
+    // SAFETY: the call reads one rlimit, which lives through it.
+    if found == 0 && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!(
+        "{wanted} open files are needed and not allowed: {error}; run `ulimit -n {wanted}` as a user who may"
+    ))
+}
+
+/// Lets the kernel keep as little as it may of what comes over a connection and is not read.
+///
+/// # Errors
+/// A sentence, if it refuses.
+pub fn shrink_receive_buffer(stream: &std::net::TcpStream) -> Result<(), String> {
+    let bytes: libc::c_int = 1;
+    // SAFETY: the option is a plain number that lives through the call; the descriptor is open.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const bytes).cast(),
+            std::mem::size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("cannot shrink the buffer of a socket: {error}"))
+}
+
 /// Runnable processes on average over the last minute.
 pub fn load_average() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
@@ -149,8 +252,29 @@ mod tests {
     fn this_process_can_be_examined() {
         assert!(process_cpu_seconds(std::process::id()).unwrap() >= 0.0);
         assert!(process_cpu_seconds(u32::MAX).is_err());
+        let memory = memory_of(std::process::id()).unwrap();
+        assert!(memory.rss_bytes >= memory.pss_bytes && memory.pss_bytes > 0);
+        assert!(peak_rss_bytes(std::process::id()).unwrap() > 0);
+        assert!(memory_of(u32::MAX).is_err());
         assert_eq!(is_in_memory(Path::new("/dev/shm")), Ok(true));
         assert!(pin_thread(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn lines_of_kilobytes_are_read() {
+        let text = "Rss:                1234 kB\nPss:                 567 kB\nPss_Dirty:            5 kB\n";
+        assert_eq!(
+            (kilobytes(text, "Rss:"), kilobytes(text, "Pss:")),
+            (Some(1234), Some(567))
+        );
+        assert_eq!(kilobytes(text, "Swap:"), None);
+    }
+
+    #[test]
+    fn more_open_files_than_the_kernel_has_are_refused() {
+        assert_eq!(raise_open_files(16), Ok(()));
+        let error = raise_open_files(u64::MAX - 1).unwrap_err();
+        assert!(error.contains("ulimit -n"), "{error}");
     }
 
     #[test]

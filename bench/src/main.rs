@@ -10,9 +10,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     machine::catch_signals();
     match arguments.run() {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
+        Ok(printed) => {
+            print!("{}", printed.text);
+            if printed.has_failed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            }
         }
         Err(sentence) => {
             eprintln!("ostrakon-bench: {sentence}");

@@ -96,6 +96,7 @@ impl PutLatency {
             uring,
             server: Percentiles {
                 p50_us: core_figure(&status, "write_latency/p50_us")?,
+                p95_us: core_figure(&status, "write_latency/p95_us")?,
                 p99_us: core_figure(&status, "write_latency/p99_us")?,
             },
             client: client.summary(),

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::machine;
 use crate::process::{self, Process};
 use crate::workspace::{self, Workspace};
 
 /// How long it may take to listen.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Connections that it takes: more than any benchmark makes.
+const CLIENTS_MAX: usize = 20_000;
 
 /// A running Redis with its data.
 #[derive(Debug)]
@@ -31,7 +33,9 @@ impl Redis {
     /// A sentence, if it is not there.
     pub fn version() -> Result<String, String> {
         let said = process::output_of(Command::new("redis-server").arg("--version"));
-        let said = said.map_err(|error| format!("{error}; install redis-server, or leave out --redis"))?;
+        let said = said.map_err(|error| {
+            format!("{error}; install it (Debian: apt-get install redis-server), or leave out --redis")
+        })?;
         let release = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
         Ok(release.unwrap_or(said.trim()).to_owned())
     }
@@ -52,6 +56,7 @@ impl Redis {
             .arg(&data);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--auto-aof-rewrite-percentage", "0", "--daemonize", "no"]);
+        command.args(["--maxclients", &CLIENTS_MAX.to_string()]);
         command
             .stdin(Stdio::null())
             .stdout(log_file)
@@ -78,12 +83,9 @@ impl Redis {
         &self.address
     }
 
-    /// CPU time it has used so far, in seconds.
-    ///
-    /// # Errors
-    /// A sentence, if it has ended.
-    pub fn cpu_seconds(&self) -> Result<f64, String> {
-        machine::process_cpu_seconds(self.process.id())
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 }
 

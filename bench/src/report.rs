@@ -16,6 +16,8 @@ pub struct Report {
     notes: Vec<String>,
     /// The figures for programs.
     figures: Value,
+    /// Has something that was promised not come true?
+    has_failed: bool,
 }
 
 /// Rows of text; the first column is set to the left, the others to the right.
@@ -34,6 +36,7 @@ impl Report {
             tables: Vec::new(),
             notes: Vec::new(),
             figures: Value::Null,
+            has_failed: false,
         }
     }
 
@@ -52,6 +55,17 @@ impl Report {
         self.notes.push(note.into());
     }
 
+    /// Adds a sentence about something that was promised and has not come true: the benchmark has failed.
+    pub fn fail(&mut self, sentence: impl Into<String>) {
+        self.notes.push(format!("FAILED: {}", sentence.into()));
+        self.has_failed = true;
+    }
+
+    /// Has something that was promised not come true?
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Sets the figures for programs.
     pub fn figures(&mut self, figures: Value) {
         self.figures = figures;
@@ -67,6 +81,7 @@ impl Report {
             "setting": setting,
             "figures": self.figures,
             "notes": self.notes,
+            "failed": self.has_failed,
         });
         format!("{whole}\n")
     }
@@ -181,10 +196,14 @@ mod tests {
         let mut report = Report::new("a benchmark");
         report.setting("cpu", "0");
         report.note("a note");
+        assert!(!report.has_failed());
+        report.fail("a promise");
         report.figures(json!({ "ratio": 1.5 }));
         let parsed: Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(parsed["setting"]["cpu"], "0");
         assert_eq!(parsed["figures"]["ratio"], 1.5);
         assert_eq!(parsed["notes"][0], "a note");
+        assert_eq!(parsed["notes"][1], "FAILED: a promise");
+        assert_eq!(parsed["failed"], true);
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use ostrakon_client::{Client, Options};
 use serde_json::Value;
 
-use crate::machine;
 use crate::process::{self, Process};
 use crate::workspace::{self, Workspace};
 
@@ -117,6 +116,8 @@ impl Server {
         command
             .args(&options.arguments)
             .env_remove("RUST_LOG")
+            // Several servers may run at once, and the default address is one. Older ones have no such flag.
+            .env("OSTRAKON_HTTP", "off")
             .envs(options.environment.iter().cloned());
         command
             .stdin(Stdio::null())
@@ -190,14 +191,6 @@ impl Server {
         let json = client.status().map_err(|error| error.to_string())?;
         serde_json::from_str(&json)
             .map_err(|error| format!("the server's status is not JSON ({error}): {json}"))
-    }
-
-    /// CPU time it has used so far, in seconds.
-    ///
-    /// # Errors
-    /// A sentence, if it has ended.
-    pub fn cpu_seconds(&self) -> Result<f64, String> {
-        machine::process_cpu_seconds(self.process.id())
     }
 
     /// Stops it in order.

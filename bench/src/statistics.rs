@@ -41,10 +41,11 @@ impl Latencies {
         self.nanoseconds.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    /// Median and 99th percentile, in microseconds.
+    /// Median, 95th and 99th percentile, in microseconds.
     pub fn summary(&self) -> Percentiles {
         Percentiles {
             p50_us: self.quantile_us(0.5),
+            p95_us: self.quantile_us(0.95),
             p99_us: self.quantile_us(0.99),
         }
     }
@@ -55,6 +56,8 @@ impl Latencies {
 pub struct Percentiles {
     /// Median.
     pub p50_us: f64,
+    /// 95th percentile.
+    pub p95_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
 }
@@ -62,13 +65,14 @@ pub struct Percentiles {
 impl Percentiles {
     /// As a JSON object.
     pub fn to_json(self) -> Value {
-        json!({ "p50_us": self.p50_us, "p99_us": self.p99_us })
+        json!({ "p50_us": self.p50_us, "p95_us": self.p95_us, "p99_us": self.p99_us })
     }
 
     /// The medians, each taken by itself.
     pub fn medians(rounds: impl Iterator<Item = Self> + Clone) -> Self {
         Self {
             p50_us: median(rounds.clone().map(|round| round.p50_us)),
+            p95_us: median(rounds.clone().map(|round| round.p95_us)),
             p99_us: median(rounds.map(|round| round.p99_us)),
         }
     }
@@ -105,6 +109,7 @@ mod tests {
         }
         assert_eq!(latencies.count(), 100);
         assert!((latencies.quantile_us(0.5) - 50.0).abs() < 0.1);
+        assert!((latencies.summary().p95_us - 95.0).abs() < 0.2);
         assert!((latencies.summary().p99_us - 99.0).abs() < 0.2);
     }
 }

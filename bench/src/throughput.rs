@@ -3,8 +3,12 @@
 //!
 //! A round takes each system in turn: a fresh server, all keys loaded, then the four cells, gets before
 //! puts because the database keeps what was overwritten. Both systems get the same load from the same
-//! generator. Where the generator's own CPU is the bound, throughput says nothing of the server: compare
-//! CPU seconds per million requests then.
+//! generator, on the same CPUs, with their data on the same file system. With Redis in it, each round also
+//! measures a bare echo, which bounds what any server of the runtime can do unpipelined. Where the generator's
+//! own CPU is the bound, throughput says nothing of the server: compare CPU seconds per million requests then.
+//! What the figures must be is in [`goals`].
+
+mod goals;
 
 use std::time::Duration;
 
@@ -13,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{Common, Setup};
 use crate::load::{Load, Operation, Outcome, Shape, System, Until};
+use crate::peer::Running;
 use crate::redis::Redis;
 use crate::report::{Report, Table, number};
-use crate::server::Server;
 use crate::statistics::{Percentiles, median};
 
 /// From this share of its time on, the generator is taken for the bound.
@@ -36,19 +40,13 @@ pub struct Throughput {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: u64,
 
-    /// Measure redis-server as well, with appendfsync always
+    /// Measure redis-server as well, with appendfsync always, and a bare echo; compare, and judge the goals
     #[arg(long)]
     pub redis: bool,
 
     /// What every benchmark takes.
     #[command(flatten)]
     pub common: Common,
-}
-
-/// A running server of either kind.
-enum Running {
-    Ostrakon(Server),
-    Redis(Redis),
 }
 
 /// What is measured in each round.
@@ -87,7 +85,9 @@ impl Throughput {
     pub fn run(&self, setup: &Setup) -> Result<Report, String> {
         let redis_version = if self.redis { Some(Redis::version()?) } else { None };
         let mut systems = vec![System::Ostrakon];
-        systems.extend(self.redis.then_some(System::Redis));
+        if self.redis {
+            systems.extend([System::Redis, System::Echo]);
+        }
         let mut measured = Vec::new();
         for round in 1..=self.rounds.max(1) {
             for system in &systems {
@@ -123,37 +123,32 @@ impl Throughput {
             cpu: self.common.client_cpu,
             seed: round as u64,
         };
-        load.run_without_errors(running.address())?;
-        for operation in [Operation::Get, Operation::Put] {
-            for shape in [Shape::UNPIPELINED, Shape::PIPELINED] {
-                let cell = Cell {
-                    system,
-                    operation,
-                    shape,
-                };
-                let until = Until::Time(Duration::from_secs(self.seconds));
-                let before = running.cpu_seconds()?;
-                let outcome = Load {
-                    operation,
-                    shape,
-                    until,
-                    ..load
-                }
-                .run(running.address())?;
-                let server_cpu_seconds = running.cpu_seconds()? - before;
-                let done = Measured {
-                    cell,
-                    round,
-                    outcome,
-                    server_cpu_seconds,
-                };
-                eprintln!(
-                    "round {round}: {} {} per second",
-                    cell.name(),
-                    number(done.outcome.per_second(), 0)
-                );
-                measured.push(done);
+        if system != System::Echo {
+            load.run_without_errors(running.address())?;
+        }
+        for cell in Cell::all_of(system) {
+            let until = Until::Time(Duration::from_secs(self.seconds));
+            let before = running.cpu_seconds()?;
+            let outcome = Load {
+                operation: cell.operation,
+                shape: cell.shape,
+                until,
+                ..load
             }
+            .run(running.address())?;
+            let server_cpu_seconds = running.cpu_seconds()? - before;
+            let done = Measured {
+                cell,
+                round,
+                outcome,
+                server_cpu_seconds,
+            };
+            eprintln!(
+                "round {round}: {} {} per second",
+                cell.name(),
+                number(done.outcome.per_second(), 0)
+            );
+            measured.push(done);
         }
         Ok(())
     }
@@ -186,12 +181,15 @@ impl Throughput {
             }
         }
         report.table(table);
+        let verdicts = goals::judge(measured);
         if self.redis {
-            report.table(ratios(&medians));
+            report.table(goals::ratios(&verdicts));
+            report.table(goals::table(&verdicts));
         }
         report.figures(json!({
             "rounds": measured.iter().map(Measured::to_json).collect::<Vec<_>>(),
             "medians": medians.iter().map(|(cell, figures)| figures.to_json(*cell)).collect::<Vec<_>>(),
+            "goals": verdicts.iter().map(goals::Verdict::to_json).collect::<Vec<_>>(),
         }));
         report
     }
@@ -226,66 +224,30 @@ fn medians(measured: &[Measured]) -> Vec<(Cell, Figures)> {
     cells.map(|cell| (cell, of(cell))).collect()
 }
 
-/// Ostrakon over Redis, from the medians of the same cells.
-fn ratios(medians: &[(Cell, Figures)]) -> Table {
-    let columns = ["cell", "throughput", "CPU seconds per request", "p50", "p99"];
-    let mut table = Table::new("ostrakon / redis", &columns);
-    for (cell, ours) in medians.iter().filter(|(cell, _)| cell.system == System::Ostrakon) {
-        let peer = Cell {
-            system: System::Redis,
-            ..*cell
-        };
-        let Some((_, theirs)) = medians.iter().find(|(cell, _)| *cell == peer) else {
-            continue;
-        };
-        table.row([
-            format!("{} {}", cell.operation.name(), cell.shape),
-            number(ours.per_second / theirs.per_second, 2),
-            number(ours.cpu_seconds_per_million / theirs.cpu_seconds_per_million, 2),
-            number(ours.latency.p50_us / theirs.latency.p50_us, 2),
-            number(ours.latency.p99_us / theirs.latency.p99_us, 2),
-        ]);
-    }
-    table
-}
-
-impl Running {
-    fn start(system: System, setup: &Setup) -> Result<Self, String> {
-        match system {
-            System::Ostrakon => setup.start_server().map(Running::Ostrakon),
-            System::Redis => Redis::start(&setup.workspace, setup.common.server_cpu).map(Running::Redis),
-        }
-    }
-
-    fn address(&self) -> &str {
-        match self {
-            Running::Ostrakon(server) => server.address(),
-            Running::Redis(redis) => redis.address(),
-        }
-    }
-
-    fn cpu_seconds(&self) -> Result<f64, String> {
-        match self {
-            Running::Ostrakon(server) => server.cpu_seconds(),
-            Running::Redis(redis) => redis.cpu_seconds(),
-        }
-    }
-
-    fn stop(self) -> Result<(), String> {
-        match self {
-            Running::Ostrakon(server) => server.stop(),
-            Running::Redis(_stopped_when_dropped) => Ok(()),
-        }
-    }
-}
-
 impl Cell {
+    /// What is measured of a system, in this order.
+    fn all_of(system: System) -> Vec<Self> {
+        let all = [
+            (Operation::Get, Shape::UNPIPELINED),
+            (Operation::Get, Shape::PIPELINED),
+            (Operation::Put, Shape::UNPIPELINED),
+            (Operation::Put, Shape::PIPELINED),
+        ];
+        // All requests to an echo are alike, and only unpipelined ones are bounded by it.
+        let count = if system == System::Echo { 1 } else { all.len() };
+        let cells = all[..count].iter().map(|(operation, shape)| Self {
+            system,
+            operation: *operation,
+            shape: *shape,
+        });
+        cells.collect()
+    }
+
     fn name(self) -> String {
-        let system = match self.system {
-            System::Ostrakon => "ostrakon",
-            System::Redis => "redis",
-        };
-        format!("{system} {} {}", self.operation.name(), self.shape)
+        match self.system {
+            System::Echo => format!("echo {}", self.shape),
+            system => format!("{} {} {}", system.name(), self.operation.name(), self.shape),
+        }
     }
 }
 
@@ -311,11 +273,12 @@ impl Figures {
         }
     }
 
-    fn columns() -> [&'static str; 8] {
+    fn columns() -> [&'static str; 9] {
         [
             "cell",
             "per second",
             "p50 µs",
+            "p95 µs",
             "p99 µs",
             "CPU s/million",
             "server busy",
@@ -324,11 +287,12 @@ impl Figures {
         ]
     }
 
-    fn cells(&self, name: String) -> [String; 8] {
+    fn cells(&self, name: String) -> [String; 9] {
         [
             name,
             number(self.per_second, 0),
             number(self.latency.p50_us, 1),
+            number(self.latency.p95_us, 1),
             number(self.latency.p99_us, 1),
             number(self.cpu_seconds_per_million, 3),
             format!("{:.0} %", 100.0 * self.server_busy),
@@ -340,6 +304,10 @@ impl Figures {
     fn to_json(self, cell: Cell) -> Value {
         json!({
             "cell": cell.name(),
+            "system": cell.system.name(),
+            "operation": cell.operation.name(),
+            "connections": cell.shape.connections,
+            "pipeline": cell.shape.pipeline,
             "per_second": self.per_second,
             "latency": self.latency.to_json(),
             "server_cpu_seconds_per_million": self.cpu_seconds_per_million,
@@ -354,17 +322,14 @@ impl Figures {
 mod tests {
     use super::*;
 
-    fn measured(system: System, round: usize, requests: u64) -> Measured {
-        let cell = Cell {
-            system,
-            operation: Operation::Put,
-            shape: Shape::PIPELINED,
-        };
-        let outcome = Outcome {
+    /// A cell of a round with so many requests in two seconds and one CPU second.
+    pub(super) fn measured(cell: Cell, round: usize, requests: u64) -> Measured {
+        let mut outcome = Outcome {
             requests,
             seconds: 2.0,
             ..Outcome::default()
         };
+        outcome.latencies.record(100_000);
         Measured {
             cell,
             round,
@@ -374,24 +339,44 @@ mod tests {
     }
 
     #[test]
-    fn medians_and_ratios_are_per_cell() {
+    fn medians_are_per_cell() {
+        let cell = |system| Cell {
+            system,
+            operation: Operation::Put,
+            shape: Shape::PIPELINED,
+        };
         let all = [
-            measured(System::Ostrakon, 1, 1_000_000),
-            measured(System::Redis, 1, 500_000),
-            measured(System::Ostrakon, 2, 3_000_000),
-            measured(System::Redis, 2, 500_000),
-            measured(System::Ostrakon, 3, 2_000_000),
-            measured(System::Redis, 3, 500_000),
+            measured(cell(System::Ostrakon), 1, 1_000_000),
+            measured(cell(System::Redis), 1, 500_000),
+            measured(cell(System::Ostrakon), 2, 3_000_000),
+            measured(cell(System::Redis), 2, 500_000),
+            measured(cell(System::Ostrakon), 3, 2_000_000),
+            measured(cell(System::Redis), 3, 500_000),
         ];
         let medians = medians(&all);
         assert_eq!(medians.len(), 2);
         let ours = medians[0].1;
         assert!((ours.per_second - 1e6).abs() < 1e-3);
         assert!((ours.cpu_seconds_per_million - 0.5).abs() < 1e-9);
-        let text = ratios(&medians).to_string();
-        assert!(
-            text.contains("put 50 × 16") && text.contains("4.00") && text.contains("0.25"),
-            "{text}"
+    }
+
+    #[test]
+    fn an_echo_is_one_cell_and_each_server_four() {
+        let names = |system| {
+            Cell::all_of(system)
+                .into_iter()
+                .map(Cell::name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(System::Echo), ["echo 50 × 1"]);
+        assert_eq!(
+            names(System::Redis),
+            [
+                "redis get 50 × 1",
+                "redis get 50 × 16",
+                "redis put 50 × 1",
+                "redis put 50 × 16"
+            ]
         );
     }
 }

@@ -20,7 +20,7 @@ pub const BATCH_START_BYTES: usize = 8 << 10;
 /// [`log_queue_bytes_max`] for small segments.
 pub const LOG_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Payload of the largest entry in bytes. See [`payload_bytes_max`] for small segments.
-pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 64;
+pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 128;
 /// Bytes of the last segment that a full disk leaves to entries which no client asks for (timestamp ceilings).
 pub const SEGMENT_RESERVE_BYTES: u64 = 64 << 10;
 /// A core's memory budget is kept free to one part of this many for deletes.
@@ -45,8 +45,18 @@ pub const REQUEST_BODY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 4096
 pub const CONNECTION_IN_FLIGHT_MAX: u32 = 1024;
 /// Bytes of answers that wait for one connection's socket; serving its requests stops past this.
 pub const CONNECTION_OUT_BYTES_MAX: usize = 4 << 20;
-/// Connections of one core.
-pub const CONNECTIONS_PER_CORE_MAX: usize = 16_384;
+/// What [`CONNECTION_OUT_BYTES_MAX`] falls to while the answers of all connections of a core reach [`UNSENT_BYTES_MAX`].
+pub const CONNECTION_OUT_BYTES_PRESSED: usize = 64 << 10;
+/// Bytes of answers of all connections of a core that wait for their sockets.
+pub const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// Received bytes of all connections of a core that are kept: parts of frames, and requests that wait for room.
+pub const KEPT_BYTES_MAX: usize = 256 << 20;
+/// Received bytes that a connection may always keep.
+pub const KEPT_BYTES_FREE: usize = 4096;
+/// Milliseconds from the first byte of a frame to its last.
+pub const FRAME_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds in which a client must take some byte of its answers.
+pub const SEND_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds from accept to a complete hello.
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 
@@ -57,6 +67,10 @@ pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 pub const OUTBOX_REQUESTS_MAX: usize = 16_384;
 /// Scans and status questions under way that one core coordinates.
 pub const SCANS_MAX: usize = 64;
+/// Multi-gets under way that one core coordinates, and multi-puts.
+pub const MULTIS_MAX: usize = 1024;
+/// Reports under way that one core coordinates.
+pub const REPORTS_MAX: usize = 16;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 
@@ -64,6 +78,8 @@ pub const SCAN_EXAMINED_MAX: usize = 100_000;
 pub const BUSY_RETRY_AFTER_MS: u32 = 5;
 /// How far ahead, in microseconds, a timestamp ceiling reaches when it is renewed.
 pub const CEILING_AHEAD_US: u64 = 3_000_000;
+/// How long, in microseconds of a shard's clock, a write is remembered after its first sending, at least.
+pub const RETRY_HORIZON_US: u64 = 600_000_000;
 /// Milliseconds that a shutdown waits for requests under way.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 

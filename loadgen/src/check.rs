@@ -1,4 +1,4 @@
-//! The check phase: scans the whole database and compares it with the register.
+//! The check phase: scans the whole database and compares it with the register, and with the account of counters.
 //!
 //! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`,
 //! or when the node is busy, it goes on after the last key with a new snapshot, which is the same to a
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use ostrakon_client::{Client, Error, ErrorCode, Options, ScanOptions};
 
+use crate::counters::{self, CounterCheck, CounterSummary, Counters};
 use crate::history::{History, ScanRecord};
 use crate::register::{Register, ScanCheck, ScanSummary, Version, Violation};
 
@@ -18,6 +19,9 @@ const VIOLATIONS_MAX: usize = 1000;
 
 /// How long a node may go on answering `Busy`.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two attempts to connect.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Entries between two steps of the progress bar.
 const STEP: u64 = 1024;
@@ -31,12 +35,27 @@ pub struct CheckReport {
     pub entries: u64,
     /// What was found right, if the scan came to its end and everything was.
     pub summary: Option<ScanSummary>,
+    /// The same of counters.
+    pub counters: Option<CounterSummary>,
     /// Times the scan went on with a new snapshot.
     pub snapshots_renewed: u64,
     /// Writes that are still of unknown outcome.
     pub unknown_writes: u64,
     /// Violations found, all of them.
     pub violations: u64,
+}
+
+/// What is checked, and against what.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Of a node.
+    pub address: &'a str,
+    /// The promises about records.
+    pub register: &'a Register,
+    /// The promises about counters.
+    pub counters: &'a Counters,
+    /// How long a node that went away is waited for.
+    pub patience: Duration,
 }
 
 /// How the check phase ended, besides its report.
@@ -52,27 +71,33 @@ pub struct CheckOutcome {
     pub violations: Vec<Violation>,
 }
 
-/// Scans the node at `address`.
-pub fn run(
-    address: &str,
-    register: &Register,
-    bar: &ProgressBar,
-    history: Option<&mut History>,
-) -> CheckOutcome {
+/// Scans the node.
+pub fn run(target: &Target<'_>, bar: &ProgressBar, history: Option<&mut History>) -> CheckOutcome {
+    let register = target.register;
     let started_at = Instant::now();
     let mut outcome = CheckOutcome::default();
     let mut scan = Scan {
         check: ScanCheck::new(register),
+        counters: target.counters.check(),
         next_start: Vec::new(),
         is_over: false,
         history,
     };
-    let ended = scan_all(address, &mut scan, &mut outcome, bar);
+    let ended = scan_all(target, &mut scan, &mut outcome, bar);
     match ended {
-        Ok(()) if scan.is_over => match scan.check.finish() {
-            Ok(summary) => outcome.report.summary = outcome.violations.is_empty().then_some(summary),
-            Err(missing) => outcome.violations.extend(missing),
-        },
+        Ok(()) if scan.is_over => {
+            let (records, counters) = (scan.check.finish(), scan.counters.finish());
+            match (records, counters) {
+                (Ok(records), Ok(counters)) if outcome.violations.is_empty() => {
+                    outcome.report.summary = Some(records);
+                    outcome.report.counters = Some(counters);
+                }
+                (records, counters) => {
+                    outcome.violations.extend(records.err().into_iter().flatten());
+                    outcome.violations.extend(counters.err().into_iter().flatten());
+                }
+            }
+        }
         Ok(()) => {}
         Err(Stop::Asked(error)) => note(&mut outcome, &error),
         Err(Stop::NotRecorded(reason)) => outcome.broken = Some(reason),
@@ -86,6 +111,7 @@ pub fn run(
 
 struct Scan<'a> {
     check: ScanCheck<'a>,
+    counters: CounterCheck<'a>,
     /// The key to go on with.
     next_start: Vec<u8>,
     is_over: bool,
@@ -102,20 +128,12 @@ enum Stop {
 
 /// Scans until the end, a failure, or too many violations.
 fn scan_all(
-    address: &str,
+    target: &Target<'_>,
     scan: &mut Scan<'_>,
     outcome: &mut CheckOutcome,
     bar: &ProgressBar,
 ) -> Result<(), Stop> {
-    let client_name = concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned();
-    let mut client = Client::connect(
-        address,
-        Options {
-            client: client_name,
-            ..Options::default()
-        },
-    )
-    .map_err(Stop::Asked)?;
+    let mut client = connect(target).map_err(Stop::Asked)?;
     let mut got_on_at = Instant::now();
     loop {
         let entries_before = outcome.report.entries;
@@ -144,9 +162,38 @@ fn scan_all(
             } if got_on_at.elapsed() < BUSY_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(u64::from(retry_after_ms.max(1))));
             }
+            error if is_away(&error) && !target.patience.is_zero() => {
+                client = connect(target).map_err(Stop::Asked)?;
+            }
             error => return Err(Stop::Asked(error)),
         }
         outcome.report.snapshots_renewed += 1;
+    }
+}
+
+/// Connects; with patience, a node that is not there is waited for.
+fn connect(target: &Target<'_>) -> Result<Client, Error> {
+    let asked_at = Instant::now();
+    loop {
+        let options = Options {
+            client: concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Options::default()
+        };
+        match Client::connect(target.address, options) {
+            Err(error) if is_away(&error) && asked_at.elapsed() < target.patience => {
+                std::thread::sleep(CONNECT_PAUSE);
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// Is there nobody to ask at the moment?
+fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Connect { .. } | Error::Lost { .. } | Error::Timeout { .. } => true,
+        Error::Server { code, .. } => *code == ErrorCode::ShuttingDown,
+        _ => false,
     }
 }
 
@@ -187,10 +234,14 @@ fn scan_on(
         if outcome.report.entries.is_multiple_of(STEP) {
             bar.inc(STEP);
         }
-        if let Some(record) = &mut record {
-            record.entry(&entry.key, entry.version, &entry.value);
-        }
-        let judged = scan.check.entry(&entry.key, Version(entry.version), &entry.value);
+        let judged = if counters::is_counter(&entry.key) {
+            scan.counters.entry(&entry.key, &entry.value)
+        } else {
+            if let Some(record) = &mut record {
+                record.entry(&entry.key, entry.version, &entry.value);
+            }
+            scan.check.entry(&entry.key, Version(entry.version), &entry.value)
+        };
         // The shortest key after this one.
         scan.next_start = entry.key;
         scan.next_start.push(0);
@@ -229,6 +280,24 @@ impl fmt::Display for CheckReport {
             )?,
             None if self.violations > 0 => writeln!(formatter, ": {} violations", self.violations)?,
             None => writeln!(formatter, "; not finished")?,
+        }
+        if let Some(counters) = self
+            .counters
+            .filter(|counters| counters.sum + counters.unknown > 0)
+        {
+            let CounterSummary {
+                sum,
+                acknowledged,
+                unknown,
+            } = counters;
+            write!(
+                formatter,
+                "  counters: their sum is {sum}, of {acknowledged} acknowledged adds"
+            )?;
+            match unknown {
+                0 => writeln!(formatter, ": exact")?,
+                unknown => writeln!(formatter, " and {unknown} of unknown outcome")?,
+            }
         }
         let applied = self.summary.map_or(0, |summary| summary.unknown_applied);
         if applied + self.unknown_writes > 0 {

@@ -29,6 +29,10 @@ pub const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 pub const STEP_DEFAULT: Duration = Duration::from_secs(5);
 /// Warm-up of each step of a search that says nothing else.
 pub const STEP_WARM_UP_DEFAULT: Duration = Duration::from_secs(1);
+/// Records of a multi-get or multi-put of a run that says nothing else.
+const MULTI_RECORDS_DEFAULT: u32 = 10;
+/// Counters of a run that says nothing else.
+const COUNTERS_DEFAULT: u32 = 100;
 /// Records of a YCSB scan at most.
 const SCAN_RECORDS_DEFAULT: u32 = 100;
 
@@ -67,7 +71,8 @@ pub struct Arguments {
     pub workload: Option<Workload>,
 
     /// A mix of one's own, as weights: KIND=WEIGHT,… with the kinds read, update, insert, scan, rmw
-    /// (read-modify-write) and delete, such as read=80,update=15,insert=5
+    /// (read-modify-write), delete, add (to a counter; see --counters), ttl (an update that expires; see --ttl), mget
+    /// and mput (several records at once; see --multi) and rscan (backwards), such as read=80,update=15,insert=5
     #[arg(long, value_name = "MIX", help_heading = "Workload")]
     pub mix: Option<Mix>,
 
@@ -120,6 +125,19 @@ pub struct Arguments {
     /// Most records of a scan; every number from 1 on is as likely
     #[arg(long, value_name = "RECORDS", default_value_t = SCAN_RECORDS_DEFAULT, help_heading = "Workload")]
     pub scan_length: u32,
+
+    /// Records of each mget and mput: the chosen one and those after it by number
+    #[arg(long, value_name = "RECORDS", default_value_t = MULTI_RECORDS_DEFAULT, help_heading = "Workload")]
+    pub multi: u32,
+
+    /// How long after a ttl operation its record is absent
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Workload")]
+    pub ttl: Duration,
+
+    /// Counters that adds increment; the chosen record's number says which. They are new in each run, and verified by
+    /// its check
+    #[arg(long, value_name = "N", default_value_t = COUNTERS_DEFAULT, help_heading = "Workload")]
+    pub counters: u32,
 
     /// Seed of the choice of operations, records and arrivals
     #[arg(long, default_value_t = 1, help_heading = "Workload")]
@@ -197,7 +215,7 @@ pub struct Arguments {
     #[arg(long, value_parser = parse_cpus, help_heading = "Load")]
     pub cpus: Option<CpuList>,
 
-    /// What is loaded: ostrakon, or redis (GET, SET and DEL; needs --connect; no scans and no --verify) with
+    /// What is loaded: ostrakon, or redis (GET, SET, DEL and INCR; needs --connect; no scans, no mget or mput, and no --verify) with
     /// the same operations, clock and histograms
     #[arg(
         long = "target",
@@ -248,8 +266,18 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "fail", help_heading = "Target")]
     pub on_disconnect: OnDisconnect,
 
+    /// Name every write by a session and a number, so that it can be sent again: a lost connection is opened again,
+    /// and what was unanswered is sent again over it, each write still happening once. No outcome is unknown then,
+    /// if the node comes back in time
+    #[arg(long, help_heading = "Target")]
+    pub sessions: bool,
+
+    /// With --sessions: how long to wait for a node that went away
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, help_heading = "Target")]
+    pub retry_for: Duration,
+
     /// Keep a register of all writes, check every read against it, and at the end compare a full scan with
-    /// it. The database must hold nothing else and nobody else may write to it. Not with deletes. On when an
+    /// it. The database must hold nothing else and nobody else may write to it. Not with delete or ttl. On when an
     /// embedded node is loaded and nothing speaks against it; =false turns it off
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true,
           help_heading = "Verification")]
@@ -262,7 +290,7 @@ pub struct Arguments {
 
     /// Write every request and its answer to this file, as Jepsen's EDN (see docs/histories.md), for checkers
     /// of linearizability and serializability. Values stand there as the number of the write among the writes
-    /// of their key. Implies --verify, and needs the load phase; not with scans. While a phase runs, its part
+    /// of their key. Implies --verify, and needs the load phase; with read, update, insert and rmw only. While a phase runs, its part
     /// of the history lies in unnamed files beside FILE. About 125 bytes per event, two events per request
     #[arg(long, value_name = "FILE", help_heading = "Verification")]
     pub history: Option<PathBuf>,
@@ -281,10 +309,16 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
 
-    /// Draw the last phase as an SVG: throughput and latency percentiles over time, latency distribution, and
-    /// with --find-max the latency at each rate
+    /// Draw the last phase as an SVG: throughput and latency percentiles over time, latency distribution, with
+    /// --stages where the time goes, and with --find-max the latency at each rate
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub plot: Option<PathBuf>,
+
+    /// Ask the node where the time of every so manieth request goes: waiting for its turn, between cores, for the
+    /// log, and else; what is left is the network's and the client's [default: none; --stages: every 16th]
+    #[arg(long, value_name = "EVERY", default_missing_value = "16", num_args = 0..=1, require_equals = true,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = "Output")]
+    pub stages: Option<u32>,
 
     /// Print throughput and latencies of every second, too
     #[arg(long, help_heading = "Output")]

@@ -1,8 +1,10 @@
 //! The picture of a phase, as one SVG: throughput over time, latency percentiles over time, the latency
-//! distribution, and for a search the latency at each rate.
+//! distribution, where the time of requests went if they asked, and for a search the latency at each rate.
 //!
 //! Latencies have logarithmic axes. The distribution's axis of percentiles is stretched so that each nine
 //! takes as much room as the one before it.
+
+mod stages;
 
 use std::error::Error;
 use std::ops::Range;
@@ -127,7 +129,8 @@ fn svg(
     offered: Option<Offered>,
     search: Option<&SearchReport>,
 ) -> Result<String, Box<dyn Error>> {
-    let charts = 3 + u32::from(search.is_some());
+    let has_stages = !report.stages.is_empty();
+    let charts = 3 + u32::from(has_stages) + u32::from(search.is_some());
     let height = TITLE_HEIGHT_PIXELS + charts * CHART_HEIGHT_PIXELS;
     let mut text = String::new();
     {
@@ -142,8 +145,11 @@ fn svg(
         throughput(&areas[0], &rows, offered)?;
         percentiles(&areas[1], &rows)?;
         distribution(&areas[2], report)?;
-        if let Some(search) = search {
-            rates(&areas[3], search)?;
+        if has_stages {
+            stages::draw(&areas[3], &report.stages)?;
+        }
+        if let (Some(search), Some(area)) = (search, areas.last()) {
+            rates(area, search)?;
         }
         whole.present()?;
     }

@@ -19,6 +19,7 @@ use crate::driver::PhaseOutcome;
 use crate::register::Violation;
 use crate::search::SearchReport;
 use crate::series::SecondRow;
+use crate::stages::Stage;
 use crate::statistics::{ErrorLabel, Measure, Statistics};
 
 pub use table::{seconds, shown_us};
@@ -91,6 +92,8 @@ pub struct PhaseReport {
     pub latency: Latency,
     /// One row per kind of request that occurred.
     pub requests: Vec<RequestRow>,
+    /// Where the time of the requests went that asked; one row per kind of request and stage.
+    pub stages: Vec<StageRow>,
     /// What an open loop was about.
     pub open_loop: Option<OpenLoopReport>,
     /// Errors by code.
@@ -101,6 +104,10 @@ pub struct PhaseReport {
     pub not_found: u64,
     /// Records that scans returned.
     pub scanned_records: u64,
+    /// Lost connections that were opened again.
+    pub reconnections: u64,
+    /// Requests that were sent again after that, or after an answer that leaves their outcome open.
+    pub resent: u64,
     /// Requests without answer when the connection was lost.
     pub unanswered: u64,
     /// The part of the time, from 0 to 1, that the busiest load thread was on its CPU.
@@ -127,6 +134,18 @@ pub struct RequestRow {
     pub latency: Latency,
     /// Answered with an error.
     pub errors: u64,
+}
+
+/// One stage of one kind of request.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct StageRow {
+    /// Kind of request.
+    pub operation: Measure,
+    /// Part of its time.
+    pub stage: Stage,
+    /// Of the requests that asked, those with an error left out.
+    #[serde(flatten)]
+    pub latency: Latency,
 }
 
 /// Quantiles of a histogram.
@@ -207,6 +226,7 @@ impl PhaseReport {
             warm_up_operations: statistics.warm_up_operations,
             latency: Latency::of(statistics.operations_ns()),
             requests: rows.filter(|row| row.latency.count + row.errors > 0).collect(),
+            stages: StageRow::all(&statistics),
             open_loop: offered.map(|offered| OpenLoopReport::new(offered, &statistics, seconds)),
             errors: errors
                 .into_iter()
@@ -215,6 +235,8 @@ impl PhaseReport {
             busy_retries: statistics.busy_retries,
             not_found: statistics.not_found,
             scanned_records: statistics.scanned_records,
+            reconnections: statistics.reconnections,
+            resent: statistics.resent,
             unanswered: statistics.unanswered,
             busiest_thread,
             series,
@@ -262,6 +284,23 @@ impl RequestRow {
             latency,
             errors: statistics.errors_of(operation),
         }
+    }
+}
+
+impl StageRow {
+    fn all(statistics: &Statistics) -> Vec<Self> {
+        let stages = &statistics.stages;
+        let of = |operation| {
+            Stage::ALL.into_iter().filter_map(move |stage| {
+                let times_ns = stages.times_ns(operation, stage)?;
+                Some(Self {
+                    operation,
+                    stage,
+                    latency: Latency::of(times_ns),
+                })
+            })
+        };
+        stages.measures().flat_map(of).collect()
     }
 }
 
@@ -396,6 +435,31 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
+    }
+
+    #[test]
+    fn stages_have_a_row_each() {
+        let mut outcome = PhaseOutcome::default();
+        let timings = ostrakon_client::StageTimings {
+            queue_ns: 1_000,
+            hop_ns: 2_000,
+            log_ns: 30_000,
+            apply_ns: 4_000,
+            total_ns: 37_000,
+        };
+        outcome
+            .statistics
+            .stages
+            .record(Measure::Update, 50_000, &timings);
+        let report = PhaseReport::new(Phase::Run, outcome, None);
+        assert_eq!(report.stages.len(), Stage::ALL.len());
+        let text = report.to_string();
+        for line in ["update, by stage", "    queue", "    log ", "    network, client"] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["stages"][2]["stage"], "log");
+        assert!((json["stages"][2]["p50_us"].as_f64().unwrap() - 30.0).abs() < 0.1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::arrival::Rate;
 use crate::check;
 use crate::cli::{Configuration, Goals, OnDisconnect, Phase, RECORDS_DEFAULT, RunLength, Target};
+use crate::counters::Counters;
 use crate::driver::{self, Order, PhasePace, Shared};
 use crate::embedded::{Directory, EmbeddedNode, NodeSettings};
 use crate::history::History;
@@ -69,8 +70,7 @@ pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
         Some(file) => file.load().map_err(|error| error.to_string())?,
         None => None,
     };
-    let is_continued = loaded.is_some();
-    let records = records(configuration, loaded.as_ref())?;
+    let (is_continued, records) = (loaded.is_some(), records(configuration, loaded.as_ref())?);
     let writer = loaded.as_ref().map_or_else(random_writer, Register::writer);
     let register = configuration
         .verify
@@ -95,6 +95,7 @@ pub fn execute(configuration: &Configuration) -> Result<RunReport<'_>, String> {
         records: Arc::new(Records::new(records)),
         register: register.clone(),
         writer,
+        counters: Arc::new(Counters::new(random_writer().0, configuration.counters)),
     };
     let mut run = Run {
         order,
@@ -279,7 +280,13 @@ impl Run<'_> {
             Extent::Operations(register.records()),
             is_silent(self.order.configuration),
         );
-        let outcome = check::run(&self.order.addresses[0], register, &bar, self.history.as_mut());
+        let target = check::Target {
+            address: &self.order.addresses[0],
+            register,
+            counters: &self.order.counters,
+            patience: self.order.configuration.retry_for.unwrap_or_default(),
+        };
+        let outcome = check::run(&target, &bar, self.history.as_mut());
         self.check = Some(outcome.report);
         self.ending = Ending {
             lost: outcome.lost,
@@ -345,7 +352,7 @@ impl Ending {
             );
             return (Outcome::Failed, Some(reason));
         }
-        if not_found > 0 && !configuration.verify && !configuration.mix.has(OperationKind::Delete) {
+        if not_found > 0 && !configuration.verify && !configuration.mix.has_any(OperationKind::removes) {
             let reason = format!(
                 "{not_found} reads found no record; load as many records as are run on (--phase load)"
             );

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use crate::stages::Stages;
+
 /// What a row of the final table is about. The names and their meaning are YCSB's: a read-modify-write also
 /// counts its read as a read and its write as an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -26,17 +28,32 @@ pub enum Measure {
     Scan,
     /// Removal of a record.
     Delete,
+    /// Increment of a counter.
+    Add,
+    /// Write of a record that is absent again after a while.
+    PutExpiring,
+    /// Read of several records; all requests that it takes.
+    MultiRead,
+    /// Write of several records; all requests that it takes.
+    MultiUpdate,
+    /// Records against the order of their keys; all pages that it takes.
+    ReverseScan,
 }
 
 impl Measure {
     /// In the order of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Insert,
         Self::Read,
         Self::Update,
         Self::ReadModifyWrite,
         Self::Scan,
         Self::Delete,
+        Self::Add,
+        Self::PutExpiring,
+        Self::MultiRead,
+        Self::MultiUpdate,
+        Self::ReverseScan,
     ];
 
     /// For the table.
@@ -48,6 +65,11 @@ impl Measure {
             Self::ReadModifyWrite => "read-modify-write",
             Self::Scan => "scan",
             Self::Delete => "delete",
+            Self::Add => "add",
+            Self::PutExpiring => "put with ttl",
+            Self::MultiRead => "multi-get",
+            Self::MultiUpdate => "multi-put",
+            Self::ReverseScan => "reverse scan",
         }
     }
 }
@@ -74,6 +96,8 @@ pub struct Statistics {
     service_ns: Histogram<u64>,
     /// In an open loop, how long after its due moment an operation was handed over.
     start_delays_ns: Histogram<u64>,
+    /// Of the requests that asked for it.
+    pub stages: Stages,
     errors: BTreeMap<(Measure, ErrorLabel), u64>,
     error_sentences: BTreeMap<ErrorLabel, String>,
     /// Operations that were begun after the warm-up and are finished.
@@ -86,6 +110,10 @@ pub struct Statistics {
     pub busy_retries: u64,
     /// Reads that found no record.
     pub not_found: u64,
+    /// Lost connections that were opened again.
+    pub reconnections: u64,
+    /// Requests that were sent again on another connection than the first, or after an answer that is none.
+    pub resent: u64,
     /// Requests sent whose connection was lost before the answer.
     pub unanswered: u64,
     /// Operations of an open loop that were due, and that no connection was free for until the phase gave up.
@@ -99,6 +127,7 @@ impl Default for Statistics {
             operations_ns: histogram(),
             service_ns: histogram(),
             start_delays_ns: histogram(),
+            stages: Stages::default(),
             errors: BTreeMap::new(),
             error_sentences: BTreeMap::new(),
             operations: 0,
@@ -106,6 +135,8 @@ impl Default for Statistics {
             scanned_records: 0,
             busy_retries: 0,
             not_found: 0,
+            reconnections: 0,
+            resent: 0,
             unanswered: 0,
             unstarted: 0,
         }
@@ -161,6 +192,7 @@ impl Statistics {
         ] {
             mine.add(theirs).expect("all histograms have the same bounds");
         }
+        self.stages.merge(&other.stages);
         for (key, count) in &other.errors {
             *self.errors.entry(key.clone()).or_default() += count;
         }
@@ -175,6 +207,8 @@ impl Statistics {
         self.unstarted += other.unstarted;
         self.busy_retries += other.busy_retries;
         self.not_found += other.not_found;
+        self.reconnections += other.reconnections;
+        self.resent += other.resent;
         self.unanswered += other.unanswered;
     }
 

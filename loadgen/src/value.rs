@@ -155,15 +155,25 @@ impl std::fmt::Display for ValueError {
 /// # Panics
 /// If `value_bytes` is below [`VALUE_HEADER_BYTES`] or above `u32::MAX`; the command line refuses both.
 pub fn fill(out: &mut Vec<u8>, identity: ValueIdentity, value_bytes: usize) {
+    out.clear();
+    append(out, identity, value_bytes);
+}
+
+/// Appends the value of `identity`, `value_bytes` long. Allocates only while `out` grows.
+///
+/// # Panics
+/// As [`fill`].
+pub fn append(out: &mut Vec<u8>, identity: ValueIdentity, value_bytes: usize) {
     assert!(value_bytes >= VALUE_HEADER_BYTES, "a value must hold its header");
     let length = u32::try_from(value_bytes).expect("value sizes are checked with the command line");
-    out.clear();
+    let start = out.len();
     out.extend_from_slice(&MAGIC.to_le_bytes());
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&identity.key.0.to_le_bytes());
     out.extend_from_slice(&identity.writer.0.to_le_bytes());
     out.extend_from_slice(&identity.sequence.0.to_le_bytes());
-    out.resize(value_bytes, 0);
+    out.resize(start + value_bytes, 0);
+    let out = &mut out[start..];
     let mut random = Random::new(mix(
         identity.key.0 ^ mix(identity.writer.0 ^ mix(identity.sequence.0))
     ));
@@ -243,6 +253,8 @@ mod tests {
             fill(&mut value, identity(), value_bytes);
             assert_eq!(value.len(), value_bytes);
             assert_eq!(check(&value), Ok(identity()));
+            append(&mut value, identity(), 50);
+            assert_eq!(check(&value[value_bytes..]), Ok(identity()));
         }
     }
 

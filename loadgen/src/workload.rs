@@ -26,17 +26,32 @@ pub enum OperationKind {
     ReadModifyWrite,
     /// Remove the record.
     Delete,
+    /// Increment a counter by one.
+    Add,
+    /// Write the whole record so that it is absent again after a while.
+    PutExpiring,
+    /// Read several records in one request.
+    MultiRead,
+    /// Write several records in one request.
+    MultiUpdate,
+    /// Read records against the order of their keys, from the one before the chosen record on.
+    ReverseScan,
 }
 
 impl OperationKind {
     /// In the order of [`Mix`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Read,
         Self::Update,
         Self::Insert,
         Self::Scan,
         Self::ReadModifyWrite,
         Self::Delete,
+        Self::Add,
+        Self::PutExpiring,
+        Self::MultiRead,
+        Self::MultiUpdate,
+        Self::ReverseScan,
     ];
 
     /// In `--mix`.
@@ -48,7 +63,22 @@ impl OperationKind {
             Self::Scan => "scan",
             Self::ReadModifyWrite => "rmw",
             Self::Delete => "delete",
+            Self::Add => "add",
+            Self::PutExpiring => "ttl",
+            Self::MultiRead => "mget",
+            Self::MultiUpdate => "mput",
+            Self::ReverseScan => "rscan",
         }
+    }
+
+    /// Does it read records in an order of keys?
+    pub fn is_scan(self) -> bool {
+        matches!(self, Self::Scan | Self::ReverseScan)
+    }
+
+    /// Are there records that are absent after it?
+    pub fn removes(self) -> bool {
+        matches!(self, Self::Delete | Self::PutExpiring)
     }
 }
 
@@ -134,6 +164,13 @@ impl Mix {
         self.share(kind) > 0.0
     }
 
+    /// Is there any operation of which this holds?
+    pub fn has_any(&self, holds: impl Fn(OperationKind) -> bool) -> bool {
+        OperationKind::ALL
+            .into_iter()
+            .any(|kind| self.has(kind) && holds(kind))
+    }
+
     /// The kind of the next operation.
     pub fn next_kind(&self, random: &mut Random) -> OperationKind {
         let mut rest = random.next_unit();
@@ -215,10 +252,10 @@ impl serde::Serialize for Mix {
 mod tests {
     use super::*;
 
-    fn shares(mix: Mix) -> [f64; 6] {
+    fn shares(mix: Mix) -> [f64; OperationKind::ALL.len()] {
         let mut random = Random::new(1);
         let draws = 200_000;
-        let mut counts = [0.0; 6];
+        let mut counts = [0.0; OperationKind::ALL.len()];
         for _ in 0..draws {
             counts[mix.next_kind(&mut random) as usize] += 1.0 / f64::from(draws);
         }
@@ -251,6 +288,9 @@ mod tests {
             assert!((found - expected).abs() < 0.005, "{found}");
         }
         assert_eq!(mix.to_string(), "read 75.0000, rmw 12.5000, delete 12.5000");
+        let mix: Mix = "add=1,ttl=1,mget=1,mput=1,rscan=0".parse().unwrap();
+        assert!(mix.has_any(OperationKind::removes) && !mix.has_any(OperationKind::is_scan));
+        assert_eq!(shares(mix)[..6], [0.0; 6]);
     }
 
     #[test]

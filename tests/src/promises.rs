@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::check::history::{
-    Action, Condition, Datum, Event, EventKind, Failure, History, Observed, Operation, Outcome, Process, Step,
-    StepAction, Version,
+    Action, Condition, Datum, Event, EventKind, Failure, History, Observed, Operation, Outcome, Process,
+    Step, StepAction, Version,
 };
 use crate::check::transactions::{self, Level};
 use crate::check::{Verdict, answers, registers};
@@ -106,7 +106,9 @@ fn written_steps(operation: &Operation) -> Option<&[Step]> {
     let Action::Transaction { steps, scan: None } = &operation.action else {
         return None;
     };
-    let is_batch = steps.iter().all(|step| is_write(step) || matches!(step.action, StepAction::Check { .. }));
+    let is_batch = steps
+        .iter()
+        .all(|step| is_write(step) || matches!(step.action, StepAction::Check { .. }));
     (operation.outcome == Outcome::Unknown && is_batch).then_some(steps)
 }
 
@@ -142,7 +144,10 @@ fn writers(operations: &[Operation]) -> BTreeMap<(&Datum, &Datum), usize> {
 /// The first answer that showed a value at a key, with its version.
 fn sightings(operations: &[Operation]) -> BTreeMap<(&Datum, &Datum), (usize, Version)> {
     let mut sightings = BTreeMap::new();
-    for operation in operations.iter().filter(|operation| operation.outcome == Outcome::Ok) {
+    for operation in operations
+        .iter()
+        .filter(|operation| operation.outcome == Outcome::Ok)
+    {
         let Some(answered_at) = operation.answered_at else {
             continue;
         };

@@ -206,13 +206,13 @@ pub fn append(out: &mut Vec<u8>, kind: u16, request_id: u64, timestamp: u64, bod
     seal(out, start);
 }
 
-/// Makes the request that starts at `start` of `out`, and ends with it, ask for stage timings.
+/// Makes the request that starts at `start` of `out`, and reaches to its end, ask for stage timings.
 pub fn ask_for_timings(out: &mut [u8], start: usize) {
     out[start + 26..start + 28].copy_from_slice(&FLAG_TIMINGS.to_le_bytes());
     seal(out, start);
 }
 
-/// Puts stage timings before the table of the response that starts at `start` of `out`, and ends with it.
+/// Puts stage timings before the table of the response that starts at `start` of `out` and reaches to its end.
 pub fn insert_timings(out: &mut Vec<u8>, start: usize, timings: &StageTimings) {
     let table = start + HEADER_BYTES;
     out.splice(table..table, timings.to_bytes());
@@ -220,7 +220,10 @@ pub fn insert_timings(out: &mut Vec<u8>, start: usize, timings: &StageTimings) {
     seal(out, start);
 }
 
-/// Changes the stage timings of a whole frame that has some.
+/// Changes the stage timings of a response that this process has encoded, with timings.
+///
+/// # Panics
+/// If the frame is too short to have any.
 pub fn change_timings(frame: &mut [u8], change: impl FnOnce(&mut StageTimings)) {
     let place = HEADER_BYTES..HEADER_BYTES + TIMINGS_BYTES;
     let mut timings = StageTimings::from_bytes(&field(frame, HEADER_BYTES));

@@ -1,13 +1,14 @@
-//! The bounds of the protocol, each from both sides, and the numbers that never change.
+//! The bounds of the protocol, each from both sides.
 
-use ostrakon_wire::frame::{self, FrameError, HEADER_BYTES};
+use ostrakon_wire::frame::{self, HEADER_BYTES};
 use ostrakon_wire::limits::{
-    BODY_BYTES_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, SCAN_BOUND_BYTES_MAX, SCAN_LIMIT_MAX, VALUE_BYTES_MAX,
+    BODY_BYTES_MAX, KEY_BYTES_MAX, MULTI_MAX, SCAN_BOUND_BYTES_MAX, SCAN_LIMIT_MAX, TTL_MS_MAX,
+    VALUE_BYTES_MAX,
 };
 use ostrakon_wire::message::{
-    Condition, DecodeError, Encoder, ErrorCode, Kind, Request, Response, ScanRequest,
+    Action, BatchOperation, Condition, DecodeError, Encoder, Found, Kind, MultiValue, PutEntry, Request,
+    Response, Retry, ScanEntry, ScanReply, ScanRequest,
 };
-use ostrakon_wire::routing::{ShardId, key_hash, routing_key, shard_of};
 
 /// Encodes without checking, as a faulty client would, and decodes.
 fn received(request: &Request<'_>) -> Result<(), DecodeError> {
@@ -19,6 +20,61 @@ fn received(request: &Request<'_>) -> Result<(), DecodeError> {
     let decoded = Request::decode(header.kind, body).map(drop);
     assert_eq!(request.check(), decoded, "sender and receiver disagree");
     decoded
+}
+
+fn received_multi_get(keys: &[&[u8]]) -> Result<(), DecodeError> {
+    received(&Request::MultiGet { keys: keys.into() })
+}
+
+fn received_multi_put(entries: &[PutEntry<'_>]) -> Result<(), DecodeError> {
+    received(&Request::MultiPut {
+        entries: entries.into(),
+        retry: None,
+    })
+}
+
+fn received_batch(operations: &[BatchOperation<'_>]) -> Result<(), DecodeError> {
+    received(&Request::Batch {
+        operations: operations.into(),
+        retry: None,
+    })
+}
+
+/// Every way to write this: each is accepted, or refused for the same reason.
+fn assert_writes(key: &[u8], value: &[u8], ttl_ms: u64, expected: &Result<(), DecodeError>) {
+    let condition = Condition::None;
+    let put = Request::Put {
+        key,
+        value,
+        condition,
+        ttl_ms,
+        retry: None,
+    };
+    assert_eq!(&received(&put), expected);
+    assert_eq!(&received_multi_put(&[PutEntry { key, value, ttl_ms }]), expected);
+    let put = BatchOperation {
+        key,
+        action: Action::Put { value, ttl_ms },
+        condition,
+    };
+    assert_eq!(&received_batch(&[put]), expected);
+    if value.len() <= VALUE_BYTES_MAX {
+        assert_eq!(
+            &received(&Request::Add {
+                key,
+                delta: 1,
+                ttl_ms,
+                retry: None
+            }),
+            expected
+        );
+        let add = BatchOperation {
+            key,
+            action: Action::Add { delta: 1, ttl_ms },
+            condition,
+        };
+        assert_eq!(&received_batch(&[add]), expected);
+    }
 }
 
 #[test]
@@ -38,8 +94,15 @@ fn keys_have_a_shortest_and_a_longest_length() {
         (b"", Err(DecodeError::KeyEmpty)),
     ] {
         assert_eq!(received(&Request::Get { key }), expected);
-        assert_eq!(received(&Request::put(key, value, condition)), expected);
         assert_eq!(received(&Request::delete(key, condition)), expected);
+        assert_eq!(received_multi_get(&[b"k", key]), expected);
+        assert_writes(key, value, 0, &expected);
+        let check = BatchOperation {
+            key,
+            action: Action::Check,
+            condition: Condition::Absent,
+        };
+        assert_eq!(received_batch(&[check]), expected);
     }
 }
 
@@ -56,30 +119,301 @@ fn values_have_a_longest_length() {
         ),
     ] {
         let value = vec![0; bytes];
-        assert_eq!(received(&Request::put(b"k", &value, Condition::None)), expected);
+        assert_writes(b"k", &value, 0, &expected);
+        let condition = Condition::Value(&value);
+        assert_eq!(received(&Request::put(b"k", b"", condition)), expected);
+        assert_eq!(received(&Request::delete(b"k", condition)), expected);
+        let check = BatchOperation {
+            key: b"k",
+            action: Action::Check,
+            condition,
+        };
+        assert_eq!(received_batch(&[check]), expected);
     }
-    let mut frame = Vec::new();
-    Encoder::new().get_reply(&mut frame, 1, 0, Some((1, &vec![0; VALUE_BYTES_MAX + 1])));
-    let decoded = Response::decode(Kind::GetReply as u16, &frame[HEADER_BYTES..]);
-    assert_eq!(
-        decoded,
-        Err(DecodeError::ValueTooLarge {
-            bytes: VALUE_BYTES_MAX + 1
+}
+
+#[test]
+fn values_in_answers_have_a_longest_length() {
+    let value = vec![0; VALUE_BYTES_MAX + 1];
+    let found = Found {
+        version: 1,
+        expires: 0,
+        value: &value,
+    };
+    let entries = [ScanEntry {
+        key: b"k",
+        value: &value,
+        version: 1,
+        expires: 0,
+    }];
+    let page = ScanReply {
+        snapshot: 1,
+        entries: entries[..].into(),
+        resume_key: None,
+    };
+    for response in [
+        Response::Get { found: Some(found) },
+        Response::MultiGet {
+            values: (&[MultiValue::Found(found)][..]).into(),
+        },
+        Response::Scan(page),
+    ] {
+        let mut frame = Vec::new();
+        Encoder::new().response(&mut frame, 1, 0, &response);
+        let (header, body) = frame::decode(&frame, BODY_BYTES_MAX)
+            .expect("good")
+            .expect("whole");
+        let too_large = DecodeError::ValueTooLarge {
+            bytes: VALUE_BYTES_MAX + 1,
+        };
+        assert_eq!(Response::decode(header.kind, body), Err(too_large));
+    }
+}
+
+#[test]
+fn times_to_live_have_a_longest() {
+    assert_writes(b"k", b"v", TTL_MS_MAX, &Ok(()));
+    let ttl_ms = TTL_MS_MAX + 1;
+    assert_writes(b"k", b"v", ttl_ms, &Err(DecodeError::TtlTooLong { ttl_ms }));
+}
+
+/// What reading a list of so many elements of this kind says.
+fn received_list(kind: Kind, count: usize) -> Result<(), DecodeError> {
+    let keys: Vec<[u8; 2]> = (0..count as u16).map(u16::to_be_bytes).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let condition = Condition::None;
+    match kind {
+        Kind::MultiGet => received_multi_get(&keys),
+        Kind::MultiPut => {
+            let entry = |&key| PutEntry {
+                key,
+                value: b"",
+                ttl_ms: 0,
+            };
+            received_multi_put(&keys.iter().map(entry).collect::<Vec<_>>())
+        }
+        Kind::Batch => {
+            let operation = |&key| BatchOperation {
+                key,
+                action: Action::Delete,
+                condition,
+            };
+            received_batch(&keys.iter().map(operation).collect::<Vec<_>>())
+        }
+        _ => unreachable!("a {kind} has no list"),
+    }
+}
+
+#[test]
+fn lists_have_a_fewest_and_a_most() {
+    for kind in [Kind::MultiGet, Kind::MultiPut, Kind::Batch] {
+        assert_eq!(received_list(kind, 0), Err(DecodeError::Empty { kind }));
+        assert_eq!(received_list(kind, 1), Ok(()));
+        assert_eq!(received_list(kind, MULTI_MAX), Ok(()));
+        let count = MULTI_MAX + 1;
+        assert_eq!(
+            received_list(kind, count),
+            Err(DecodeError::TooMany { kind, count })
+        );
+    }
+    let decode = |count: usize| {
+        let values = vec![MultiValue::NotFound; count];
+        let mut frame = Vec::new();
+        Encoder::new().multi_get_reply(&mut frame, 1, 0, values.iter().copied());
+        let decoded = Response::decode(Kind::MultiGetReply as u16, &frame[HEADER_BYTES..]);
+        decoded.map(drop)
+    };
+    let kind = Kind::MultiGetReply;
+    assert_eq!(decode(0), Err(DecodeError::Empty { kind }));
+    assert_eq!(decode(MULTI_MAX), Ok(()));
+    let count = MULTI_MAX + 1;
+    assert_eq!(decode(count), Err(DecodeError::TooMany { kind, count }));
+}
+
+/// The elements that claim most for the bytes that they are: no honest list looks like a hostile one.
+#[test]
+fn the_smallest_elements_are_accepted_in_any_number() {
+    let keys: Vec<[u8; 2]> = (0..MULTI_MAX as u16).map(u16::to_be_bytes).collect();
+    let key = |position: usize| &keys[position][..];
+    let actions = [
+        Action::Put {
+            value: b"",
+            ttl_ms: 0,
+        },
+        Action::Put {
+            value: b"",
+            ttl_ms: 1,
+        },
+        Action::Delete,
+        Action::Add { delta: 0, ttl_ms: 0 },
+        Action::Add { delta: 1, ttl_ms: 1 },
+        Action::Check,
+    ];
+    let conditions = [
+        Condition::None,
+        Condition::Absent,
+        Condition::Present,
+        Condition::Version(1),
+        Condition::Value(b""),
+    ];
+    for action in actions {
+        for condition in conditions {
+            let operation = |position| BatchOperation {
+                key: key(position),
+                action,
+                condition,
+            };
+            let operations: Vec<_> = (0..MULTI_MAX).map(operation).collect();
+            let senseless = action == Action::Check && condition == Condition::None;
+            assert_eq!(
+                received_batch(&operations).is_err(),
+                senseless,
+                "{action:?} if {condition:?}"
+            );
+        }
+    }
+    let entries: Vec<_> = (0..MULTI_MAX)
+        .map(|position| PutEntry {
+            key: key(position),
+            value: b"",
+            ttl_ms: 1,
         })
+        .collect();
+    assert_eq!(received_multi_put(&entries), Ok(()));
+    assert_eq!(received_multi_get(&[&b"k"[..]; MULTI_MAX]), Ok(()));
+
+    let found = |expires| {
+        MultiValue::Found(Found {
+            version: 1,
+            expires,
+            value: b"",
+        })
+    };
+    for value in [found(0), found(1), MultiValue::NotFound, MultiValue::Omitted] {
+        let mut frame = Vec::new();
+        Encoder::new().multi_get_reply(&mut frame, 1, 0, std::iter::repeat_n(value, MULTI_MAX));
+        let decoded = Response::decode(Kind::MultiGetReply as u16, &frame[HEADER_BYTES..]);
+        assert!(decoded.is_ok(), "{value:?}: {decoded:?}");
+    }
+}
+
+#[test]
+fn keys_are_written_once_and_read_as_often_as_wanted() {
+    let entry = |key| PutEntry {
+        key,
+        value: b"v",
+        ttl_ms: 0,
+    };
+    let delete = |key| BatchOperation {
+        key,
+        action: Action::Delete,
+        condition: Condition::None,
+    };
+    assert_eq!(received_multi_get(&[b"a", b"b", b"a"]), Ok(()));
+    let kind = Kind::MultiPut;
+    assert_eq!(
+        received_multi_put(&[entry(b"a"), entry(b"b"), entry(b"a")]),
+        Err(DecodeError::KeyTwice { kind })
     );
+    assert_eq!(
+        received_multi_put(&[entry(b"a"), entry(b"ab"), entry(b"b")]),
+        Ok(())
+    );
+    let kind = Kind::Batch;
+    assert_eq!(
+        received_batch(&[delete(b"a"), delete(b"b"), delete(b"a")]),
+        Err(DecodeError::KeyTwice { kind })
+    );
+    let check = BatchOperation {
+        key: b"k",
+        action: Action::Check,
+        condition: Condition::None,
+    };
+    let what = "a check without a condition";
+    assert_eq!(received_batch(&[check]), Err(DecodeError::BatchFields { what }));
+}
+
+#[test]
+fn a_retry_does_not_say_that_it_is_answered() {
+    for (sequence, answered_below) in [
+        (0, 0),
+        (7, 7),
+        (7, 0),
+        (u64::MAX, u64::MAX),
+        (6, 7),
+        (0, u64::MAX),
+    ] {
+        let expected = if sequence < answered_below {
+            Err(DecodeError::RetryAnswered {
+                sequence,
+                answered_below,
+            })
+        } else {
+            Ok(())
+        };
+        let retry = Some(Retry {
+            session: u128::MAX,
+            sequence,
+            answered_below,
+            first_sent: 0,
+        });
+        let (key, value, condition) = (b"k", b"v", Condition::None);
+        let entry = PutEntry {
+            key,
+            value,
+            ttl_ms: 0,
+        };
+        let delete = BatchOperation {
+            key,
+            action: Action::Delete,
+            condition,
+        };
+        for request in [
+            Request::Put {
+                key,
+                value,
+                condition,
+                ttl_ms: 0,
+                retry,
+            },
+            Request::Delete {
+                key,
+                condition,
+                retry,
+            },
+            Request::Add {
+                key,
+                delta: 1,
+                ttl_ms: 0,
+                retry,
+            },
+            Request::MultiPut {
+                entries: (&[entry][..]).into(),
+                retry,
+            },
+            Request::Batch {
+                operations: (&[delete][..]).into(),
+                retry,
+            },
+        ] {
+            assert_eq!(request.retry(), retry);
+            assert_eq!(received(&request), expected);
+        }
+    }
 }
 
 #[test]
 fn scans_have_bounds_of_their_own() {
+    let all = ScanRequest::ALL;
     let scan = |start: &[u8], end: Option<&[u8]>, limit: u32| {
         received(&Request::Scan(ScanRequest {
             start,
             end,
             limit,
-            snapshot: 0,
-            keys_only: false,
+            ..all
         }))
     };
+    let prefixed = |prefix: &[u8]| received(&Request::Scan(ScanRequest { prefix, ..all }));
     let longest = vec![7; SCAN_BOUND_BYTES_MAX];
     let too_long = vec![7; SCAN_BOUND_BYTES_MAX + 1];
     let refused = Err(DecodeError::ScanBoundTooLarge {
@@ -88,137 +422,12 @@ fn scans_have_bounds_of_their_own() {
     assert_eq!(scan(&longest, Some(&longest), SCAN_LIMIT_MAX), Ok(()));
     assert_eq!(scan(&too_long, None, 0), refused);
     assert_eq!(scan(b"", Some(&too_long), 0), refused);
+    assert_eq!(prefixed(&longest), Ok(()));
+    assert_eq!(prefixed(&too_long), refused);
     assert_eq!(
         scan(b"", None, SCAN_LIMIT_MAX + 1),
         Err(DecodeError::ScanLimit {
             limit: SCAN_LIMIT_MAX + 1
         })
     );
-}
-
-#[test]
-fn a_long_frame_is_refused_by_its_first_four_bytes() {
-    let announced = 101_u32.to_le_bytes();
-    assert_eq!(
-        frame::decode(&announced, 100),
-        Err(FrameError::TooLarge {
-            body_bytes: 101,
-            max_body_bytes: 100
-        })
-    );
-    assert_eq!(frame::decode(&announced, 101), Ok(None));
-    assert_eq!(frame::decode(&announced[..3], 100), Ok(None));
-    assert_eq!(frame::frame_bytes(&announced), Some(HEADER_BYTES + 101));
-    assert_eq!(frame::frame_bytes(&announced[..3]), None);
-    assert_eq!(BODY_BYTES_MAX + HEADER_BYTES, FRAME_BYTES_MAX);
-}
-
-/// A ping's frame with a changed header whose checksum is right again.
-fn changed_ping(at: usize, byte: u8) -> Vec<u8> {
-    let mut frame = Vec::new();
-    Encoder::new().request(&mut frame, 1, 0, &Request::Ping);
-    frame[at] = byte;
-    let checksum = crc32c::crc32c(&frame[8..]);
-    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
-    frame
-}
-
-#[test]
-fn flags_and_reserved_bytes_are_refused() {
-    assert_eq!(
-        frame::decode(&changed_ping(26, 4), 0),
-        Err(FrameError::Flags { found: 4 })
-    );
-    assert_eq!(
-        frame::decode(&changed_ping(29, 1), 0),
-        Err(FrameError::Reserved { found: 256 })
-    );
-    // The same change to a byte that means something is accepted, so it was not the checksum that spoke
-    // above.
-    assert!(matches!(frame::decode(&changed_ping(8, 9), 0), Ok(Some((header, _))) if header.request_id == 9));
-}
-
-#[test]
-fn numbers_of_kinds_come_back() {
-    for number in 0..=u16::MAX {
-        match Kind::try_from(number) {
-            Ok(kind) => assert_eq!(kind as u16, number),
-            Err(error) => assert_eq!(error, DecodeError::UnknownKind { kind: number }),
-        }
-    }
-    for kind in Kind::ALL {
-        assert_eq!(Kind::try_from(kind as u16), Ok(kind));
-        let answers: Vec<Kind> = Kind::ALL
-            .into_iter()
-            .filter(|&other| kind.is_answered_by(other))
-            .collect();
-        if kind.is_response() {
-            assert_eq!(answers, []);
-        } else {
-            assert_eq!(answers.len(), 2, "{kind} is answered by {answers:?}");
-            assert!(answers.contains(&Kind::Error));
-        }
-    }
-    assert!(Kind::Put.is_answered_by(Kind::WriteReply) && Kind::Delete.is_answered_by(Kind::WriteReply));
-}
-
-#[test]
-fn numbers_of_error_codes_come_back() {
-    for number in 0..=u16::MAX {
-        let code = ErrorCode::from(number);
-        assert_eq!(code.number(), number);
-        assert_eq!(matches!(code, ErrorCode::Other(_)), !(1..=13).contains(&number));
-    }
-}
-
-#[test]
-fn the_routing_key_is_the_first_tag_that_is_not_empty() {
-    for (key, expected) in [
-        (&b"plain"[..], &b"plain"[..]),
-        (b"{user:7}/name", b"user:7"),
-        (b"a{b}c{d}", b"b"),
-        (b"a{{b}}", b"{b"),
-        (b"a}{b}", b"b"),
-        (b"{}{b}", b"{}{b}"),
-        (b"open{tag", b"open{tag"),
-        (b"}{", b"}{"),
-        (b"", b""),
-    ] {
-        assert_eq!(routing_key(key), expected, "{}", key.escape_ascii());
-    }
-    assert_eq!(key_hash(b"{user:7}/name"), key_hash(b"user:7"));
-}
-
-#[test]
-fn hashes_never_change() {
-    // The first is a published test value of xxh3-64 with seed 0.
-    assert_eq!(key_hash(b""), 0x2D06_8005_38D3_94C2);
-    assert_eq!(key_hash(b"user:7"), 0x0067_B227_F59E_E6B4);
-}
-
-#[test]
-fn shards_are_equal_ranges_in_order() {
-    for (hash, shards, expected) in [
-        (0, 1, 0),
-        (u64::MAX, 1, 0),
-        ((1 << 63) - 1, 2, 0),
-        (1 << 63, 2, 1),
-        (u64::MAX, 8, 7),
-        (3 << 61, 8, 3),
-        (u64::MAX, 65_536, 65_535),
-        ((1 << 48) - 1, 65_536, 0),
-        (1 << 48, 65_536, 1),
-    ] {
-        assert_eq!(
-            shard_of(hash, shards),
-            ShardId(expected),
-            "hash {hash:#x}, {shards} shards"
-        );
-    }
-}
-
-#[test]
-#[should_panic(expected = "not a power of two")]
-fn twelve_shards_cannot_exist() {
-    shard_of(0, 12);
 }

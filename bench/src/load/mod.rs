@@ -11,6 +11,7 @@
 //! [`Conversation`].
 
 mod conversation;
+mod echo;
 mod keys;
 mod ostrakon;
 mod poll;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub use self::conversation::{Answered, Conversation, Operation};
+use self::echo::EchoConversation;
 pub use self::keys::KeyChoice;
 use self::ostrakon::OstrakonConversation;
 use self::poll::Poll;
@@ -42,6 +44,19 @@ pub enum System {
     Ostrakon,
     /// RESP, the protocol of Redis.
     Redis,
+    /// Bytes that come back as they are.
+    Echo,
+}
+
+impl System {
+    /// For tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ostrakon => "ostrakon",
+            Self::Redis => "redis",
+            Self::Echo => "echo",
+        }
+    }
 }
 
 /// How many connections, and how many unanswered requests on each.
@@ -166,6 +181,7 @@ impl Load {
             let thread = scope.spawn(|| match self.system {
                 System::Ostrakon => self.generate::<OstrakonConversation>(address),
                 System::Redis => self.generate::<RedisConversation>(address),
+                System::Echo => self.generate::<EchoConversation>(address),
             });
             thread
                 .join()

@@ -57,10 +57,8 @@ impl Conversation for OstrakonConversation {
         };
         let answered = match response {
             Response::Write { applied: true, .. } => Answered::Stored,
-            Response::Get {
-                found: Some((_, value)),
-            } => Answered::Found {
-                value_bytes: value.len(),
+            Response::Get { found: Some(found) } => Answered::Found {
+                value_bytes: found.value.len(),
             },
             Response::Get { found: None } => Answered::Missing,
             Response::Error(error) => Answered::Refused(error.message.to_owned()),

@@ -1,4 +1,4 @@
-//! The process around a node: command line, checks of the machine, directory lock, logging, signals.
+//! The process around a node: command line, configuration, checks of the machine, directory lock, logging, signals.
 //!
 //! This is the only layer besides [`env`](crate::env) that may touch the machine directly (`std::fs`,
 //! `std::net`, `std::thread`, system calls). In return it holds no database logic: it decides neither
@@ -11,8 +11,10 @@
 )]
 
 pub mod cli;
+pub mod configuration;
 pub mod cpu_list;
 pub mod doctor;
+pub mod http;
 pub mod lock;
 pub mod logging;
 pub mod node;

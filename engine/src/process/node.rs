@@ -7,19 +7,23 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
+use super::configuration::Effective;
+use super::http::{HttpError, HttpServer};
 use super::lock::{DirectoryLock, LockError};
 use super::preflight::Intent;
+use super::preflight::limits::collect_connections;
 use super::preflight::machine::{allowed_cpus, collect_memory};
 use crate::cluster::identity::{Identity, Wanted};
 use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
-use crate::limits::{CORES_MAX, SEGMENT_BYTES_DEFAULT};
+use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
+use crate::server::connection_limits::ConnectionLimits;
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
 
-pub use crate::server::node::ShutdownCommand;
+pub use crate::server::node::OperatorCommand;
 
 /// Share of the machine's memory that the memtables get when no budget is given, in percent.
 const MEMORY_SHARE_PERCENT: u64 = 60;
@@ -36,6 +40,8 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Where clients connect; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where metrics and health are told over HTTP; nowhere by default.
+    pub http: Option<SocketAddr>,
     /// Cores; one per allowed CPU by default.
     pub cores: Option<u16>,
     /// Shards of a new cluster; four per core by default. Must match an existing one.
@@ -50,6 +56,14 @@ pub struct NodeOptions {
     pub segment_bytes: Option<u64>,
     /// Cut a corrupt log at the damage instead of refusing to start.
     pub cut_corrupt_log: bool,
+    /// Client connections; by default 20,000, or what the limit of open files allows.
+    pub connections_max: Option<u32>,
+    /// Client connections from one address; by default half of all.
+    pub connections_per_address_max: Option<u32>,
+    /// How long a connection may take to say hello.
+    pub hello_timeout_ms: u64,
+    /// How long a connection may be silent with nothing under way; zero: for ever.
+    pub idle_timeout_ms: u64,
 }
 
 impl NodeOptions {
@@ -58,6 +72,7 @@ impl NodeOptions {
         NodeOptions {
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: None,
             cores: None,
             shards: None,
             memory_bytes: None,
@@ -65,6 +80,10 @@ impl NodeOptions {
             spin: false,
             segment_bytes: None,
             cut_corrupt_log: false,
+            connections_max: None,
+            connections_per_address_max: None,
+            hello_timeout_ms: HELLO_TIMEOUT_MS,
+            idle_timeout_ms: 0,
         }
     }
 }
@@ -75,6 +94,8 @@ impl NodeOptions {
 pub enum StartError {
     /// The data directory can't be made or another process has it.
     Lock(LockError),
+    /// There is no HTTP.
+    Http(HttpError),
     /// The executors can't run here.
     Runtime(runtime::StartError),
     /// The node refused; the sentence says why and what to do.
@@ -87,6 +108,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Lock(error) => error.fmt(f),
+            StartError::Http(error) => error.fmt(f),
             StartError::Runtime(error) => error.fmt(f),
             StartError::Refused(sentence) => f.write_str(sentence),
             StartError::Panicked(error) => error.fmt(f),
@@ -103,6 +125,8 @@ pub struct NodeSummary {
     pub cluster_id: (u64, u64),
     /// Node.
     pub node_id: u64,
+    /// Where metrics and health are told.
+    pub http: Option<SocketAddr>,
     /// Cores.
     pub cores: u16,
     /// Shards of the cluster.
@@ -119,8 +143,10 @@ pub struct NodeSummary {
 pub struct NodeHandle {
     address: SocketAddr,
     summary: NodeSummary,
-    commands: ForeignSender<ShutdownCommand>,
+    commands: ForeignSender<OperatorCommand>,
     cores: Cores,
+    /// Answers until the cores have ended.
+    _http: Option<HttpServer>,
     _lock: DirectoryLock,
 }
 
@@ -130,27 +156,24 @@ pub struct NodeHandle {
 /// See [`StartError`]; nothing runs then.
 pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
-    let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
-    let cores = options
-        .cores
-        .unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    let effective = effective(&options);
+    let cores = effective.cores;
     if cores == 0 || cores > CORES_MAX {
         return Err(StartError::Refused(format!(
             "{cores} cores: the number must be from 1 to {CORES_MAX}"
         )));
     }
     let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
+    // A port that is taken is found before anything is written. The lock comes first: its sentence says more.
+    let http = options.http.map(HttpServer::start).transpose();
+    let http = http.map_err(StartError::Http)?;
     let (event_sender, events) = mpsc::channel();
-    let config = NodeConfig {
-        options: start_options(&options, cores),
-        listen: options.listen,
-        events: Arc::new(move |event| report(event, &event_sender)),
-    };
+    let config = node_config(&options, &effective, event_sender);
     let (commands, receiver) = foreign::channel();
     let receiver = Arc::new(Mutex::new(Some(receiver)));
     let runtime_config = RuntimeConfig {
         spin_before_park: options.spin.then_some(SPIN),
-        cpus: Some(cpus),
+        cpus: Some(effective.cpus),
         ..RuntimeConfig::new(cores, &options.data_dir)
     };
     let main = move |env: Env<CoreBatch>| {
@@ -158,26 +181,14 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         run_core(env, config.clone(), commands)
     };
     let running = runtime::start(runtime_config, main).map_err(StartError::Runtime)?;
-    let (address, identity, entries) = match events.recv() {
-        Ok(Started::Serving(address, identity, entries)) => (address, identity, entries),
-        Ok(Started::Failed(sentence)) => {
-            return Err(running
-                .join()
-                .err()
-                .map_or(StartError::Refused(sentence), StartError::Panicked));
-        }
-        // Every core has dropped its configuration without a word: one of them panicked.
-        Err(mpsc::RecvError) => {
-            let sentence = "the node ended while it started".to_owned();
-            return Err(running
-                .join()
-                .err()
-                .map_or(StartError::Refused(sentence), StartError::Panicked));
-        }
-    };
+    let (running, address, identity, entries) = started_node(running, &events)?;
+    if let Some(http) = &http {
+        http.node_serves(commands.clone());
+    }
     let summary = NodeSummary {
         cluster_id: identity.cluster,
         node_id: identity.node,
+        http: http.as_ref().map(HttpServer::address),
         cores,
         shards: identity.shards,
         data_dir: options.data_dir,
@@ -189,8 +200,24 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
         summary,
         commands,
         cores: running,
+        _http: http,
         _lock: lock,
     })
+}
+
+/// Waits until the node serves: its cores, its address, who it is, and how many entries it has replayed.
+fn started_node(
+    running: Cores,
+    events: &mpsc::Receiver<Started>,
+) -> Result<(Cores, SocketAddr, Identity, u64), StartError> {
+    let sentence = match events.recv() {
+        Ok(Started::Serving(address, identity, entries)) => return Ok((running, address, identity, entries)),
+        Ok(Started::Failed(sentence)) => sentence,
+        // Every core has dropped its configuration without a word: one of them panicked.
+        Err(mpsc::RecvError) => "the node ended while it started".to_owned(),
+    };
+    let panicked = running.join().err().map(StartError::Panicked);
+    Err(panicked.unwrap_or(StartError::Refused(sentence)))
 }
 
 impl NodeHandle {
@@ -204,8 +231,8 @@ impl NodeHandle {
         self.summary.clone()
     }
 
-    /// A way to ask for a shutdown from any thread.
-    pub fn shutdown_sender(&self) -> ForeignSender<ShutdownCommand> {
+    /// A way to tell and ask the node from any thread.
+    pub fn command_sender(&self) -> ForeignSender<OperatorCommand> {
         self.commands.clone()
     }
 
@@ -223,7 +250,7 @@ impl NodeHandle {
     /// As [`NodeHandle::wait`].
     pub fn shutdown(self) -> Result<(), StartError> {
         // Fails only when the node has already ended.
-        let _ = self.commands.send(ShutdownCommand::Drain);
+        let _ = self.commands.send(OperatorCommand::Drain);
         self.wait()
     }
 }
@@ -263,9 +290,9 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
 }
 
 fn command_receiver(
-    receiver: &Mutex<Option<ForeignReceiver<ShutdownCommand>>>,
+    receiver: &Mutex<Option<ForeignReceiver<OperatorCommand>>>,
     core: CoreId,
-) -> Option<ForeignReceiver<ShutdownCommand>> {
+) -> Option<ForeignReceiver<OperatorCommand>> {
     if core == CoreId(0) {
         receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     } else {
@@ -273,11 +300,50 @@ fn command_receiver(
     }
 }
 
-fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
+/// What these options come to on this machine.
+pub fn effective(options: &NodeOptions) -> Effective {
+    let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
+    let cores = options
+        .cores
+        .unwrap_or(cpus.len().min(usize::from(CORES_MAX)) as u16);
+    let connections_max = collect_connections(usize::from(cores), options.connections_max).connections_max();
     let memory_bytes = options.memory_bytes.unwrap_or_else(|| {
         let facts = collect_memory(&Intent::new(options.data_dir.clone()));
-        facts.usable_bytes() / 100 * MEMORY_SHARE_PERCENT
+        // Whole MiB, so that it can be told.
+        (facts.usable_bytes() / 100 * MEMORY_SHARE_PERCENT) >> 20 << 20
     });
+    Effective {
+        cores,
+        cpus,
+        memory_bytes,
+        connections_max,
+        connections_per_address_max: options
+            .connections_per_address_max
+            .unwrap_or(connections_max.div_ceil(2))
+            .min(connections_max),
+    }
+}
+
+fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sender<Started>) -> NodeConfig {
+    let shares = ConnectionLimits::shares(
+        effective.connections_max,
+        effective.connections_per_address_max,
+        effective.cores,
+    );
+    NodeConfig {
+        options: start_options(options, effective),
+        listen: options.listen,
+        connections: ConnectionLimits {
+            hello_timeout_ms: options.hello_timeout_ms,
+            idle_timeout_ms: options.idle_timeout_ms,
+            ..shares
+        },
+        events: Arc::new(move |event| report(event, &events)),
+    }
+}
+
+fn start_options(options: &NodeOptions, effective: &Effective) -> StartOptions {
+    let cores = effective.cores;
     StartOptions {
         data: options.data_dir.clone(),
         wanted: Wanted {
@@ -289,6 +355,6 @@ fn start_options(options: &NodeOptions, cores: u16) -> StartOptions {
             segment_bytes_default: SEGMENT_BYTES_DEFAULT,
         },
         cut_corrupt: options.cut_corrupt_log,
-        memory_budget_bytes: (memory_bytes / u64::from(cores)) as usize,
+        memory_budget_bytes: (effective.memory_bytes / u64::from(cores)) as usize,
     }
 }

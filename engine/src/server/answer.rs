@@ -2,24 +2,32 @@
 //! clients of other cores into the outbox towards their gateway.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
-use ostrakon_wire::message::{Encoder, ErrorCode};
+use ostrakon_core::sessions::{Answer, Failure};
+use ostrakon_wire::frame::{StageTimings, change_timings, insert_timings};
+use ostrakon_wire::message::{BatchReply, Encoder, ErrorCode, Kind};
+use ostrakon_wire::routing::ShardId;
 
 use super::connection::Connections;
-use super::core::{Core, describe};
-use super::gather::PendingScan;
-use super::message::ForwardedResponse;
+use super::core::Core;
+use super::message::{CoreMessage, ForwardedResponse, GatherId};
 use super::outbox::Outbox;
-use super::status::CoreCounters;
-use crate::env::CoreId;
-use crate::shard::{Completions, Refusal, ScanId, Ticket};
+use super::reads::PendingRead;
+use super::refusal::describe;
+use super::status::counters::{CoreCounters, Operation, Stage};
+use crate::env::{Clock, CoreId};
+use crate::shard::{Completions, ReadId, Refusal, Ticket};
 
 /// Where a core's answers go, apart from its shards: shards complete requests into it.
 pub(super) struct Answers {
     core: CoreId,
+    clock: Rc<dyn Clock>,
     /// Monotonic time of the current turn, in nanoseconds.
     pub(super) turn_ns: u64,
+    /// True while a durable batch of the log is what the turn is about.
+    pub(super) is_log_turn: bool,
     /// The core's clock when the answers under way began; above every version in them.
     pub(super) timestamp: Timestamp,
     /// The core's connections.
@@ -28,82 +36,177 @@ pub(super) struct Answers {
     pub(super) outboxes: Vec<Outbox>,
     pub(super) encoder: Encoder,
     pub(super) counters: CoreCounters,
-    /// Scans that wait for this core's shards.
-    pub(super) pending_scans: BTreeMap<ScanId, PendingScan>,
+    /// Reads that wait for this core's shards.
+    pub(super) pending_reads: BTreeMap<ReadId, PendingRead>,
+    /// What became of the parts of this core's multi-puts since the turn began.
+    pub(super) put_parts: Vec<(GatherId, ShardId, Result<Timestamp, Refusal>)>,
 }
 
 impl Answers {
     /// For a core, one of `cores`, without connections.
-    pub(super) fn new(core: CoreId, cores: u16) -> Answers {
+    pub(super) fn new(core: CoreId, cores: u16, clock: Rc<dyn Clock>, connections: Connections) -> Answers {
         Answers {
             core,
+            clock,
             turn_ns: 0,
+            is_log_turn: false,
             timestamp: Timestamp::ZERO,
-            connections: Connections::default(),
+            connections,
             outboxes: (0..cores).map(|_| Outbox::default()).collect(),
             encoder: Encoder::new(),
             counters: CoreCounters::new(),
-            pending_scans: BTreeMap::new(),
+            pending_reads: BTreeMap::new(),
+            put_parts: Vec::new(),
         }
     }
 
     /// Sends the frame that `encode` appends to whoever holds the ticket.
-    pub(super) fn answer(
-        &mut self,
-        ticket: Ticket,
-        is_write: bool,
-        encode: impl FnOnce(&mut Encoder, &mut Vec<u8>),
-    ) {
+    pub(super) fn answer(&mut self, ticket: Ticket, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let timings = ticket.is_timed.then(|| self.timings(&ticket));
+        let encoder = &mut self.encoder;
+        let encode = |out: &mut Vec<u8>| {
+            let start = out.len();
+            encode(encoder, out);
+            if let Some(timings) = timings {
+                insert_timings(out, start, &timings);
+            }
+        };
         if ticket.gateway == self.core {
-            if is_write {
-                self.counters
-                    .write_answered(self.turn_ns.saturating_sub(ticket.received_ns));
-            }
+            let latency_ns = self.turn_ns.saturating_sub(ticket.received_ns);
+            self.counters
+                .answered(Operation::of_kind(ticket.kind), latency_ns);
             // The client may be gone; then there is nobody to tell.
-            if let Some(out) = self.connections.answer(ticket.connection) {
-                encode(&mut self.encoder, out);
-            }
+            self.connections.answer(ticket.connection, encode);
         } else {
-            let response = ForwardedResponse {
-                connection: ticket.connection,
-                request_id: ticket.request_id,
-                received_ns: ticket.received_ns,
-                is_write,
-                frame: 0..0,
-            };
-            let encoder = &mut self.encoder;
-            self.outboxes[ticket.gateway.index()].response(response, |out| encode(encoder, out));
+            let response = ForwardedResponse { ticket, frame: 0..0 };
+            self.outboxes[ticket.gateway.index()].response(response, encode);
         }
     }
 
-    /// Answers with an error.
-    pub(super) fn error(
-        &mut self,
-        ticket: Ticket,
-        is_write: bool,
-        code: ErrorCode,
-        message: &str,
-        retry_after_ms: u32,
-    ) {
-        self.counters.error(code);
+    /// Answers with an error of this core's making.
+    pub(super) fn error(&mut self, ticket: Ticket, code: ErrorCode, message: &str, retry_after_ms: u32) {
+        self.counters.refused(Operation::of_kind(ticket.kind), code);
         let timestamp = self.timestamp.0;
-        self.answer(ticket, is_write, |encoder, out| {
+        self.answer(ticket, |encoder, out| {
             encoder.error(out, ticket.request_id, timestamp, code, message, retry_after_ms);
         });
+    }
+
+    /// Tells what became of one shard's part of a multi-put.
+    fn put_part(&mut self, ticket: Ticket, part: Result<Timestamp, Refusal>) {
+        let (gather, shard) = (GatherId(ticket.connection), ShardId(ticket.request_id as u32));
+        if ticket.gateway == self.core {
+            self.put_parts.push((gather, shard, part));
+        } else {
+            self.outboxes[ticket.gateway.index()].push(CoreMessage::Puts(gather, shard, part));
+        }
+    }
+
+    /// Where the time of a request went until now.
+    fn timings(&self, ticket: &Ticket) -> StageTimings {
+        let since = |later: u64, earlier: u64| later.saturating_sub(earlier);
+        let queue_ns = since(ticket.decoded_ns, ticket.received_ns);
+        let hop_ns = since(ticket.executed_ns, ticket.decoded_ns);
+        let log_ns = if self.is_log_turn {
+            since(self.turn_ns, ticket.executed_ns)
+        } else {
+            0
+        };
+        let total_ns = since(self.clock.monotonic().0, ticket.received_ns).max(queue_ns + hop_ns + log_ns);
+        StageTimings {
+            queue_ns,
+            hop_ns,
+            log_ns,
+            apply_ns: total_ns - queue_ns - hop_ns - log_ns,
+            total_ns,
+        }
+    }
+
+    fn failed(&mut self, ticket: Ticket, failure: Failure) {
+        let timestamp = self.timestamp.0;
+        let refusal = match failure {
+            Failure::ConditionFailed { version, operation } => {
+                let reply = BatchReply {
+                    applied: false,
+                    version: version.0,
+                    failed: operation,
+                    numbers: Vec::new(),
+                };
+                return self.answer(ticket, |encoder, out| match ticket.kind {
+                    Kind::Batch => encoder.batch_reply(out, ticket.request_id, timestamp, &reply),
+                    _ => encoder.write_reply(out, ticket.request_id, timestamp, false, version.0),
+                });
+            }
+            Failure::NotANumber { operation } => (
+                ErrorCode::NotANumber,
+                operation,
+                "the key's value is not a number in decimal digits, as an add needs it: nothing was written",
+            ),
+            Failure::NumberOverflow { operation } => (
+                ErrorCode::NumberOverflow,
+                operation,
+                "the sum has more than 64 bits: nothing was written",
+            ),
+        };
+        let (code, operation, sentence) = refusal;
+        if ticket.kind == Kind::Batch {
+            self.error(
+                ticket,
+                code,
+                &format!("operation {operation} of the batch: {sentence}"),
+                0,
+            );
+        } else {
+            self.error(ticket, code, sentence, 0);
+        }
     }
 }
 
 impl Completions for Answers {
-    fn written(&mut self, ticket: Ticket, applied: bool, version: Timestamp) {
+    fn decided(&mut self, ticket: Ticket, answer: &Answer) {
+        if self.is_log_turn {
+            let log_ns = self.turn_ns.saturating_sub(ticket.executed_ns);
+            self.counters.stage(Stage::Log, log_ns);
+        }
+        let (version, numbers) = match answer {
+            Answer::Applied { version, numbers } => (*version, numbers.as_slice()),
+            Answer::Failed(failure) => return self.failed(ticket, *failure),
+        };
         let timestamp = self.timestamp.0;
-        self.answer(ticket, true, |encoder, out| {
-            encoder.write_reply(out, ticket.request_id, timestamp, applied, version.0);
-        });
+        let request_id = ticket.request_id;
+        match (ticket.kind, numbers) {
+            (Kind::MultiPut, _) => self.put_part(ticket, Ok(version)),
+            (Kind::Add, [number, ..]) => self.answer(ticket, |encoder, out| {
+                encoder.add_reply(out, request_id, timestamp, version.0, *number);
+            }),
+            (Kind::Batch, numbers) => {
+                let reply = BatchReply {
+                    applied: true,
+                    version: version.0,
+                    failed: 0,
+                    numbers: numbers.to_vec(),
+                };
+                self.answer(ticket, |encoder, out| {
+                    encoder.batch_reply(out, request_id, timestamp, &reply);
+                });
+            }
+            _ => self.answer(ticket, |encoder, out| {
+                encoder.write_reply(out, request_id, timestamp, true, version.0);
+            }),
+        }
     }
 
-    fn scan_ready(&mut self, scan: ScanId) {
-        // A scan that was refused half-way is not there any more.
-        if let Some(pending) = self.pending_scans.get_mut(&scan) {
+    fn refused(&mut self, ticket: Ticket, refusal: Refusal) {
+        if ticket.kind == Kind::MultiPut {
+            return self.put_part(ticket, Err(refusal));
+        }
+        let (code, message, retry_after_ms) = describe(refusal);
+        self.error(ticket, code, message, retry_after_ms);
+    }
+
+    fn read_ready(&mut self, read: ReadId) {
+        // A read that was refused half-way is not there any more.
+        if let Some(pending) = self.pending_reads.get_mut(&read) {
             pending.waiting -= 1;
         }
     }
@@ -117,30 +220,32 @@ impl Core {
     }
 
     /// Answers that a request was refused.
-    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal, is_write: bool) {
-        let (code, message, retry_after_ms) = describe(refusal);
-        self.answers()
-            .error(ticket, is_write, code, message, retry_after_ms);
+    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
+        self.answers().refused(ticket, refusal);
     }
 
     /// Passes another core's response to its connection. A read's answer for which the client leaves no room
     /// is dropped in favour of `Busy`: nothing is lost by it.
-    pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &[u8]) {
-        if response.is_write {
-            self.answers
-                .counters
-                .write_answered(self.answers.turn_ns.saturating_sub(response.received_ns));
-        } else if self.answers.connections.is_full(response.connection) {
-            let ticket = Ticket {
-                gateway: self.id(),
-                connection: response.connection,
-                request_id: response.request_id,
-                received_ns: response.received_ns,
-            };
-            return self.refuse(ticket, Refusal::Busy, false);
+    pub(super) fn pass_response(&mut self, response: &ForwardedResponse, bytes: &mut [u8]) {
+        let ticket = response.ticket;
+        if !ticket.kind.is_write() && self.answers.connections.is_full(ticket.connection) {
+            return self.refuse(ticket, Refusal::Busy);
         }
-        if let Some(out) = self.answers.connections.answer(response.connection) {
-            out.extend_from_slice(&bytes[response.frame.clone()]);
+        let frame = &mut bytes[response.frame.clone()];
+        if ticket.is_timed {
+            let now_ns = self.env.clock.monotonic().0;
+            change_timings(frame, |timings| {
+                let total_ns = now_ns.saturating_sub(ticket.received_ns).max(timings.total_ns);
+                timings.hop_ns += total_ns - timings.total_ns;
+                timings.total_ns = total_ns;
+            });
         }
+        let latency_ns = self.answers.turn_ns.saturating_sub(ticket.received_ns);
+        self.answers
+            .counters
+            .answered(Operation::of_kind(ticket.kind), latency_ns);
+        self.answers
+            .connections
+            .answer(ticket.connection, |out| out.extend_from_slice(frame));
     }
 }

@@ -1,70 +1,75 @@
-//! Client connections of one core: their buffers and bounds, and the two tasks that each has.
+//! Client connections of one core: their buffers, and the bounds in bytes, count and time that hold for them.
 //!
-//! The reader task takes bytes from the network and serves every whole frame in them at once; it stops while
-//! the connection has too many unanswered requests or too many unsent bytes, so that a client which does not
-//! read its answers fills its own socket and nothing else. The writer task sends the answers that the turn
-//! has collected in one call. Neither ever waits for the other in the same `poll` (no select).
+//! Bounds hold for one connection and for all of a core together, so that neither one that sends everything and reads
+//! nothing, nor many that each send half of a large frame, can take the memory of others:
+//!
+//! 1. Connections of the core, and of one address ([`ConnectionLimits`]).
+//! 2. Unanswered requests and unsent answers of a connection: at the bound nothing more is read from it. When the unsent
+//!    answers of all reach theirs, nothing is read from connections that have more than a small part.
+//! 3. Received bytes that are kept, because they are a part of a frame or can't be served yet: a connection that
+//!    would exceed what all may keep is ended.
+//! 4. Time to the hello, to the end of a frame that was begun, without progress in sending, and without anything to do.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ostrakon_wire::message::{Encoder, ErrorCode};
-
-use super::answer::Answers;
-use super::core::SharedCore;
-use super::frames::Served;
-use super::message::{CoreMessage, HandOver};
+use super::connection_limits::ConnectionLimits;
+use super::status::counters::Reason;
+use crate::env::Connection;
 use crate::env::local::Notify;
-use crate::env::{Connection, CoreId, Env, Priority};
 use crate::limits::{
-    CONNECTION_IN_FLIGHT_MAX, CONNECTION_OUT_BYTES_MAX, CONNECTIONS_PER_CORE_MAX, HELLO_TIMEOUT_MS,
+    CONNECTION_IN_FLIGHT_MAX, CONNECTION_OUT_BYTES_MAX, CONNECTION_OUT_BYTES_PRESSED, FRAME_TIMEOUT_MS,
+    KEPT_BYTES_FREE, KEPT_BYTES_MAX, SEND_TIMEOUT_MS, UNSENT_BYTES_MAX,
 };
 
 /// Bits of a connection id that hold its slot; the rest counts up, so that no id is used twice.
 const SLOT_BITS: u32 = 20;
-/// A send buffer that grew beyond this is given back once it is empty.
-const OUT_KEPT_BYTES: usize = 64 << 10;
 
-const _: () = assert!(CONNECTIONS_PER_CORE_MAX <= 1 << SLOT_BITS);
+const _: () = assert!(super::connection_limits::CONNECTIONS_MAX <= 1 << SLOT_BITS);
 
 /// One connection.
 pub struct ClientConnection {
     id: u64,
-    stream: Rc<dyn Connection>,
+    pub(super) stream: Rc<dyn Connection>,
+    address: IpAddr,
     /// Answers that the writer task has not taken yet.
     out: Vec<u8>,
     /// Bytes that the writer task has taken and not sent yet.
     sending_bytes: usize,
     /// Received bytes that are not served yet: a part of a frame, or whole ones while the reader is held.
-    pub(super) received: Vec<u8>,
+    received: Vec<u8>,
     in_flight: u32,
-    /// When it was accepted; `None` once its hello is done.
-    hello_since_ns: Option<u64>,
-    /// The reader has ended: once everything is answered and sent, the connection goes.
+    /// False until its hello is answered.
+    is_open: bool,
+    /// Nothing more is read: once everything is answered and sent, the connection goes.
     is_ending: bool,
-    writer_work: Rc<Notify>,
-    reader_room: Rc<Notify>,
+    accepted_ns: u64,
+    /// When bytes came or an answer went last.
+    active_ns: u64,
+    /// When the frame was begun that is not whole yet.
+    frame_since_ns: Option<u64>,
+    /// When the kept bytes had to wait for room.
+    blocked_since_ns: Option<u64>,
+    /// When the socket took bytes last, or when there were none to take.
+    sent_ns: u64,
+    pub(super) writer_work: Rc<Notify>,
+    pub(super) reader_room: Rc<Notify>,
 }
 
 impl ClientConnection {
-    /// True when another request may be served.
-    pub(super) fn has_room(&self) -> bool {
-        self.in_flight < CONNECTION_IN_FLIGHT_MAX && self.unsent_bytes() < CONNECTION_OUT_BYTES_MAX
-    }
-
     fn unsent_bytes(&self) -> usize {
         self.out.len() + self.sending_bytes
     }
 
     /// True once the hello was answered.
     pub(super) fn is_open(&self) -> bool {
-        self.hello_since_ns.is_none()
+        self.is_open
     }
 
     /// The hello was answered.
     pub(super) fn open(&mut self) {
-        self.hello_since_ns = None;
+        self.is_open = true;
     }
 
     /// A request was taken from this connection.
@@ -72,27 +77,99 @@ impl ClientConnection {
         self.in_flight += 1;
     }
 
-    /// The send buffer, for frames that answer no counted request.
-    pub(super) fn out(&mut self) -> &mut Vec<u8> {
-        self.writer_work.notify();
-        &mut self.out
+    /// True if nothing more is to be read from it.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
-    fn is_done(&self) -> bool {
+    /// Nothing more is read; what is under way is answered and sent.
+    pub(super) fn end(&mut self) {
+        self.is_ending = true;
+        self.writer_work.notify();
+        self.reader_room.notify();
+    }
+
+    /// True if nothing is left to do for it.
+    pub(super) fn is_done(&self) -> bool {
         self.is_ending && self.in_flight == 0 && self.out.is_empty()
     }
+
+    /// True if bytes wait to be served.
+    pub(super) fn keeps_bytes(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// The time, in monotonic nanoseconds, since which kept bytes have waited for room.
+    pub(super) fn blocked_since_ns(&self) -> Option<u64> {
+        self.blocked_since_ns
+    }
+
+    /// Why it has to go, if it is too slow or has nothing to do.
+    fn overdue(&self, now_ns: u64, limits: &ConnectionLimits) -> Option<Overdue> {
+        let is_over = |since_ns: u64, limit_ms: u64| now_ns.saturating_sub(since_ns) > limit_ms * 1_000_000;
+        if self.unsent_bytes() > 0 && is_over(self.sent_ns, SEND_TIMEOUT_MS) {
+            return Some(Overdue::Sending);
+        }
+        if self.is_ending {
+            return None;
+        }
+        if !self.is_open {
+            return is_over(self.accepted_ns, limits.hello_timeout_ms).then_some(Overdue::Hello);
+        }
+        if self
+            .frame_since_ns
+            .is_some_and(|since| is_over(since, FRAME_TIMEOUT_MS))
+        {
+            return Some(Overdue::Frame);
+        }
+        let has_nothing_to_do = self.in_flight == 0 && self.unsent_bytes() == 0;
+        let is_idle = limits.idle_timeout_ms > 0 && is_over(self.active_ns, limits.idle_timeout_ms);
+        (has_nothing_to_do && is_idle).then_some(Overdue::Idle)
+    }
+}
+
+/// What a connection took too long for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// To say hello.
+    Hello,
+    /// To complete a frame.
+    Frame,
+    /// To take its answers.
+    Sending,
+    /// To ask for anything.
+    Idle,
 }
 
 /// The connections of a core.
-#[derive(Default)]
 pub struct Connections {
+    limits: ConnectionLimits,
     slots: Vec<Option<Box<ClientConnection>>>,
     free: Vec<usize>,
+    by_address: BTreeMap<IpAddr, u32>,
     count: usize,
     next_generation: u64,
+    /// Received bytes that all connections keep.
+    kept_bytes: usize,
+    /// Answers of all connections that are not sent.
+    unsent_bytes: usize,
 }
 
 impl Connections {
+    /// No connections, and how many there may be.
+    pub fn new(limits: ConnectionLimits) -> Connections {
+        Connections {
+            limits,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_address: BTreeMap::new(),
+            count: 0,
+            next_generation: 0,
+            kept_bytes: 0,
+            unsent_bytes: 0,
+        }
+    }
+
     /// Connections at this moment.
     pub fn count(&self) -> usize {
         self.count
@@ -109,10 +186,7 @@ impl Connections {
 
     /// True when every answer has been sent.
     pub(super) fn all_sent(&self) -> bool {
-        self.slots
-            .iter()
-            .flatten()
-            .all(|connection| connection.out.is_empty() && connection.sending_bytes == 0)
+        self.unsent_bytes == 0
     }
 
     /// The connection of an id, if it is still there.
@@ -124,28 +198,129 @@ impl Connections {
             .filter(|connection| connection.id == id)
     }
 
-    /// True when a connection has more unsent bytes than it should.
-    pub(super) fn is_full(&mut self, id: u64) -> bool {
-        self.get(id)
-            .is_some_and(|connection| connection.unsent_bytes() >= CONNECTION_OUT_BYTES_MAX)
+    /// True when another request of a connection may be served.
+    pub(super) fn has_room(&mut self, id: u64) -> bool {
+        let bound_bytes = self.out_bytes_max();
+        self.get(id).is_some_and(|connection| {
+            connection.in_flight < CONNECTION_IN_FLIGHT_MAX && connection.unsent_bytes() < bound_bytes
+        })
     }
 
-    /// One request of a connection is answered: its send buffer, if the client is still there.
-    pub(super) fn answer(&mut self, id: u64) -> Option<&mut Vec<u8>> {
-        let connection = self.get(id)?;
+    /// True when a connection has more unsent bytes than it should.
+    pub(super) fn is_full(&mut self, id: u64) -> bool {
+        let bound_bytes = self.out_bytes_max();
+        self.get(id)
+            .is_some_and(|connection| connection.unsent_bytes() >= bound_bytes)
+    }
+
+    fn out_bytes_max(&self) -> usize {
+        if self.unsent_bytes < UNSENT_BYTES_MAX {
+            CONNECTION_OUT_BYTES_MAX
+        } else {
+            CONNECTION_OUT_BYTES_PRESSED
+        }
+    }
+
+    /// Appends frames that answer no counted request, if the client is still there.
+    pub(super) fn append(&mut self, id: u64, encode: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(connection) = self.get(id) {
+            let before_bytes = connection.out.len();
+            encode(&mut connection.out);
+            let more_bytes = connection.out.len() - before_bytes;
+            connection.writer_work.notify();
+            self.unsent_bytes += more_bytes;
+        }
+    }
+
+    /// One request of a connection is answered, if the client is still there.
+    pub(super) fn answer(&mut self, id: u64, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.get(id) else { return };
         assert!(connection.in_flight > 0, "an answer without a request");
         if connection.in_flight == CONNECTION_IN_FLIGHT_MAX {
             connection.reader_room.notify();
         }
         connection.in_flight -= 1;
-        Some(connection.out())
+        self.append(id, encode);
     }
 
-    /// Adds a connection; `None` when the core has as many as it may.
-    fn add(&mut self, stream: Rc<dyn Connection>, now_ns: u64) -> Option<u64> {
-        if self.count >= CONNECTIONS_PER_CORE_MAX {
-            return None;
+    /// Bytes have come: takes those that are kept, to be served before them.
+    pub(super) fn take_kept(&mut self, id: u64) -> Vec<u8> {
+        let kept = self
+            .get(id)
+            .map_or_else(Vec::new, |connection| core::mem::take(&mut connection.received));
+        self.kept_bytes -= kept.len();
+        kept
+    }
+
+    /// Keeps bytes that could not be served. False if the core has no room for them.
+    #[must_use]
+    pub(super) fn keep(&mut self, id: u64, bytes: Vec<u8>) -> bool {
+        let is_fitting = bytes.len() <= KEPT_BYTES_FREE || self.kept_bytes + bytes.len() <= KEPT_BYTES_MAX;
+        let kept_bytes = if is_fitting { bytes.len() } else { 0 };
+        if let Some(connection) = self.get(id)
+            && is_fitting
+        {
+            connection.received = bytes;
+            self.kept_bytes += kept_bytes;
         }
+        is_fitting
+    }
+
+    /// Notes how far the serving of a connection came: whether a frame is begun, and whether whole ones wait for room.
+    pub(super) fn served(&mut self, id: u64, now_ns: u64, is_blocked: bool, made_progress: bool) {
+        if let Some(connection) = self.get(id) {
+            connection.active_ns = now_ns;
+            let since_ns = |earlier: Option<u64>| {
+                if made_progress {
+                    now_ns
+                } else {
+                    earlier.unwrap_or(now_ns)
+                }
+            };
+            let keeps_bytes = connection.keeps_bytes();
+            connection.frame_since_ns =
+                (keeps_bytes && !is_blocked).then(|| since_ns(connection.frame_since_ns));
+            connection.blocked_since_ns =
+                (keeps_bytes && is_blocked).then(|| connection.blocked_since_ns.unwrap_or(now_ns));
+        }
+    }
+
+    /// Moves a connection's answers into `sending`, for its writer task.
+    pub(super) fn take_out(&mut self, id: u64, sending: &mut Vec<u8>, now_ns: u64) {
+        if let Some(connection) = self.get(id) {
+            core::mem::swap(&mut connection.out, sending);
+            connection.sending_bytes = sending.len();
+            connection.sent_ns = now_ns;
+        }
+    }
+
+    /// The socket of a connection took so many bytes.
+    pub(super) fn sent(&mut self, id: u64, bytes: usize, now_ns: u64) {
+        if let Some(connection) = self.get(id) {
+            connection.sending_bytes -= bytes;
+            connection.sent_ns = now_ns;
+            connection.active_ns = now_ns;
+            if connection.sending_bytes == 0 {
+                connection.reader_room.notify();
+            }
+            self.unsent_bytes -= bytes;
+        }
+    }
+
+    /// Adds a connection.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn add(&mut self, stream: Rc<dyn Connection>, now_ns: u64) -> Result<u64, Reason> {
+        let address = stream.peer_address().ip();
+        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
+        if self.count >= self.limits.connections_max as usize {
+            return Err(Reason::TooMany);
+        }
+        if of_address >= self.limits.connections_per_address_max {
+            return Err(Reason::PerAddress);
+        }
+        self.by_address.insert(address, of_address + 1);
         let slot = self.free.pop().unwrap_or(self.slots.len());
         if slot == self.slots.len() {
             self.slots.push(None);
@@ -155,42 +330,54 @@ impl Connections {
         self.slots[slot] = Some(Box::new(ClientConnection {
             id,
             stream,
+            address,
             out: Vec::new(),
             sending_bytes: 0,
             received: Vec::new(),
             in_flight: 0,
-            hello_since_ns: Some(now_ns),
+            is_open: false,
             is_ending: false,
+            accepted_ns: now_ns,
+            active_ns: now_ns,
+            frame_since_ns: None,
+            blocked_since_ns: None,
+            sent_ns: now_ns,
             writer_work: Rc::default(),
             reader_room: Rc::default(),
         }));
         self.count += 1;
-        Some(id)
+        Ok(id)
     }
 
-    fn remove(&mut self, id: u64) {
-        if self.get(id).is_some() {
-            let slot = (id & ((1 << SLOT_BITS) - 1)) as usize;
-            let connection = self.slots[slot].take().expect("looked up above");
-            connection.stream.shutdown();
-            connection.writer_work.notify();
-            connection.reader_room.notify();
-            self.free.push(slot);
-            self.count -= 1;
+    pub(super) fn remove(&mut self, id: u64) {
+        if self.get(id).is_none() {
+            return;
+        }
+        let slot = (id & ((1 << SLOT_BITS) - 1)) as usize;
+        let connection = self.slots[slot].take().expect("looked up above");
+        connection.stream.shutdown();
+        connection.writer_work.notify();
+        connection.reader_room.notify();
+        self.free.push(slot);
+        self.count -= 1;
+        self.kept_bytes -= connection.received.len();
+        self.unsent_bytes -= connection.unsent_bytes();
+        let of_address = self
+            .by_address
+            .get_mut(&connection.address)
+            .expect("counted when it was added");
+        *of_address -= 1;
+        if *of_address == 0 {
+            self.by_address.remove(&connection.address);
         }
     }
 
-    /// Ends connections whose client has not said hello in time.
-    pub(super) fn end_silent(&mut self, now_ns: u64) {
-        let timeout_ns = HELLO_TIMEOUT_MS * 1_000_000;
-        let late = self.slots.iter().flatten().filter(|connection| {
-            connection
-                .hello_since_ns
-                .is_some_and(|since| now_ns.saturating_sub(since) > timeout_ns)
-        });
-        for id in late.map(|connection| connection.id).collect::<Vec<_>>() {
-            self.remove(id);
-        }
+    /// The connections that took too long, and for what.
+    pub(super) fn overdue(&self, now_ns: u64) -> Vec<(u64, Overdue)> {
+        let connections = self.slots.iter().flatten();
+        connections
+            .filter_map(|connection| Some((connection.id, connection.overdue(now_ns, &self.limits)?)))
+            .collect()
     }
 
     /// Ends all connections, after a drain.
@@ -205,215 +392,4 @@ impl Connections {
             self.remove(id);
         }
     }
-}
-
-/// Takes a new connection in and starts its tasks; refuses it in words when there are too many.
-pub(super) fn admit(
-    core: &SharedCore,
-    env: &Env<super::message::CoreBatch>,
-    stream: Rc<dyn Connection>,
-) -> Option<u64> {
-    let now_ns = env.clock.monotonic().0;
-    let added = core
-        .borrow_mut()
-        .answers
-        .connections
-        .add(Rc::clone(&stream), now_ns);
-    let Some(id) = added else {
-        let mut out = Vec::new();
-        let message = "this core has as many connections as it may; close some, or connect to another core";
-        Encoder::new().error(&mut out, 0, 0, ErrorCode::TooManyConnections, message, 1000);
-        env.tasks
-            .spawn(Priority::Foreground, Box::pin(refuse(stream, out)));
-        return None;
-    };
-    env.tasks
-        .spawn(Priority::Foreground, Box::pin(write_answers(Rc::clone(core), id)));
-    env.tasks.spawn(
-        Priority::Foreground,
-        Box::pin(read_requests(Rc::clone(core), env.clone(), id)),
-    );
-    Some(id)
-}
-
-async fn refuse(stream: Rc<dyn Connection>, out: Vec<u8>) {
-    // If it can't be told, it sees the end of the stream.
-    let _ = poll_fn(|cx| stream.poll_send(cx, &out)).await;
-    stream.shutdown();
-}
-
-/// Takes a connection in that another core handed over: answers its hello and serves what it sent since.
-pub(super) fn admit_handed_over(
-    core: &SharedCore,
-    env: &Env<super::message::CoreBatch>,
-    hand_over: HandOver,
-) {
-    // If the descriptor can't be registered here, the client sees the end of the stream and reconnects.
-    let Ok(stream) = env.network.adopt(hand_over.connection) else {
-        return;
-    };
-    let Some(id) = admit(core, env, stream) else {
-        return;
-    };
-    let mut core = core.borrow_mut();
-    core.answer_hello(id, hand_over.request_id);
-    if let Some(connection) = core.answers.connections.get(id) {
-        connection.received = hand_over.received;
-    }
-}
-
-enum Next {
-    Receive,
-    WaitForRoom(Rc<Notify>),
-    HandOver(CoreId, u64),
-    End,
-}
-
-async fn read_requests(core: SharedCore, env: Env<super::message::CoreBatch>, id: u64) {
-    let Some(stream) = core
-        .borrow_mut()
-        .answers
-        .connections
-        .get(id)
-        .map(|found| Rc::clone(&found.stream))
-    else {
-        return;
-    };
-    // Bytes that a hand-over brought along come first.
-    let mut next = after(&core, id, Served::Blocked);
-    loop {
-        match next {
-            Next::End => break,
-            Next::WaitForRoom(room) => {
-                if core
-                    .borrow_mut()
-                    .answers
-                    .connections
-                    .get(id)
-                    .is_some_and(|connection| !connection.has_room())
-                {
-                    room.notified().await;
-                }
-                let served = core.borrow_mut().serve_received(id);
-                next = after(&core, id, served);
-            }
-            Next::HandOver(to, request_id) => {
-                hand_over(&core, id, to, request_id);
-                return;
-            }
-            Next::Receive => {
-                let served = RefCell::new(Served::All);
-                let received = poll_fn(|cx| {
-                    stream.poll_recv(cx, &mut |bytes| {
-                        *served.borrow_mut() = core.borrow_mut().serve(id, bytes);
-                    })
-                })
-                .await;
-                next = match received {
-                    Ok(0) | Err(_) => Next::End,
-                    Ok(_) => after(&core, id, served.into_inner()),
-                };
-                if env.tasks.should_yield() {
-                    crate::env::tasks::yield_now().await;
-                }
-            }
-        }
-    }
-    let mut core = core.borrow_mut();
-    if let Some(connection) = core.answers.connections.get(id) {
-        connection.is_ending = true;
-        connection.writer_work.notify();
-    }
-}
-
-fn after(core: &SharedCore, id: u64, served: Served) -> Next {
-    let mut core = core.borrow_mut();
-    let Some(connection) = core.answers.connections.get(id) else {
-        return Next::End;
-    };
-    match served {
-        Served::All => Next::Receive,
-        Served::Blocked => Next::WaitForRoom(Rc::clone(&connection.reader_room)),
-        Served::HandOver(to, request_id) => Next::HandOver(to, request_id),
-        Served::End => Next::End,
-    }
-}
-
-fn hand_over(core: &SharedCore, id: u64, to: CoreId, request_id: u64) {
-    let mut core = core.borrow_mut();
-    let Answers {
-        connections,
-        outboxes,
-        ..
-    } = &mut core.answers;
-    let Some(connection) = connections.get(id) else {
-        return;
-    };
-    // When the descriptor can't be duplicated the client sees the end of the stream and reconnects.
-    if let Ok(detached) = connection.stream.detach() {
-        let received = core::mem::take(&mut connection.received);
-        let hand_over = HandOver {
-            connection: detached,
-            request_id,
-            received,
-        };
-        outboxes[to.index()].push(CoreMessage::HandOver(Box::new(hand_over)));
-    }
-    connections.remove(id);
-}
-
-async fn write_answers(core: SharedCore, id: u64) {
-    let Some((stream, work)) = core
-        .borrow_mut()
-        .answers
-        .connections
-        .get(id)
-        .map(|connection| (Rc::clone(&connection.stream), Rc::clone(&connection.writer_work)))
-    else {
-        return;
-    };
-    let mut sending = Vec::new();
-    loop {
-        {
-            let mut core = core.borrow_mut();
-            let Some(connection) = core.answers.connections.get(id) else {
-                return;
-            };
-            if connection.is_done() {
-                break;
-            }
-            core::mem::swap(&mut connection.out, &mut sending);
-            connection.sending_bytes = sending.len();
-        }
-        if sending.is_empty() {
-            work.notified().await;
-            continue;
-        }
-        if !send_all(&*stream, &sending).await {
-            break;
-        }
-        sending.clear();
-        sending.shrink_to(OUT_KEPT_BYTES);
-        let mut core = core.borrow_mut();
-        let Some(connection) = core.answers.connections.get(id) else {
-            return;
-        };
-        connection.sending_bytes = 0;
-        connection.reader_room.notify();
-        core.finish_turn();
-    }
-    let mut core = core.borrow_mut();
-    core.answers.connections.remove(id);
-    core.finish_turn();
-}
-
-async fn send_all(stream: &dyn Connection, bytes: &[u8]) -> bool {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match poll_fn(|cx| stream.poll_send(cx, &bytes[sent..])).await {
-            Ok(0) | Err(_) => return false,
-            Ok(count) => sent += count,
-        }
-    }
-    true
 }

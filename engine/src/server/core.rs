@@ -8,19 +8,22 @@ use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 
 use ostrakon_wire::frame::HEADER_BYTES;
-use ostrakon_wire::message::{ClusterId, ErrorCode, HelloReply};
+use ostrakon_wire::message::{ClusterId, HelloReply};
 
 use super::answer::Answers;
+use super::connection::Connections;
+use super::connection_limits::ConnectionLimits;
 use super::gather::Gathers;
-use super::message::{CoreBatch, CoreMessage, HandOver};
+use super::message::{Asker, CoreBatch, CoreMessage, HandOver};
+use super::several::ValuesFor;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
-use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX, payload_bytes_max};
+use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX, RETRY_HORIZON_US, payload_bytes_max};
 use crate::log::{DurableBatch, DurableSink, LogError};
-use crate::shard::command::COMMAND_HEADER_BYTES;
+use crate::shard::Refusal;
+use crate::shard::command::COMMAND_HEAD_BYTES_MAX;
 use crate::shard::host::ShardHost;
-use crate::shard::{Refusal, ScanId};
 
 /// A core's state, shared by its tasks.
 pub type SharedCore = Rc<RefCell<Core>>;
@@ -42,7 +45,7 @@ pub struct Core {
     pub(super) answers: Answers,
     /// Questions to all cores that this core asked.
     pub(super) gathers: Gathers,
-    pub(super) next_scan: u64,
+    pub(super) next_read: u64,
     /// Connections handed over to this core that wait for their tasks.
     pub(super) arrivals: Vec<HandOver>,
     /// Raised when `arrivals` or `start_messages` has something.
@@ -56,11 +59,19 @@ pub struct Core {
 
 impl Core {
     /// A core that is about to serve.
-    pub fn new(env: Env<CoreBatch>, identity: Identity, owners: Rc<[CoreId]>, host: ShardHost) -> Core {
+    pub fn new(
+        env: Env<CoreBatch>,
+        identity: Identity,
+        owners: Rc<[CoreId]>,
+        host: ShardHost,
+        limits: ConnectionLimits,
+    ) -> Core {
+        let clock = Rc::clone(&env.clock);
+        let connections = Connections::new(limits);
         Core {
-            answers: Answers::new(env.core, env.cores),
+            answers: Answers::new(env.core, env.cores, clock, connections),
             gathers: Gathers::default(),
-            next_scan: 0,
+            next_read: 0,
             arrivals: Vec::new(),
             control_work: Rc::default(),
             start_messages: Vec::new(),
@@ -86,9 +97,10 @@ impl Core {
 
     /// What a hello is answered with.
     pub(super) fn hello_reply(&self) -> HelloReply<'static> {
-        use ostrakon_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+        use ostrakon_core::sessions::WINDOW;
+        use ostrakon_wire::limits::{KEY_BYTES_MAX, MULTI_MAX, VALUE_BYTES_MAX};
         let payload_bytes = payload_bytes_max(self.identity.segment_bytes);
-        let value_bytes_max = VALUE_BYTES_MAX.min(payload_bytes - COMMAND_HEADER_BYTES - KEY_BYTES_MAX);
+        let value_bytes_max = VALUE_BYTES_MAX.min(payload_bytes - COMMAND_HEAD_BYTES_MAX - KEY_BYTES_MAX);
         HelloReply {
             version: ostrakon_wire::message::PROTOCOL_VERSION,
             cluster_id: self.cluster_id(),
@@ -101,9 +113,9 @@ impl Core {
             value_bytes_max: value_bytes_max as u32,
             frame_bytes_max: (HEADER_BYTES + REQUEST_BODY_BYTES_MAX) as u32,
             requests_in_flight_max: CONNECTION_IN_FLIGHT_MAX,
-            multi_max: ostrakon_wire::limits::MULTI_MAX as u32,
-            session_window: 8192,
-            retry_horizon_ms: 600_000,
+            multi_max: MULTI_MAX as u32,
+            session_window: WINDOW as u32,
+            retry_horizon_ms: RETRY_HORIZON_US / 1000,
         }
     }
 
@@ -119,7 +131,9 @@ impl Core {
     pub fn receive(&mut self, from: CoreId, batch: CoreBatch) {
         self.begin_turn();
         self.host.hlc().observe(batch.timestamp);
-        let CoreBatch { bytes, messages, .. } = batch;
+        let CoreBatch {
+            mut bytes, messages, ..
+        } = batch;
         let gets = || messages.iter().filter_map(CoreMessage::as_get);
         for get in gets() {
             self.host.prefetch_slot(get.shard, get.hash);
@@ -129,10 +143,10 @@ impl Core {
         }
         for message in messages {
             match message {
-                CoreMessage::Request(request) => self.execute_forwarded(from, &request, &bytes),
+                CoreMessage::Request(request) => self.execute_forwarded(&request, &bytes),
                 CoreMessage::Response(response) => {
                     self.answers.outboxes[from.index()].answered();
-                    self.pass_response(&response, &bytes);
+                    self.pass_response(&response, &mut bytes);
                 }
                 // The batch that brought it has moved the clock.
                 CoreMessage::Heed => {}
@@ -146,11 +160,27 @@ impl Core {
                     self.begin_scan(from, gather, snapshot, *range);
                 }
                 CoreMessage::Scan(gather, page) => self.page_heard(gather, page.map(|page| *page)),
+                CoreMessage::AskValues(gather, body) => {
+                    let asker = Asker { core: from, gather };
+                    if self.answers.outboxes[from.index()].is_full() {
+                        self.deliver_values(ValuesFor::Gateway(asker), Err(Refusal::Busy));
+                    } else {
+                        self.begin_values(ValuesFor::Gateway(asker), &bytes[body]);
+                    }
+                }
+                CoreMessage::Values(gather, part) => self.values_heard(gather, part.map(|part| *part)),
+                CoreMessage::AskPuts(ticket, body) => self.execute_puts(ticket, &bytes[body]),
+                CoreMessage::Puts(gather, shard, part) => self.puts_heard(gather, shard, part),
                 CoreMessage::AskStatus(gather) => {
                     let status = Box::new(self.status());
                     self.answers.outboxes[from.index()].push(CoreMessage::Status(gather, status));
                 }
                 CoreMessage::Status(gather, status) => self.status_heard(gather, *status),
+                CoreMessage::AskReport(gather) => {
+                    let report = Box::new(self.report());
+                    self.answers.outboxes[from.index()].push(CoreMessage::Report(gather, report));
+                }
+                CoreMessage::Report(gather, report) => self.report_heard(gather, *report),
                 CoreMessage::HandOver(hand_over) => {
                     self.arrivals.push(*hand_over);
                     self.control_work.notify();
@@ -164,9 +194,10 @@ impl Core {
         self.finish_turn();
     }
 
-    /// Ends a turn that may have completed something: scans that became ready, a drain that waits.
+    /// Ends a turn that may have completed something: reads that became ready, parts of multi-puts, a drain that waits.
     pub(super) fn finish_turn(&mut self) {
-        self.run_ready_scans();
+        self.run_ready_reads();
+        self.take_put_parts();
         if self.is_draining {
             self.quiet.notify();
         }
@@ -176,7 +207,7 @@ impl Core {
     pub(super) fn is_quiet(&self) -> bool {
         // After a failed log nothing in flight will ever end.
         (self.host.log().has_failed() || self.host.statistics().in_flight == 0)
-            && self.answers.pending_scans.is_empty()
+            && self.answers.pending_reads.is_empty()
             && self.gathers.is_empty()
             && self.answers.connections.requests_in_flight() == 0
             && self.answers.connections.all_sent()
@@ -185,19 +216,18 @@ impl Core {
     fn batch_durable(&mut self, batch: &DurableBatch<'_>) {
         self.begin_turn();
         self.answers.timestamp = self.host.hlc().peek();
+        self.answers.is_log_turn = true;
         self.host.batch_durable(batch, &mut self.answers);
         self.finish_turn();
+        self.answers.is_log_turn = false;
     }
 
     fn log_failed(&mut self) {
         let tickets = self.host.take_tickets();
         for ticket in tickets {
-            self.refuse(ticket, Refusal::CoreFailed, true);
+            self.refuse(ticket, Refusal::CoreFailed);
         }
-        let scans: Vec<ScanId> = self.answers.pending_scans.keys().copied().collect();
-        for scan in scans {
-            self.fail_scan(scan, Refusal::CoreFailed);
-        }
+        self.fail_reads(Refusal::CoreFailed);
         self.finish_turn();
     }
 }
@@ -241,39 +271,5 @@ pub async fn receive_batches(core: SharedCore, env: Env<CoreBatch>) {
         for (from, batch) in batches.drain(..) {
             core.receive(from, batch);
         }
-    }
-}
-
-/// Code, sentence and hint for a refusal.
-pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
-    match refusal {
-        Refusal::Busy => (
-            ErrorCode::Busy,
-            "the node's queues are full; try again",
-            crate::limits::BUSY_RETRY_AFTER_MS,
-        ),
-        Refusal::TooLarge => (
-            ErrorCode::TooLarge,
-            "key and value do not fit into a log segment of this cluster, which was made with a small segment \
-             size; the server's hello says how long a value may be: use several keys",
-            0,
-        ),
-        Refusal::MemoryFull => (
-            ErrorCode::MemoryFull,
-            "the memory budget for data is used up; restart the node with a larger --memory",
-            0,
-        ),
-        Refusal::DiskFull => (
-            ErrorCode::DiskFull,
-            "no further log segment can be made, for lack of disk space as a rule; free some, writes resume by \
-             themselves",
-            1000,
-        ),
-        Refusal::CoreFailed => (
-            ErrorCode::CoreFailed,
-            "a write to this core's log failed; whether this request took effect is unknown. Check the disk and \
-             restart the node",
-            0,
-        ),
     }
 }

@@ -1,139 +1,210 @@
 //! From decoded requests to what they do: on this core's shards, on another core's, on all.
 
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::sessions::{self, Sequence, SessionId};
 use ostrakon_wire::message::{
-    ClusterId, ErrorCode, Found, Hello, PROTOCOL_VERSION, Request, ScanRequest, TopologyReply,
+    BatchOperations, ClusterId, ErrorCode, Hello, PROTOCOL_VERSION, Request, Retry, ScanRequest,
+    TopologyReply,
 };
-use ostrakon_wire::routing::ShardId;
+use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
-use super::frames::{After, DecodedFrame, KeyOperation, KeyRequest, Served};
+use super::frames::{After, DecodedFrame, KeyOperation, KeyPlace, KeyRequest, Served};
 use super::message::ForwardedRequest;
+use super::status::counters::{Operation, Stage};
 use crate::env::CoreId;
+use crate::shard::host::{hashes, memtable_hash};
 use crate::shard::replica::WriteOutcome;
-use crate::shard::{Refusal, Ticket};
+use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
+
+/// A retry as shards know it.
+pub(super) fn shard_retry(retry: Retry) -> sessions::Retry {
+    sessions::Retry {
+        session: SessionId(retry.session),
+        sequence: Sequence(retry.sequence),
+        answered_below: Sequence(retry.answered_below),
+        first_sent: Timestamp(retry.first_sent),
+    }
+}
 
 impl Core {
-    /// Executes a request of an open connection, other than a hello.
-    pub(super) fn execute(&mut self, id: u64, frame: &DecodedFrame<'_>, request: &Request<'_>) {
+    /// Executes a request of an open connection, other than a hello. Its last byte was received at `received_ns`.
+    pub(super) fn execute(
+        &mut self,
+        id: u64,
+        received_ns: u64,
+        frame: &DecodedFrame<'_>,
+        request: &Request<'_>,
+    ) {
         let ticket = Ticket {
             gateway: self.id(),
+            kind: request.kind(),
+            is_timed: frame.header.timings,
             connection: id,
             request_id: frame.header.request_id,
-            received_ns: self.answers.turn_ns,
+            received_ns,
+            decoded_ns: self.answers.turn_ns,
+            executed_ns: self.answers.turn_ns,
         };
         if self.is_draining {
-            let is_write = matches!(request, Request::Put { .. } | Request::Delete { .. });
             let message = "the node is shutting down";
-            self.answers()
-                .error(ticket, is_write, ErrorCode::ShuttingDown, message, 0);
+            self.answers().error(ticket, ErrorCode::ShuttingDown, message, 0);
             return;
         }
-        match *request {
-            Request::Get { .. } | Request::Put { .. } | Request::Delete { .. } => self.route(ticket, frame),
-            Request::Scan(ref scan) => self.ask_scan(ticket, scan),
+        match request {
+            Request::Get { .. } | Request::Put { .. } | Request::Delete { .. } | Request::Add { .. } => {
+                let place = frame.place.expect("the frame names a key");
+                if place.owner == self.id() {
+                    let request = KeyRequest::of(request).expect("it names a key");
+                    self.execute_on_shard(ticket, place.shard, place.hash, &request);
+                } else {
+                    self.forward(ticket, place, frame.body);
+                }
+            }
+            Request::Batch { operations, retry } => self.batch(ticket, frame.body, operations, *retry),
+            Request::MultiGet { keys } => self.multi_get(ticket, frame.body, keys),
+            Request::MultiPut { entries, .. } => self.multi_put(ticket, frame.body, entries),
+            Request::Scan(scan) => self.ask_scan(ticket, scan),
             Request::Topology => self.topology(ticket),
             Request::Status => self.ask_status(ticket),
+            Request::Stats => self.ask_stats(ticket),
+            Request::Cancel { request_id } => {
+                let cancelled = self.cancel(id, *request_id);
+                let timestamp = self.host.hlc().peek().0;
+                self.answers().answer(ticket, |encoder, out| {
+                    encoder.cancel_reply(out, ticket.request_id, timestamp, cancelled);
+                });
+            }
             Request::Ping => {
                 self.answers.counters.pings += 1;
                 let timestamp = self.host.hlc().peek().0;
-                self.answers().answer(ticket, false, |encoder, out| {
+                self.answers().answer(ticket, |encoder, out| {
                     encoder.pong(out, ticket.request_id, timestamp);
                 });
             }
-            Request::Add { .. }
-            | Request::MultiGet { .. }
-            | Request::MultiPut { .. }
-            | Request::Batch { .. }
-            | Request::Cancel { .. }
-            | Request::Stats => self
-                .answers()
-                .error(ticket, false, ErrorCode::BadRequest, "not served", 0),
             Request::Hello(_) => unreachable!("handled before"),
         }
     }
 
-    fn route(&mut self, ticket: Ticket, frame: &DecodedFrame<'_>) {
-        let (request, place) = frame.key_request.expect("the frame names a key");
-        if place.owner == self.id() {
-            self.execute_on_shard(ticket, place.shard, place.hash, &request);
-            return;
-        }
+    /// Passes a request on to the core that owns its shard.
+    fn forward(&mut self, ticket: Ticket, place: KeyPlace, body: &[u8]) {
         let outbox = &mut self.answers.outboxes[place.owner.index()];
         if !outbox.takes_requests() {
-            self.refuse(ticket, Refusal::Busy, request.is_write());
+            self.refuse(ticket, Refusal::Busy);
             return;
         }
         self.answers.counters.forwarded += 1;
         let forwarded = ForwardedRequest {
-            connection: ticket.connection,
-            request_id: ticket.request_id,
-            received_ns: ticket.received_ns,
-            kind: frame.header.kind,
+            ticket,
             shard: place.shard,
             hash: place.hash,
             body: 0..0,
         };
-        outbox.request(forwarded, frame.body);
+        outbox.request(forwarded, body);
     }
 
     /// Executes a request that another core's client sent.
-    pub(super) fn execute_forwarded(&mut self, from: CoreId, forwarded: &ForwardedRequest, bytes: &[u8]) {
+    pub(super) fn execute_forwarded(&mut self, forwarded: &ForwardedRequest, bytes: &[u8]) {
         let ticket = Ticket {
-            gateway: from,
-            connection: forwarded.connection,
-            request_id: forwarded.request_id,
-            received_ns: forwarded.received_ns,
+            executed_ns: self.answers.turn_ns,
+            ..forwarded.ticket
         };
-        let request = Request::decode_trusted(forwarded.kind, &bytes[forwarded.body.clone()]);
-        let request = KeyRequest::of(&request).expect("only requests for one key are forwarded");
+        let hop_ns = ticket.executed_ns.saturating_sub(ticket.decoded_ns);
+        self.answers.counters.stage(Stage::Hop, hop_ns);
         // Values may be large: the answers to one turn's gets are bounded too.
-        if !request.is_write() && self.answers.outboxes[from.index()].is_full() {
-            return self.refuse(ticket, Refusal::Busy, false);
+        if !ticket.kind.is_write() && self.answers.outboxes[ticket.gateway.index()].is_full() {
+            return self.refuse(ticket, Refusal::Busy);
         }
+        let request = Request::decode_trusted(ticket.kind as u16, &bytes[forwarded.body.clone()]);
+        if let Request::Batch { operations, retry } = &request {
+            return self.execute_batch(ticket, forwarded.shard, operations, *retry);
+        }
+        let request = KeyRequest::of(&request).expect("only requests for one shard are forwarded");
         self.execute_on_shard(ticket, forwarded.shard, forwarded.hash, &request);
     }
 
     fn execute_on_shard(&mut self, ticket: Ticket, shard: ShardId, hash: u64, request: &KeyRequest<'_>) {
         match request.operation {
-            KeyOperation::Get => self.get(ticket, shard, hash, request.key),
-            KeyOperation::Write { value, condition } => {
-                self.answers.counters.writes += 1;
-                match self
-                    .host
-                    .write(shard, hash, request.key, value, condition, ticket)
-                {
-                    Ok(WriteOutcome::Pending) => {}
-                    Ok(WriteOutcome::ConditionFailed(version)) => {
-                        let timestamp = self.host.hlc().peek().0;
-                        self.answers().answer(ticket, true, |encoder, out| {
-                            encoder.write_reply(out, ticket.request_id, timestamp, false, version.0);
-                        });
-                    }
-                    Err(refusal) => self.refuse(ticket, refusal, true),
-                }
+            KeyOperation::Get => {
+                self.answers.counters.gets += 1;
+                self.get(ticket, shard, hash, request.key);
+            }
+            KeyOperation::Write {
+                action,
+                condition,
+                retry,
+            } => {
+                let key = KeyWrite {
+                    hash,
+                    key: request.key,
+                    action,
+                    condition,
+                };
+                self.write(ticket, shard, &[key], retry);
             }
         }
     }
 
-    fn get(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
-        self.answers.counters.gets += 1;
-        let timestamp = self.host.hlc().peek();
-        let found = match self.host.get(shard, hash, key) {
-            Ok(found) => found,
-            Err(refusal) => return self.refuse(ticket, refusal, false),
-        };
-        let found = found.and_then(|version| {
-            Some(Found {
-                version: version.timestamp.0,
-                expires: 0,
-                value: version.value?,
+    fn batch(&mut self, ticket: Ticket, body: &[u8], operations: &BatchOperations<'_>, retry: Option<Retry>) {
+        let place = self.place_of(operations.at(0).key);
+        let in_one_shard = operations
+            .iter()
+            .all(|operation| self.place_of(operation.key).shard == place.shard);
+        if !in_one_shard {
+            let message = "the keys of the batch lie in several shards; give them a common part in braces, as in {a}x \
+                           and {a}y";
+            self.answers().error(ticket, ErrorCode::NotOneShard, message, 0);
+            return;
+        }
+        if place.owner == self.id() {
+            self.execute_batch(ticket, place.shard, operations, retry);
+        } else {
+            self.forward(ticket, place, body);
+        }
+    }
+
+    fn execute_batch(
+        &mut self,
+        ticket: Ticket,
+        shard: ShardId,
+        operations: &BatchOperations<'_>,
+        retry: Option<Retry>,
+    ) {
+        let keys: Vec<KeyWrite<'_>> = operations
+            .iter()
+            .map(|operation| KeyWrite {
+                hash: memtable_hash(operation.key),
+                key: operation.key,
+                action: operation.action,
+                condition: operation.condition,
             })
-        });
-        // Not through `Core::answers`: the value is still borrowed from the shard.
-        self.answers.timestamp = timestamp;
-        self.answers.answer(ticket, false, |encoder, out| {
-            encoder.get_reply(out, ticket.request_id, timestamp.0, found);
-        });
+            .collect();
+        self.write(ticket, shard, &keys, retry);
+    }
+
+    fn write(&mut self, ticket: Ticket, shard: ShardId, keys: &[KeyWrite<'_>], retry: Option<Retry>) {
+        self.answers.counters.writes += 1;
+        let write = Write {
+            keys,
+            retry: retry.map(shard_retry),
+            ticket,
+        };
+        match self.host.write(shard, &write) {
+            Ok(WriteOutcome::Pending) => {}
+            Ok(WriteOutcome::Decided(answer)) => self.answers().decided(ticket, &answer),
+            Err(refusal) => self.refuse(ticket, refusal),
+        }
+    }
+
+    /// Where a key lies.
+    pub(super) fn place_of(&self, key: &[u8]) -> KeyPlace {
+        let (routing_hash, hash) = hashes(key);
+        let shard = shard_of(routing_hash, self.identity.shards);
+        KeyPlace {
+            owner: self.owners[shard.0 as usize],
+            shard,
+            hash,
+        }
     }
 
     fn topology(&mut self, ticket: Ticket) {
@@ -144,7 +215,7 @@ impl Core {
             cluster_id: self.cluster_id(),
         };
         let timestamp = self.host.hlc().peek().0;
-        self.answers().answer(ticket, false, |encoder, out| {
+        self.answers().answer(ticket, |encoder, out| {
             encoder.topology_reply(out, ticket.request_id, timestamp, &reply);
         });
     }
@@ -189,22 +260,21 @@ impl Core {
         let answers = &mut self.answers;
         if let Some(connection) = answers.connections.get(id) {
             connection.open();
-            answers
-                .encoder
-                .hello_reply(connection.out(), request_id, timestamp, &reply);
         }
+        let encoder = &mut answers.encoder;
+        answers
+            .connections
+            .append(id, |out| encoder.hello_reply(out, request_id, timestamp, &reply));
     }
 
     /// Sends an error that answers no counted request.
     pub(super) fn connection_error(&mut self, id: u64, request_id: u64, code: ErrorCode, message: &str) {
-        self.answers.counters.error(code);
+        self.answers.counters.refused(Operation::Other, code);
         let timestamp = self.host.hlc().peek().0;
-        let answers = &mut self.answers;
-        if let Some(connection) = answers.connections.get(id) {
-            answers
-                .encoder
-                .error(connection.out(), request_id, timestamp, code, message, 0);
-        }
+        let encoder = &mut self.answers.encoder;
+        self.answers.connections.append(id, |out| {
+            encoder.error(out, request_id, timestamp, code, message, 0);
+        });
     }
 
     /// A scan as the client asked for it, within the server's bounds.
@@ -215,12 +285,63 @@ impl Core {
         } else {
             scan.limit
         };
+        let (start, end) = bounds(scan);
         crate::shard::scan::ScanRange {
-            start: scan.start.to_vec(),
-            end: scan.end.map(<[u8]>::to_vec),
+            start,
+            end,
             limit: limit as usize,
             page_bytes: SCAN_PAGE_BYTES_MAX,
             keys_only: scan.keys_only,
+            reverse: scan.reverse,
         }
+    }
+}
+
+/// First key and end of the keys that lie between the bounds of a scan and begin with its prefix.
+fn bounds(scan: &ScanRequest<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let start = scan.start.max(scan.prefix).to_vec();
+    let after_prefix = (!scan.prefix.is_empty())
+        .then(|| after_all_with(scan.prefix))
+        .flatten();
+    let end = scan.end.map(<[u8]>::to_vec);
+    let end = match (end, after_prefix) {
+        (Some(end), Some(after)) => Some(end.min(after)),
+        (end, after) => end.or(after),
+    };
+    (start, end)
+}
+
+/// The first key after all that begin with this; `None` if there is none, after bytes that are all 0xFF.
+fn after_all_with(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut after = prefix[..=last].to_vec();
+    after[last] += 1;
+    Some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_narrows_the_bounds_of_a_scan() {
+        let of = |start: &'static [u8], end: Option<&'static [u8]>, prefix: &'static [u8]| {
+            bounds(&ScanRequest {
+                start,
+                end,
+                prefix,
+                ..ScanRequest::ALL
+            })
+        };
+        let bytes = |bytes: &[u8]| bytes.to_vec();
+        assert_eq!(of(b"", None, b""), (bytes(b""), None));
+        assert_eq!(of(b"", None, b"ab"), (bytes(b"ab"), Some(bytes(b"ac"))));
+        assert_eq!(
+            of(b"abx", Some(b"abz"), b"ab"),
+            (bytes(b"abx"), Some(bytes(b"abz")))
+        );
+        assert_eq!(of(b"a", Some(b"z"), b"m"), (bytes(b"m"), Some(bytes(b"n"))));
+        assert_eq!(of(b"", None, b"a\xFF"), (bytes(b"a\xFF"), Some(bytes(b"b"))));
+        assert_eq!(of(b"", None, b"\xFF\xFF"), (bytes(b"\xFF\xFF"), None));
     }
 }

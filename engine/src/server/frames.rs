@@ -7,15 +7,15 @@
 
 use ostrakon_wire::frame::{self, FrameHeader};
 use ostrakon_wire::limits::HELLO_BODY_BYTES_MAX;
-use ostrakon_wire::message::{Condition, DecodeError, ErrorCode, Request};
-use ostrakon_wire::routing::{ShardId, key_hash, shard_of};
+use ostrakon_wire::message::{Action, Condition, DecodeError, ErrorCode, Request, Retry};
+use ostrakon_wire::routing::ShardId;
 
 use ostrakon_core::hlc::Timestamp;
 
 use super::core::Core;
+use super::status::counters::Reason;
 use crate::env::CoreId;
 use crate::limits::REQUEST_BODY_BYTES_MAX;
-use crate::shard::host::hash_in_memtable;
 
 /// Frames that are decoded before the first of them is executed.
 const LOOK_AHEAD_FRAMES: usize = 16;
@@ -51,8 +51,9 @@ pub(super) struct KeyRequest<'a> {
 pub(super) enum KeyOperation<'a> {
     Get,
     Write {
-        value: Option<&'a [u8]>,
+        action: Action<'a>,
         condition: Condition<'a>,
+        retry: Option<Retry>,
     },
 }
 
@@ -71,92 +72,121 @@ pub(super) struct DecodedFrame<'a> {
     pub(super) body: &'a [u8],
     request: Result<Request<'a>, DecodeError>,
     /// Set if the request names one key.
-    pub(super) key_request: Option<(KeyRequest<'a>, KeyPlace)>,
+    pub(super) place: Option<KeyPlace>,
+    /// True if it is answered from what the memtable has now. A write without a condition does not look.
+    looks_up: bool,
 }
 
 impl<'a> KeyRequest<'a> {
     /// `None` for requests that name no key, or more than one.
     pub(super) fn of(request: &Request<'a>) -> Option<KeyRequest<'a>> {
-        let (key, operation) = match *request {
-            Request::Get { key } => (key, KeyOperation::Get),
+        let (key, action, condition, retry) = match *request {
+            Request::Get { key } => {
+                let operation = KeyOperation::Get;
+                return Some(KeyRequest { key, operation });
+            }
             Request::Put {
                 key,
                 value,
                 condition,
-                ..
-            } => {
-                let value = Some(value);
-                (key, KeyOperation::Write { value, condition })
-            }
-            Request::Delete { key, condition, .. } => {
-                let value = None;
-                (key, KeyOperation::Write { value, condition })
-            }
+                ttl_ms,
+                retry,
+            } => (key, Action::Put { value, ttl_ms }, condition, retry),
+            Request::Delete {
+                key,
+                condition,
+                retry,
+            } => (key, Action::Delete, condition, retry),
+            Request::Add {
+                key,
+                delta,
+                ttl_ms,
+                retry,
+            } => (key, Action::Add { delta, ttl_ms }, Condition::None, retry),
             _ => return None,
         };
-        Some(KeyRequest { key, operation })
-    }
-
-    pub(super) fn is_write(&self) -> bool {
-        matches!(self.operation, KeyOperation::Write { .. })
-    }
-
-    /// True if it is answered from what the memtable has now. A write without a condition does not look.
-    fn looks_up(&self) -> bool {
-        let KeyOperation::Write { condition, .. } = self.operation else {
-            return true;
+        let operation = KeyOperation::Write {
+            action,
+            condition,
+            retry,
         };
-        condition != Condition::None
+        Some(KeyRequest { key, operation })
     }
 }
 
 impl DecodedFrame<'_> {
     /// Where the frame will look a key up, if that is on this core.
     fn looks_up_at(&self, own: CoreId) -> Option<KeyPlace> {
-        let (request, place) = self.key_request.as_ref()?;
-        (place.owner == own && request.looks_up()).then_some(*place)
+        self.place.filter(|place| place.owner == own && self.looks_up)
     }
 }
 
 impl Core {
     /// Serves bytes as they came from the network; what can't be served yet is kept with the connection.
     pub(super) fn serve(&mut self, id: u64, bytes: &[u8]) -> Served {
-        let Some(connection) = self.answers.connections.get(id) else {
-            return Served::End;
-        };
-        if !connection.received.is_empty() {
-            connection.received.extend_from_slice(bytes);
-            return self.serve_received(id);
+        self.answers.counters.received(bytes.len());
+        self.begin_turn();
+        let received_ns = self.answers.turn_ns;
+        match self.answers.connections.get(id) {
+            None => Served::End,
+            Some(connection) if connection.is_ending() => Served::End,
+            Some(connection) if connection.keeps_bytes() => {
+                let mut all = self.answers.connections.take_kept(id);
+                all.extend_from_slice(bytes);
+                self.serve_owned(id, received_ns, all)
+            }
+            Some(_) => {
+                let (served, used_bytes) = self.serve_frames(id, received_ns, bytes);
+                self.keep(id, served, used_bytes > 0, || bytes[used_bytes..].to_vec())
+            }
         }
-        let (served, used_bytes) = self.serve_frames(id, bytes);
-        if let Some(connection) = self.answers.connections.get(id) {
-            connection.received.extend_from_slice(&bytes[used_bytes..]);
-        }
-        served
     }
 
     /// Serves bytes that were kept.
-    pub(super) fn serve_received(&mut self, id: u64) -> Served {
+    pub(super) fn serve_kept(&mut self, id: u64) -> Served {
+        self.begin_turn();
         let Some(connection) = self.answers.connections.get(id) else {
             return Served::End;
         };
-        let mut received = core::mem::take(&mut connection.received);
-        let (served, used_bytes) = self.serve_frames(id, &received);
-        if let Some(connection) = self.answers.connections.get(id) {
-            received.drain(..used_bytes);
-            if received.is_empty() {
-                received = Vec::new();
-            }
-            connection.received = received;
+        let received_ns = connection.blocked_since_ns().unwrap_or(self.answers.turn_ns);
+        let all = self.answers.connections.take_kept(id);
+        self.serve_owned(id, received_ns, all)
+    }
+
+    fn serve_owned(&mut self, id: u64, received_ns: u64, mut bytes: Vec<u8>) -> Served {
+        let (served, used_bytes) = self.serve_frames(id, received_ns, &bytes);
+        self.keep(id, served, used_bytes > 0, || {
+            bytes.drain(..used_bytes);
+            if bytes.is_empty() { Vec::new() } else { bytes }
+        })
+    }
+
+    /// Keeps what was not served, if the core has room for it.
+    fn keep(
+        &mut self,
+        id: u64,
+        served: Served,
+        made_progress: bool,
+        rest: impl FnOnce() -> Vec<u8>,
+    ) -> Served {
+        if !self.answers.connections.keep(id, rest()) {
+            self.answers.counters.connection_refused(Reason::KeptBytes);
+            let message = "this core keeps as many bytes of unfinished frames as it may; the connection is being \
+                           closed: try again";
+            self.connection_error(id, 0, ErrorCode::Busy, message);
+            return Served::End;
         }
+        let now_ns = self.answers.turn_ns;
+        self.answers
+            .connections
+            .served(id, now_ns, served == Served::Blocked, made_progress);
         served
     }
 
-    fn serve_frames(&mut self, id: u64, bytes: &[u8]) -> (Served, usize) {
-        self.begin_turn();
+    fn serve_frames(&mut self, id: u64, received_ns: u64, bytes: &[u8]) -> (Served, usize) {
         let mut used_bytes = 0;
         let served = loop {
-            match self.serve_ahead(id, &bytes[used_bytes..], &mut used_bytes) {
+            match self.serve_ahead(id, received_ns, &bytes[used_bytes..], &mut used_bytes) {
                 After::Continue => {}
                 After::Stop(served) => break served,
             }
@@ -166,11 +196,12 @@ impl Core {
     }
 
     /// Decodes some frames, asks for the memory that they will look at, and then executes them in order.
-    fn serve_ahead(&mut self, id: u64, bytes: &[u8], used_bytes: &mut usize) -> After {
+    fn serve_ahead(&mut self, id: u64, received_ns: u64, bytes: &[u8], used_bytes: &mut usize) -> After {
+        let has_room = self.answers.connections.has_room(id);
         let Some(connection) = self.answers.connections.get(id) else {
             return After::Stop(Served::End);
         };
-        if !connection.has_room() {
+        if !has_room {
             return After::Stop(Served::Blocked);
         }
         // What follows a hello may be meant for another core.
@@ -204,17 +235,14 @@ impl Core {
         for place in frames.filter_map(|frame| frame.looks_up_at(own)) {
             self.host.prefetch_record(place.shard, place.hash);
         }
-        for (position, frame) in ahead.into_iter().map_while(|frame| frame).enumerate() {
+        for (position, frame) in ahead.iter().map_while(Option::as_ref).enumerate() {
             // The answers to the frames before have taken room.
-            if position > 0 {
-                match self.answers.connections.get(id) {
-                    None => return After::Stop(Served::End),
-                    Some(connection) if !connection.has_room() => return After::Stop(Served::Blocked),
-                    Some(_) => {}
-                }
+            if position > 0 && !self.answers.connections.has_room(id) {
+                let is_there = self.answers.connections.get(id).is_some();
+                return After::Stop(if is_there { Served::Blocked } else { Served::End });
             }
             *used_bytes += frame.header.frame_bytes();
-            if let After::Stop(served) = self.handle(id, is_open, &frame) {
+            if let After::Stop(served) = self.handle(id, received_ns, is_open, frame) {
                 return After::Stop(served);
             }
         }
@@ -223,6 +251,7 @@ impl Core {
             Some(Ok(())) => After::Stop(Served::All),
             Some(Err(error)) => {
                 let message = format!("{error}; the connection is being closed");
+                self.answers.counters.connection_refused(Reason::BadFrame);
                 self.connection_error(id, 0, ErrorCode::BadFrame, &message);
                 After::Stop(Served::End)
             }
@@ -232,21 +261,19 @@ impl Core {
     /// Decodes one frame, and asks for the index slot of a key that it looks up here.
     fn decode<'a>(&self, header: FrameHeader, body: &'a [u8]) -> DecodedFrame<'a> {
         let request = Request::decode(header.kind, body);
-        let key_request = request.as_ref().ok().and_then(KeyRequest::of).map(|request| {
-            let routing_hash = key_hash(request.key);
-            let shard = shard_of(routing_hash, self.identity.shards);
-            let place = KeyPlace {
-                owner: self.owners[shard.0 as usize],
-                shard,
-                hash: hash_in_memtable(request.key, routing_hash),
-            };
-            (request, place)
-        });
+        let (key, looks_up) = match &request {
+            Ok(Request::Get { key } | Request::Add { key, .. }) => (Some(*key), true),
+            Ok(Request::Put { key, condition, .. } | Request::Delete { key, condition, .. }) => {
+                (Some(*key), *condition != Condition::None)
+            }
+            _ => (None, false),
+        };
         let frame = DecodedFrame {
             header,
             body,
+            place: key.map(|key| self.place_of(key)),
+            looks_up,
             request,
-            key_request,
         };
         if let Some(place) = frame.looks_up_at(self.id()) {
             self.host.prefetch_slot(place.shard, place.hash);
@@ -254,7 +281,7 @@ impl Core {
         frame
     }
 
-    fn handle(&mut self, id: u64, is_open: bool, frame: &DecodedFrame<'_>) -> After {
+    fn handle(&mut self, id: u64, received_ns: u64, is_open: bool, frame: &DecodedFrame<'_>) -> After {
         let header = &frame.header;
         let request = match &frame.request {
             Ok(request) => request,
@@ -291,7 +318,7 @@ impl Core {
                 if let Some(connection) = self.answers.connections.get(id) {
                     connection.begin_request();
                 }
-                self.execute(id, frame, request);
+                self.execute(id, received_ns, frame, request);
                 After::Continue
             }
         }

@@ -1,4 +1,4 @@
-//! Questions to all cores: scans and status. The asking core numbers them and puts the answers together.
+//! Questions to all cores: scans, status and reports. The asking core numbers them and puts the answers together.
 //!
 //! A scan without a snapshot takes two rounds when there is more than one core. The first asks every core
 //! for its clock: whatever was acknowledged before the scan began has a timestamp at or below one of these,
@@ -13,11 +13,14 @@ use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
+use super::reads::{PendingRead, ReadKind};
+use super::several::{PutsGather, ValuesGather};
+use super::status::report::{CoreReport, StatsReport};
 use super::status::{CoreStatus, NodeStatus};
 use crate::env::CoreId;
-use crate::limits::SCANS_MAX;
+use crate::limits::{REPORTS_MAX, SCANS_MAX};
 use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
-use crate::shard::{Refusal, ScanId, Ticket};
+use crate::shard::{Refusal, Ticket};
 
 /// How far, in microseconds, a core's clock is ahead of the wall before it tells the others. Less than what a client's
 /// timestamp may be ahead, and more than ceilings and counters account for.
@@ -27,19 +30,26 @@ const CLOCK_SHARED_FROM_US: u64 = 5_000_000;
 #[derive(Default)]
 pub(super) struct Gathers {
     under_way: BTreeMap<GatherId, Gather>,
+    reports: BTreeMap<GatherId, ReportGather>,
+    pub(super) values: BTreeMap<GatherId, ValuesGather>,
+    pub(super) puts: BTreeMap<GatherId, PutsGather>,
     next: u64,
 }
 
 impl Gathers {
     pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
+        self.under_way.is_empty() && self.values.is_empty() && self.puts.is_empty()
     }
 
     fn add(&mut self, gather: Gather) -> GatherId {
-        self.next += 1;
-        let id = GatherId(self.next);
+        let id = self.next_id();
         self.under_way.insert(id, gather);
         id
+    }
+
+    pub(super) fn next_id(&mut self) -> GatherId {
+        self.next += 1;
+        GatherId(self.next)
     }
 }
 
@@ -66,12 +76,13 @@ enum GatherKind {
     Status(Vec<CoreStatus>),
 }
 
-/// A scan that waits for shards of this core.
-pub(super) struct PendingScan {
-    asker: Asker,
-    snapshot: Timestamp,
-    range: ScanRange,
-    pub(super) waiting: usize,
+/// Hears a node's report, on the core that asked for it.
+pub(super) type ReportHandler = Box<dyn FnOnce(&mut Core, StatsReport)>;
+
+/// A report that not all cores have contributed to.
+struct ReportGather {
+    heard: Vec<CoreReport>,
+    handler: ReportHandler,
 }
 
 impl Core {
@@ -79,7 +90,7 @@ impl Core {
     pub(super) fn ask_scan(&mut self, ticket: Ticket, scan: &ScanRequest<'_>) {
         self.answers.counters.scans += 1;
         if self.gathers.under_way.len() >= SCANS_MAX {
-            return self.refuse(ticket, Refusal::Busy, false);
+            return self.refuse(ticket, Refusal::Busy);
         }
         let range = Core::scan_range(scan);
         if scan.snapshot != 0 {
@@ -89,7 +100,7 @@ impl Core {
                 let message = error.to_string();
                 return self
                     .answers()
-                    .error(ticket, false, ErrorCode::TimestampAhead, &message, 0);
+                    .error(ticket, ErrorCode::TimestampAhead, &message, 0);
             }
             return self.read_at(ticket, snapshot, range);
         }
@@ -153,48 +164,24 @@ impl Core {
         snapshot: Timestamp,
         range: ScanRange,
     ) {
-        self.next_scan += 1;
-        let scan = ScanId(self.next_scan);
+        let read = self.next_read();
         let asker = Asker { core: from, gather };
-        match self.host.prepare_scan(snapshot, scan) {
+        match self.host.prepare_scan(snapshot, read) {
             Ok(waiting) => {
-                self.answers.pending_scans.insert(
-                    scan,
-                    PendingScan {
-                        asker,
-                        snapshot,
-                        range,
-                        waiting,
-                    },
-                );
+                let kind = ReadKind::Page {
+                    asker,
+                    snapshot,
+                    range,
+                };
+                self.answers
+                    .pending_reads
+                    .insert(read, PendingRead { kind, waiting });
             }
             Err(refusal) => self.deliver_page(asker, Err(refusal)),
         }
     }
 
-    /// Reads every scan whose shards are all readable.
-    pub(super) fn run_ready_scans(&mut self) {
-        while let Some(scan) = self
-            .answers
-            .pending_scans
-            .iter()
-            .find(|(_, pending)| pending.waiting == 0)
-            .map(|(scan, _)| *scan)
-        {
-            let pending = self.answers.pending_scans.remove(&scan).expect("found above");
-            let page = self.host.scan(pending.snapshot, &pending.range);
-            self.deliver_page(pending.asker, Ok(page));
-        }
-    }
-
-    /// Ends a scan of this core that can't be read any more.
-    pub(super) fn fail_scan(&mut self, scan: ScanId, refusal: Refusal) {
-        if let Some(pending) = self.answers.pending_scans.remove(&scan) {
-            self.deliver_page(pending.asker, Err(refusal));
-        }
-    }
-
-    fn deliver_page(&mut self, asker: Asker, page: Result<ScanPage, Refusal>) {
+    pub(super) fn deliver_page(&mut self, asker: Asker, page: Result<ScanPage, Refusal>) {
         if asker.core == self.id() {
             self.page_heard(asker.gather, page);
         } else {
@@ -229,19 +216,19 @@ impl Core {
         else {
             return;
         };
-        let is_full = self.answers.connections.is_full(gather.ticket.connection);
+        let ticket = self.gathered(gather.ticket);
+        let is_full = self.answers.connections.is_full(ticket.connection);
         if let Some(refusal) = refusal.or(is_full.then_some(Refusal::Busy)) {
-            return self.refuse(gather.ticket, refusal, false);
+            return self.refuse(ticket, refusal);
         }
         let merged = merge_pages(&pages, &range);
-        let ticket = gather.ticket;
         let timestamp = self.host.hlc().peek().0;
         let reply = ScanReply {
             snapshot: snapshot.0,
             entries: merged.entries.as_slice().into(),
             resume_key: merged.resume_key,
         };
-        self.answers().answer(ticket, false, |encoder, out| {
+        self.answers().answer(ticket, |encoder, out| {
             encoder.scan_reply(out, ticket.request_id, timestamp, &reply);
         });
     }
@@ -249,7 +236,7 @@ impl Core {
     /// Begins to answer a status request.
     pub(super) fn ask_status(&mut self, ticket: Ticket) {
         if self.gathers.under_way.len() >= SCANS_MAX {
-            return self.refuse(ticket, Refusal::Busy, false);
+            return self.refuse(ticket, Refusal::Busy);
         }
         let outstanding = usize::from(self.env.cores);
         let kind = GatherKind::Status(Vec::new());
@@ -281,11 +268,89 @@ impl Core {
             return;
         };
         let json = NodeStatus::new(&self.identity, cores).to_json();
-        let ticket = gather.ticket;
+        let ticket = self.gathered(gather.ticket);
         let timestamp = self.host.hlc().peek().0;
-        self.answers().answer(ticket, false, |encoder, out| {
+        self.answers().answer(ticket, |encoder, out| {
             encoder.status_reply(out, ticket.request_id, timestamp, &json);
         });
+    }
+
+    /// Asks all cores for their reports, and passes the whole to `handler`. When too many are asked for already,
+    /// the handler is given back.
+    pub(super) fn ask_report(&mut self, handler: ReportHandler) -> Result<(), ReportHandler> {
+        if self.gathers.reports.len() >= REPORTS_MAX {
+            return Err(handler);
+        }
+        let id = self.gathers.next_id();
+        let heard = Vec::with_capacity(usize::from(self.env.cores));
+        self.gathers.reports.insert(id, ReportGather { heard, handler });
+        self.ask_others(|| CoreMessage::AskReport(id));
+        let report = self.report();
+        self.report_heard(id, report);
+        Ok(())
+    }
+
+    /// A core's report was heard.
+    pub(super) fn report_heard(&mut self, id: GatherId, report: CoreReport) {
+        let Some(gather) = self.gathers.reports.get_mut(&id) else {
+            return;
+        };
+        gather.heard.push(report);
+        if gather.heard.len() < usize::from(self.env.cores) {
+            return;
+        }
+        let gather = self.gathers.reports.remove(&id).expect("looked up above");
+        let report = StatsReport::new(&self.identity, gather.heard);
+        (gather.handler)(self, report);
+    }
+
+    /// Answers a client with all that the node counts.
+    pub(super) fn ask_stats(&mut self, ticket: Ticket) {
+        let asked = self.ask_report(Box::new(move |core, report| {
+            let json = report.to_json();
+            let ticket = core.gathered(ticket);
+            let timestamp = core.host.hlc().peek().0;
+            core.answers().answer(ticket, |encoder, out| {
+                encoder.stats_reply(out, ticket.request_id, timestamp, &json);
+            });
+        }));
+        if asked.is_err() {
+            self.refuse(ticket, Refusal::Busy);
+        }
+    }
+
+    /// Gives up a scan, a status question or a multi-get of a client that not all cores have answered; true if there
+    /// was one. It is answered with an error.
+    pub(super) fn cancel(&mut self, connection: u64, request_id: u64) -> bool {
+        let of_client = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
+        let mut under_way = self.gathers.under_way.iter();
+        let found = under_way.find(|(_, gather)| of_client(&gather.ticket));
+        let ticket = if let Some(id) = found.map(|(id, _)| *id) {
+            self.gathers.under_way.remove(&id).map(|gather| gather.ticket)
+        } else if let Some(id) = self.gathers.values_of(connection, request_id) {
+            self.gathers.values.remove(&id).map(|gather| gather.ticket)
+        } else {
+            None
+        };
+        if let Some(ticket) = ticket {
+            let message = "cancelled, as the client asked for";
+            self.answers().error(ticket, ErrorCode::Cancelled, message, 0);
+        }
+        ticket.is_some()
+    }
+
+    /// The ticket of a question that all cores have answered: waiting for the others was its hop.
+    pub(super) fn gathered(&self, ticket: Ticket) -> Ticket {
+        let has_others = self.env.cores > 1;
+        let executed_ns = if has_others {
+            self.answers.turn_ns
+        } else {
+            ticket.decoded_ns
+        };
+        Ticket {
+            executed_ns,
+            ..ticket
+        }
     }
 
     /// Tells the other cores of a clock that is ahead of the wall: after the wall clock has jumped, theirs may be far

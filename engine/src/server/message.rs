@@ -10,11 +10,13 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::Kind;
 use ostrakon_wire::routing::ShardId;
 
+use super::several::ValuesPart;
 use super::startup::StartMessage;
 use super::status::CoreStatus;
+use super::status::report::CoreReport;
 use crate::env::DetachedConnection;
-use crate::shard::Refusal;
 use crate::shard::scan::{ScanPage, ScanRange};
+use crate::shard::{Refusal, Ticket};
 
 /// All messages from one core to another since the last batch.
 #[derive(Default)]
@@ -30,17 +32,11 @@ pub struct CoreBatch {
 /// A client's request on its way to the owner of its shard.
 #[derive(Clone, Debug)]
 pub struct ForwardedRequest {
-    /// Connection on the sending core.
-    pub connection: u64,
-    /// The client's number of the request.
-    pub request_id: u64,
-    /// When the gateway decoded it.
-    pub received_ns: u64,
-    /// Kind of the frame.
-    pub kind: u16,
+    /// Who waits, on the sending core.
+    pub ticket: Ticket,
     /// Its shard, owned by the receiving core.
     pub shard: ShardId,
-    /// Hash of its key in the shard's memtable.
+    /// Hash of its key in the shard's memtable; of a batch 0.
     pub hash: u64,
     /// The body, verified by the gateway, in the batch's bytes.
     pub body: Range<usize>,
@@ -49,14 +45,8 @@ pub struct ForwardedRequest {
 /// A response on its way back to the gateway.
 #[derive(Clone, Debug)]
 pub struct ForwardedResponse {
-    /// Connection on the receiving core.
-    pub connection: u64,
-    /// The client's number of the request.
-    pub request_id: u64,
-    /// When the gateway decoded the request.
-    pub received_ns: u64,
-    /// True for the answer to a put or delete.
-    pub is_write: bool,
+    /// Who waits, on the receiving core.
+    pub ticket: Ticket,
     /// The whole frame, in the batch's bytes.
     pub frame: Range<usize>,
 }
@@ -96,10 +86,22 @@ pub enum CoreMessage {
     AskScan(GatherId, Timestamp, Box<ScanRange>),
     /// The page, or why there is none.
     Scan(GatherId, Result<Box<ScanPage>, Refusal>),
+    /// Read those keys of a multi-get, in the batch's bytes, that are yours.
+    AskValues(GatherId, Range<usize>),
+    /// What they have, or why it can't be told.
+    Values(GatherId, Result<Box<ValuesPart>, Refusal>),
+    /// Write those entries of a multi-put, in the batch's bytes, that are yours.
+    AskPuts(Ticket, Range<usize>),
+    /// What became of the entries of one shard.
+    Puts(GatherId, ShardId, Result<Timestamp, Refusal>),
     /// Describe yourself.
     AskStatus(GatherId),
     /// The description.
     Status(GatherId, Box<CoreStatus>),
+    /// Report all that you count.
+    AskReport(GatherId),
+    /// The report.
+    Report(GatherId, Box<CoreReport>),
     /// Take over a connection.
     HandOver(Box<HandOver>),
     /// Steps of start and stop.
@@ -110,7 +112,7 @@ impl CoreMessage {
     /// The message, if it asks for the value of a key.
     pub fn as_get(&self) -> Option<&ForwardedRequest> {
         match self {
-            CoreMessage::Request(request) if request.kind == Kind::Get as u16 => Some(request),
+            CoreMessage::Request(request) if request.ticket.kind == Kind::Get => Some(request),
             _ => None,
         }
     }

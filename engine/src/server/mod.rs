@@ -5,21 +5,27 @@
 //! A request is handled where its bytes are: decoded in the receive buffer, executed or copied once into the
 //! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
 //!
-//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection`],
-//! [`frames`], [`dispatch`], [`gather`], [`outbox`], [`status`], [`startup`], [`node`].
+//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core),
+//! [`connection_limits`], [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`reads`], [`gather`], [`several`], [`outbox`], [`status`],
+//! [`startup`], [`node`].
 
 pub mod message;
 
 pub mod core;
 
 pub mod connection;
+pub mod connection_limits;
+mod connection_tasks;
 
 mod answer;
 mod frames;
+mod refusal;
 
 mod dispatch;
 mod gather;
 pub mod outbox;
+mod reads;
+pub mod several;
 pub mod status;
 
 pub mod node;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use ostrakon_core::hlc::Timestamp;
 
-use super::connection::{admit, admit_handed_over};
+use super::connection_limits::ConnectionLimits;
+use super::connection_tasks::{admit, admit_handed_over};
 use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
@@ -17,6 +18,7 @@ use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
     scan_logs, take_over,
 };
+use super::status::report::StatsReport;
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
@@ -52,11 +54,13 @@ pub enum NodeEvent {
     CloseFailed(CoreId, String),
 }
 
-/// What an operator tells a running node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownCommand {
+/// What an operator tells or asks a running node.
+pub enum OperatorCommand {
     /// Drain, close and end.
     Drain,
+    /// Report everything that is counted. The callback runs on core 0 and must not block; it is dropped unheard when
+    /// the node ends first, or when too many reports are under way.
+    Report(Box<dyn FnOnce(StatsReport) + Send>),
 }
 
 /// What a core runs with. The same on all cores, but for `commands`.
@@ -66,6 +70,8 @@ pub struct NodeConfig {
     pub options: StartOptions,
     /// Where to listen; port 0 lets the system choose one for all cores.
     pub listen: SocketAddr,
+    /// How many clients, and how slow they may be.
+    pub connections: ConnectionLimits,
     /// Hears of events, from any core's thread. Must not block.
     pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
 }
@@ -74,7 +80,7 @@ pub struct NodeConfig {
 pub async fn run_core(
     env: Env<CoreBatch>,
     config: NodeConfig,
-    commands: Option<ForeignReceiver<ShutdownCommand>>,
+    commands: Option<ForeignReceiver<OperatorCommand>>,
 ) {
     let mut mesh = StartMesh::new(env.clone());
     let mut log = None;
@@ -266,7 +272,13 @@ async fn recover_core(
         config.options.memory_budget_bytes,
     );
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
-    let core: SharedCore = Rc::new(RefCell::new(Core::new(env.clone(), identity, owners, host)));
+    let core: SharedCore = Rc::new(RefCell::new(Core::new(
+        env.clone(),
+        identity,
+        owners,
+        host,
+        config.connections,
+    )));
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {
@@ -333,10 +345,15 @@ fn unexpected(from: CoreId, message: &StartMessage) -> String {
     )
 }
 
-async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<ShutdownCommand>) {
+async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<OperatorCommand>) {
     loop {
         match commands.recv().await {
-            ShutdownCommand::Drain => {
+            OperatorCommand::Report(answer) => {
+                let mut core = core.borrow_mut();
+                // What is refused is dropped, and so the one who asked hears of it.
+                let _refused = core.ask_report(Box::new(move |_, report| answer(report)));
+            }
+            OperatorCommand::Drain => {
                 let mut core = core.borrow_mut();
                 core.start_messages.push((CoreId(0), StartMessage::Drain));
                 for outbox in core.answers.outboxes.iter_mut().skip(1) {
@@ -464,9 +481,9 @@ async fn accept_connections(core: SharedCore, env: Env<CoreBatch>, listener: Rc<
 async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
     loop {
         env.tasks.sleep(SWEEP_INTERVAL).await;
-        let now_ns = env.clock.monotonic().0;
         let mut core = core.borrow_mut();
-        core.answers.connections.end_silent(now_ns);
+        core.begin_turn();
+        core.end_overdue();
         core.share_clock();
     }
 }

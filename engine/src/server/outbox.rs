@@ -43,6 +43,18 @@ impl Outbox {
         self.push(CoreMessage::Request(request));
     }
 
+    /// Adds a message about these bytes; their range among the batch's is given to `message`.
+    pub fn push_with_bytes(
+        &mut self,
+        bytes: &[u8],
+        message: impl FnOnce(core::ops::Range<usize>) -> CoreMessage,
+    ) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(bytes);
+        let range = start..self.batch.bytes.len();
+        self.push(message(range));
+    }
+
     /// Adds a response whose frame `encode` appends to the buffer; its `frame` range is set here.
     pub fn response(&mut self, mut response: ForwardedResponse, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.batch.bytes.len();

@@ -31,7 +31,8 @@ use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState};
 use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan};
 use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
-use crate::shard::replica::{Recovering, ShardReplica};
+use crate::shard::Recovering;
+use crate::shard::replica::ShardReplica;
 
 /// Suffix of a log directory that is being freed.
 const FREED_SUFFIX: &str = ".freed";

@@ -1,12 +1,14 @@
 //! All shard replicas of one core, with the log, clock and memory that they share.
 
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
-use ostrakon_wire::message::Condition;
-use ostrakon_wire::routing::{ShardId, key_hash, routing_key};
+use ostrakon_wire::routing::{ShardId, routing_key};
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::replica::{CoreContext, MemoryBudget, ShardReplica, Write, WriteOutcome};
+use super::Write;
+use super::replica::{CoreContext, MemoryBudget, ShardReplica, WriteOutcome};
 use super::scan::{ScanPage, ScanRange, scan_page};
-use super::{Completions, Refusal, ScanId, Ticket};
+use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
 use crate::log::{DurableBatch, Log};
 use crate::storage::memtable::Version;
@@ -14,15 +16,18 @@ use crate::storage::memtable::Version;
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.
 pub fn memtable_hash(key: &[u8]) -> u64 {
-    hash_in_memtable(key, key_hash(key))
+    hashes(key).1
 }
 
-/// As [`memtable_hash`], for a key whose routing hash is known: the same for a key without a tag.
-pub fn hash_in_memtable(key: &[u8], routing_hash: u64) -> u64 {
-    if routing_key(key).len() == key.len() {
-        routing_hash
+/// The routing hash of a key, and its hash in its memtable: the same for a key without a tag.
+#[inline]
+pub fn hashes(key: &[u8]) -> (u64, u64) {
+    let routing = routing_key(key);
+    let routing_hash = xxh3_64(routing);
+    if routing.len() == key.len() {
+        (routing_hash, routing_hash)
     } else {
-        xxhash_rust::xxh3::xxh3_64(key)
+        (routing_hash, xxh3_64(key))
     }
 }
 
@@ -41,6 +46,33 @@ pub struct HostStatistics {
     pub memory_budget_bytes: usize,
     /// Proposals not applied yet.
     pub in_flight: usize,
+    /// Sessions remembered.
+    pub sessions: usize,
+    /// Answers remembered.
+    pub answers: usize,
+    /// Writes that came again and were answered from memory, since the start.
+    pub deduplicated: u64,
+}
+
+/// What one shard holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShardStatistics {
+    /// The shard.
+    pub shard: u32,
+    /// Keys with at least one version, deleted ones included.
+    pub keys: usize,
+    /// Versions.
+    pub versions: usize,
+    /// Bytes of the memtable and the sessions.
+    pub memory_bytes: usize,
+    /// Proposals not applied yet.
+    pub in_flight: usize,
+    /// Sessions remembered.
+    pub sessions: usize,
+    /// Answers remembered.
+    pub answers: usize,
+    /// Writes that came again and were answered from memory, since the start.
+    pub deduplicated: u64,
 }
 
 /// The shards of one core.
@@ -52,11 +84,7 @@ pub struct ShardHost {
 impl ShardHost {
     /// A core with these replicas, by shard. `hlc` is above every timestamp in them.
     pub fn new(replicas: Vec<Option<ShardReplica>>, log: Log, hlc: Hlc, budget_bytes: usize) -> ShardHost {
-        let used_bytes = replicas
-            .iter()
-            .flatten()
-            .map(|replica| replica.memtable().memory_bytes())
-            .sum();
+        let used_bytes = replicas.iter().flatten().map(ShardReplica::memory_bytes).sum();
         let memory = MemoryBudget {
             budget_bytes,
             used_bytes,
@@ -67,6 +95,9 @@ impl ShardHost {
             hlc,
             wall_us: 0,
             memory,
+            decided: Vec::new(),
+            operations: Vec::new(),
+            numbers: Vec::new(),
         };
         ShardHost { replicas, core }
     }
@@ -74,6 +105,11 @@ impl ShardHost {
     /// The core's log.
     pub fn log(&self) -> &Log {
         &self.core.log
+    }
+
+    /// The highest timestamp that the core has issued or seen.
+    pub fn clock(&self) -> Timestamp {
+        self.core.hlc.peek()
     }
 
     /// The core's clock.
@@ -127,54 +163,68 @@ impl ShardHost {
         self.replica(shard).memtable().prefetch_node(hash);
     }
 
-    /// The newest version of a key of one of this core's shards.
+    /// The newest version of a key of one of this core's shards. Linearizable, if it has no expiry: what it returns is
+    /// raft-committed, and a write that is not applied yet has not been answered either.
     ///
     /// # Errors
     /// [`Refusal::CoreFailed`] after a failed log write.
-    pub fn get(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
+    #[inline]
+    pub fn newest(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        Ok(self.replica(shard).get(hash, key))
+        Ok(self.replica(shard).memtable().newest(hash, key))
+    }
+
+    /// A moment for reads of keys that may expire. The clock moves to it, so that no later read is at an earlier one.
+    pub fn read_clock(&mut self) -> Timestamp {
+        self.core.hlc.now(self.core.wall_us)
+    }
+
+    /// Makes a key readable at a moment of [`ShardHost::read_clock`]. False: wait for [`Completions::read_ready`].
+    ///
+    /// # Errors
+    /// As for [`ShardReplica::prepare_get`], and [`Refusal::CoreFailed`] after a failed log write.
+    pub fn prepare_get(
+        &mut self,
+        (shard, hash): (ShardId, u64),
+        key: &[u8],
+        now: Timestamp,
+        read: ReadId,
+    ) -> Result<bool, Refusal> {
+        if self.core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let replica = self.replicas[shard.0 as usize]
+            .as_mut()
+            .expect("routed to the shard's owner");
+        let newest = replica.memtable().newest(hash, key);
+        let expiry = newest.and_then(|version| version.expiry);
+        replica.prepare_get(&mut self.core, expiry, now, read)
     }
 
     /// Proposes a write to one of this core's shards.
     ///
     /// # Errors
     /// Why it was refused.
-    pub fn write(
-        &mut self,
-        shard: ShardId,
-        hash: u64,
-        key: &[u8],
-        value: Option<&[u8]>,
-        condition: Condition<'_>,
-        ticket: Ticket,
-    ) -> Result<WriteOutcome, Refusal> {
+    pub fn write(&mut self, shard: ShardId, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
         let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
-        let write = Write {
-            hash,
-            key,
-            value,
-            condition,
-            ticket,
-        };
-        replica.write(&mut self.core, &write)
+        replica.write(&mut self.core, write)
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
     ///
     /// # Errors
-    /// Why it was refused. Shards that it already waits for will still call [`Completions::scan_ready`].
-    pub fn prepare_scan(&mut self, snapshot: Timestamp, scan: ScanId) -> Result<usize, Refusal> {
+    /// Why it was refused. Shards that it already waits for will still call [`Completions::read_ready`].
+    pub fn prepare_scan(&mut self, snapshot: Timestamp, read: ReadId) -> Result<usize, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let mut waiting = 0;
         for replica in self.replicas.iter_mut().flatten() {
-            waiting += usize::from(!replica.prepare_read(&mut self.core, snapshot, scan)?);
+            waiting += usize::from(!replica.prepare_read(&mut self.core, snapshot, read)?);
         }
         Ok(waiting)
     }
@@ -201,7 +251,7 @@ impl ShardHost {
             let replica = self.replicas[entry.shard.0 as usize]
                 .as_mut()
                 .expect("a shard of this core");
-            replica.log_durable(batch, entry.last, &mut self.core.memory, completions);
+            replica.log_durable(&mut self.core, batch, entry.last, completions);
         }
     }
 
@@ -226,8 +276,28 @@ impl ShardHost {
             sum.keys += replica.memtable().key_count();
             sum.versions += replica.memtable().version_count();
             sum.in_flight += replica.in_flight_count();
+            sum.sessions += replica.sessions().session_count();
+            sum.answers += replica.sessions().answer_count();
+            sum.deduplicated += replica.deduplicated();
         }
         sum
+    }
+
+    /// What each shard of this core holds, in order.
+    pub fn shard_statistics(&self) -> impl Iterator<Item = ShardStatistics> {
+        (0..).zip(&self.replicas).filter_map(|(shard, replica)| {
+            let replica = replica.as_ref()?;
+            Some(ShardStatistics {
+                shard,
+                keys: replica.memtable().key_count(),
+                versions: replica.memtable().version_count(),
+                memory_bytes: replica.memory_bytes(),
+                in_flight: replica.in_flight_count(),
+                sessions: replica.sessions().session_count(),
+                answers: replica.sessions().answer_count(),
+                deduplicated: replica.deduplicated(),
+            })
+        })
     }
 
     fn replica(&self, shard: ShardId) -> &ShardReplica {

@@ -1,8 +1,9 @@
-//! The shards of one core: each a Raft state machine, a memtable, and the proposals between them.
+//! The shards of one core: each a Raft state machine, a memtable, a table of sessions, and the proposals between them.
 //!
-//! A write goes *propose, log durable, raft-committed, applied, answered*:
-//! 1. [`ShardReplica::write`](replica::ShardReplica::write) checks its condition against the applied state and
-//!    the proposals in flight, gives it a timestamp, and appends its entry to the core's log.
+//! A write goes *decide, propose, log durable, raft-committed, applied, answered*:
+//! 1. [`ShardReplica::write`](replica::ShardReplica::write) asks the sessions whether the write was here before, decides
+//!    its conditions and sums against the applied state and the proposals in flight, gives it a timestamp, and appends
+//!    its entry to the core's log.
 //! 2. The log reports a durable batch to [`ShardHost::batch_durable`](host::ShardHost::batch_durable), which
 //!    steps each shard's Raft and applies what became raft-committed.
 //! 3. Only then does the write's ticket come out, for the layer above to answer.
@@ -10,36 +11,51 @@
 //! This layer knows neither connections nor messages between cores; a [`Ticket`] stands for whoever waits.
 
 pub mod command;
+mod decide;
 pub mod host;
+mod in_flight;
+mod recovering;
 pub mod replica;
 pub mod scan;
 
 #[cfg(test)]
 mod tests;
 
-use ostrakon_core::hlc::Timestamp;
+pub use decide::{KeyWrite, Write};
+pub use recovering::Recovering;
+
+use ostrakon_core::sessions::Answer;
+use ostrakon_wire::message::Kind;
 
 use crate::env::CoreId;
 
-/// Who waits for an answer. Opaque here.
+/// Who waits for an answer. Opaque here, but for the time of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// Core that holds the client's connection.
     pub gateway: CoreId,
-    /// The connection there.
+    /// What was asked: the form of the answer.
+    pub kind: Kind,
+    /// The client wants to know where the time went.
+    pub is_timed: bool,
+    /// The connection there; of a part of a multi-put, the gateway's number of the whole.
     pub connection: u64,
-    /// The client's number of the request.
+    /// The client's number of the request; of a part of a multi-put, the shard.
     pub request_id: u64,
-    /// When the gateway decoded the request, in monotonic nanoseconds.
+    /// When its last byte was received, in monotonic nanoseconds.
     pub received_ns: u64,
+    /// When the gateway looked at it.
+    pub decoded_ns: u64,
+    /// When the owner of its shard began with it.
+    pub executed_ns: u64,
 }
 
-/// Names a scan that waits until its shards may be read at its snapshot.
+/// Names a read that waits until its shards may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ScanId(pub u64);
+pub struct ReadId(pub u64);
 
 /// Why a request is not carried out. Nothing of it was done, unless [`Refusal::CoreFailed`] ends a write that was
-/// under way.
+/// under way, or [`Refusal::OutcomeUnknown`] meets a write that was here before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A queue is full: try again soon.
@@ -52,13 +68,22 @@ pub enum Refusal {
     DiskFull,
     /// The core's log has failed; it serves nothing until the node is restarted.
     CoreFailed,
+    /// The shard does not remember the write any more: it may have been applied, and is not applied now.
+    OutcomeUnknown,
+    /// The write is too far ahead of those of its session that the client has no answers to.
+    SessionWindow,
+    /// The write says that its own answer was received.
+    RetryAnswered,
+    /// The write says that it was first sent at a time that no honest client can have seen.
+    SentAhead,
 }
 
 /// Hears the end of what was begun earlier.
 pub trait Completions {
-    /// A write is raft-committed and applied (`applied`), or its condition does not hold (then `version` is
-    /// the key's current one, zero when it is absent).
-    fn written(&mut self, ticket: Ticket, applied: bool, version: Timestamp);
-    /// All shards of this core may now be read at the scan's snapshot.
-    fn scan_ready(&mut self, scan: ScanId);
+    /// A write is decided; what it changed is raft-committed and applied.
+    fn decided(&mut self, ticket: Ticket, answer: &Answer);
+    /// A write that had to wait is refused.
+    fn refused(&mut self, ticket: Ticket, refusal: Refusal);
+    /// One more shard of this core may now be read as the read asked for.
+    fn read_ready(&mut self, read: ReadId);
 }

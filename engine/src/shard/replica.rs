@@ -1,25 +1,32 @@
-//! One shard replica: Raft state, memtable, and the proposals in flight between them.
+//! One shard replica: Raft state, memtable, sessions, and the proposals in flight between them.
 //!
 //! Invariants:
-//! - `in_flight` holds exactly the entries after the applied index, in index order.
-//! - Timestamps in `in_flight` and in the memtable rise with the index; none exceeds the ceiling that
-//!   precedes it in the log, so none is given out twice, not by this leader nor by the next.
-//! - A condition is decided against the newest version of its key, in flight or applied. An answer that
-//!   rests on an entry in flight waits until that entry is applied.
+//! - Timestamps in flight and in the memtable rise with the index; none exceeds the ceiling that precedes it in the
+//!   log, so none is given out twice, not by this leader nor by the next.
+//! - A write is decided against the newest versions of its keys, in flight or applied. An answer that rests on an
+//!   entry in flight waits until that entry is applied.
+//! - An answer that rests on an expiry waits until the ceiling is at or above that moment: no later leader, whatever
+//!   its wall clock shows, sees the value again.
+//! - A write that can be sent again makes an entry whatever is decided about it, and is decided once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use ostrakon_core::hlc::{Hlc, Timestamp};
-use ostrakon_core::raft::{EntryId, HardState, Input, LogIndex, Outputs, Raft, ReplicaId};
-use ostrakon_wire::message::Condition;
+use ostrakon_core::raft::{Input, LogIndex, Outputs, Raft};
+use ostrakon_core::sessions::{Answer, Failure, Lookup, Retry, Sessions};
 use ostrakon_wire::routing::ShardId;
 
-use super::command::{COMMAND_HEADER_BYTES, Command};
-use super::{Completions, Refusal, ScanId, Ticket};
-use crate::limits::{CEILING_AHEAD_US, DELETE_RESERVE_PARTS, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX};
-use crate::log::format::{OwnershipEpoch, ShardState};
+use super::command::{Body, CEILING_BYTES, Command, Head, append_operation, retry_of};
+use super::decide::{Decided, KeyWrite, Rests, Write};
+use super::in_flight::{Entry, InFlight, Newest, PendingKey};
+use super::recovering::{Applied, applied};
+use super::{Completions, ReadId, Refusal, Ticket};
+use crate::limits::{
+    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, RETRY_HORIZON_US, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
+};
+use crate::log::format::OwnershipEpoch;
 use crate::log::{DurableBatch, EntryPlace, Log};
-use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable, Mutation, Version};
+use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable};
 
 /// What the replicas of a core share.
 pub struct CoreContext {
@@ -31,14 +38,18 @@ pub struct CoreContext {
     pub wall_us: u64,
     /// The core's memory.
     pub memory: MemoryBudget,
+    /// Empty between two calls; kept for its allocation, as are the next two.
+    pub(super) decided: Vec<Decided>,
+    pub(super) operations: Vec<u8>,
+    pub(super) numbers: Vec<i64>,
 }
 
-/// Bytes that the memtables of a core take and may take.
+/// Bytes that the shards of a core take and may take.
 #[derive(Debug)]
 pub struct MemoryBudget {
     /// The bound.
     pub budget_bytes: usize,
-    /// What the memtables hold.
+    /// What memtables and sessions hold.
     pub used_bytes: usize,
     /// What the proposals in flight may come to need.
     pub reserved_bytes: usize,
@@ -53,69 +64,33 @@ impl MemoryBudget {
             self.budget_bytes - self.budget_bytes / DELETE_RESERVE_PARTS
         }
     }
-}
 
-/// A write as it reaches its shard.
-pub struct Write<'a> {
-    /// Hash of the whole key.
-    pub hash: u64,
-    /// The key.
-    pub key: &'a [u8],
-    /// The value, or `None` to delete.
-    pub value: Option<&'a [u8]>,
-    /// Must hold, else nothing is written.
-    pub condition: Condition<'a>,
-    /// Who waits.
-    pub ticket: Ticket,
+    fn changed(&mut self, before_bytes: usize, after_bytes: usize) {
+        self.used_bytes = self.used_bytes + after_bytes - before_bytes;
+    }
 }
 
 /// What became of a write at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// Its ticket comes out of [`Completions::written`].
+    /// Its ticket comes out of [`Completions`].
     Pending,
-    /// Its condition does not hold; the key's current version, zero when it is absent.
-    ConditionFailed(Timestamp),
-}
-
-struct InFlight {
-    index: LogIndex,
-    place: EntryPlace,
-    hash: u64,
-    timestamp: Timestamp,
-    key_bytes: u32,
-    kind: InFlightKind,
-    reserved_bytes: usize,
-    ticket: Option<Ticket>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum InFlightKind {
-    Put,
-    Delete,
-    Ceiling,
+    /// It needs no entry: decided before, or decided against and of a kind that is not sent again.
+    Decided(Answer),
 }
 
 enum Waiter {
-    ConditionFailed { ticket: Ticket, version: Timestamp },
-    Scan(ScanId),
-}
-
-/// The newest version of a key, in flight or applied.
-struct Newest {
-    /// `None`: absent or deleted.
-    version: Option<Timestamp>,
-    /// The entry in flight that says so.
-    in_flight: Option<LogIndex>,
-}
-
-/// A shard replica that recovery is filling.
-pub struct Recovering {
-    shard: ShardId,
-    base: EntryId,
-    last: EntryId,
-    ceiling: Timestamp,
-    memtable: Memtable,
+    /// Decided, on grounds that are not applied yet.
+    Decided {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// Sent again while it was in flight.
+    Again {
+        ticket: Ticket,
+        retry: Retry,
+    },
+    Read(ReadId),
 }
 
 /// One replica of a shard.
@@ -124,121 +99,35 @@ pub struct ShardReplica {
     epoch: OwnershipEpoch,
     raft: Raft,
     outputs: Outputs,
-    memtable: Memtable,
-    in_flight: VecDeque<InFlight>,
+    applied: Applied,
+    in_flight: InFlight,
     waiters: BTreeMap<LogIndex, Vec<Waiter>>,
     waiter_count: usize,
-    /// What the proposals in flight may come to need of the memtable.
+    /// What the proposals in flight may come to need of the memory.
     reserved_bytes: usize,
     proposed_ceiling: Timestamp,
-}
-
-impl Recovering {
-    /// A shard whose log starts after `base`.
-    pub fn new(shard: ShardId, base: EntryId) -> Recovering {
-        Recovering {
-            shard,
-            base,
-            last: base,
-            ceiling: Timestamp::ZERO,
-            memtable: Memtable::new(),
-        }
-    }
-
-    /// The newest entry so far.
-    pub fn last(&self) -> EntryId {
-        self.last
-    }
-
-    /// Applies the next entry of the shard's log.
-    ///
-    /// # Errors
-    /// A sentence, when the entry does not follow the one before or does not parse.
-    pub fn replay(&mut self, entry: EntryId, payload: &[u8]) -> Result<(), String> {
-        if entry.index != self.last.index.next() || entry.term < self.last.term {
-            return Err(format!(
-                "shard {}: expected entry {} of term {} or later, found entry {} of term {}",
-                self.shard.0,
-                self.last.index.0 + 1,
-                self.last.term.0,
-                entry.index.0,
-                entry.term.0
-            ));
-        }
-        let command = Command::decode(payload)
-            .ok_or_else(|| format!("shard {}: entry {} does not parse", self.shard.0, entry.index.0))?;
-        match command {
-            Command::Ceiling { timestamp } => self.ceiling = self.ceiling.max(timestamp),
-            Command::Put { .. } | Command::Delete { .. } => apply(&mut self.memtable, command),
-        }
-        self.last = entry;
-        Ok(())
-    }
-
-    /// The replica, about to campaign: its hard state (the returned one) must be durable before
-    /// [`ShardReplica::hard_state_durable`]. The core's clock moves above everything in the shard.
-    pub fn finish(
-        self,
-        replica: ReplicaId,
-        epoch: OwnershipEpoch,
-        hard_state: HardState,
-        hlc: &mut Hlc,
-    ) -> (ShardReplica, ShardState) {
-        hlc.observe(self.ceiling);
-        let mut raft = Raft::recovered(replica, hard_state, self.last, self.last.index);
-        let mut outputs = Outputs::default();
-        raft.step(Input::Campaign, &mut outputs)
-            .expect("a campaign is always accepted");
-        let hard_state = outputs.hard_state.expect("a campaign has a hard state");
-        outputs.clear();
-        let replica = ShardReplica {
-            shard: self.shard,
-            epoch,
-            raft,
-            outputs,
-            memtable: self.memtable,
-            in_flight: VecDeque::new(),
-            waiters: BTreeMap::new(),
-            waiter_count: 0,
-            reserved_bytes: 0,
-            proposed_ceiling: self.ceiling,
-        };
-        let state = ShardState {
-            hard_state,
-            base: self.base,
-            complete: true,
-        };
-        (replica, state)
-    }
-}
-
-fn apply(memtable: &mut Memtable, command: Command<'_>) {
-    match command {
-        Command::Put {
-            timestamp,
-            key,
-            value,
-        } => {
-            memtable.insert(
-                super::host::memtable_hash(key),
-                key,
-                timestamp,
-                Mutation::Put(value),
-            );
-        }
-        Command::Delete { timestamp, key } => {
-            memtable.insert(
-                super::host::memtable_hash(key),
-                key,
-                timestamp,
-                Mutation::Tombstone,
-            );
-        }
-        Command::Ceiling { .. } => {}
-    }
+    /// Writes that came again and were answered from memory.
+    deduplicated: u64,
 }
 
 impl ShardReplica {
+    /// A replica that has just begun to campaign.
+    pub(super) fn new(shard: ShardId, epoch: OwnershipEpoch, raft: Raft, applied: Applied) -> ShardReplica {
+        ShardReplica {
+            shard,
+            epoch,
+            raft,
+            outputs: Outputs::default(),
+            proposed_ceiling: applied.ceiling,
+            applied,
+            in_flight: InFlight::default(),
+            waiters: BTreeMap::new(),
+            waiter_count: 0,
+            reserved_bytes: 0,
+            deduplicated: 0,
+        }
+    }
+
     /// Its vote is on stable storage: it leads, and proposes the first entry of its term.
     pub fn hard_state_durable(&mut self, core: &mut CoreContext) {
         let term = self.raft.hard_state().term;
@@ -256,69 +145,94 @@ impl ShardReplica {
         self.raft.may_serve()
     }
 
-    /// Proposes a write, or answers that its condition does not hold.
+    /// Proposes a write, or answers what was or is decided about it.
     ///
     /// # Errors
     /// Why it was refused; then nothing was done.
     pub fn write(&mut self, core: &mut CoreContext, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
-        let reserved_bytes = self.admit(core, write)?;
-        if write.condition != Condition::None {
-            let newest = self.newest(&core.log, write.hash, write.key);
-            if !holds(write.condition, newest.version) {
-                return Ok(self.condition_failed(write.ticket, &newest));
+        if core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        if let Some(retry) = &write.retry {
+            // A session lives until the horizon has passed this time, so it must be one that a clock can have shown.
+            let is_ahead = core
+                .hlc
+                .clone()
+                .observe_checked(retry.first_sent, core.wall_us)
+                .is_err();
+            if is_ahead {
+                return Err(Refusal::SentAhead);
+            }
+            if let Some(outcome) = self.was_here(write.ticket, retry)? {
+                return Ok(outcome);
             }
         }
-        let timestamp = core.hlc.now(core.wall_us);
-        if timestamp > self.proposed_ceiling {
-            self.propose_ceiling(core, timestamp);
-        }
-        let (command, kind) = match write.value {
-            Some(value) => (
-                Command::Put {
-                    timestamp,
-                    key: write.key,
-                    value,
-                },
-                InFlightKind::Put,
-            ),
-            None => (
-                Command::Delete {
-                    timestamp,
-                    key: write.key,
-                },
-                InFlightKind::Delete,
-            ),
+        let reserved_bytes = self.admit(core, write)?;
+        let at = core.hlc.now(core.wall_us);
+        let mut decided = core::mem::take(&mut core.decided);
+        let outcome = match self.decide(&core.log, write.keys, at, &mut decided) {
+            Ok(rests) if write.changes_nothing() && write.retry.is_none() => {
+                Ok(self.answer_resting(core, rests, at, write.ticket, applied(Timestamp::ZERO, &[])))
+            }
+            Ok(_) => {
+                self.propose_write(core, write, at, &decided, reserved_bytes);
+                Ok(WriteOutcome::Pending)
+            }
+            Err((failure, rests)) => Ok(match &write.retry {
+                None => self.answer_resting(core, rests, at, write.ticket, Answer::Failed(failure)),
+                Some(retry) => {
+                    self.propose_failure(core, (retry, failure), at, write.ticket, reserved_bytes);
+                    WriteOutcome::Pending
+                }
+            }),
         };
-        let payload: [&[u8]; 3] = [&command.header(), write.key, write.value.unwrap_or(&[])];
-        core.memory.reserved_bytes += reserved_bytes;
-        self.reserved_bytes += reserved_bytes;
-        self.propose(&core.log, &payload, |index, place| InFlight {
-            index,
-            place,
-            hash: write.hash,
-            timestamp,
-            key_bytes: write.key.len() as u32,
-            kind,
-            reserved_bytes,
-            ticket: Some(write.ticket),
-        });
-        Ok(WriteOutcome::Pending)
+        decided.clear();
+        core.decided = decided;
+        outcome
     }
 
-    /// The newest version of a key. Linearizable: what it returns is raft-committed, and a write that is not
-    /// applied yet has not been answered either.
-    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
-        self.memtable.newest(hash, key)
+    /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
+    /// wait until [`Completions::read_ready`], because of an expiry that no ceiling covers yet.
+    ///
+    /// # Errors
+    /// As for [`ShardReplica::prepare_read`].
+    pub fn prepare_get(
+        &mut self,
+        core: &mut CoreContext,
+        expiry: Option<Timestamp>,
+        now: Timestamp,
+        read: ReadId,
+    ) -> Result<bool, Refusal> {
+        let is_uncovered = expiry.is_some_and(|expiry| expiry <= now && expiry > self.applied.ceiling);
+        if is_uncovered {
+            self.cover(core, now, read)?;
+        }
+        Ok(!is_uncovered)
     }
 
     /// The memtable, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.
     pub fn memtable(&self) -> &Memtable {
-        &self.memtable
+        &self.applied.memtable
+    }
+
+    /// The table of retries.
+    pub fn sessions(&self) -> &Sessions {
+        &self.applied.sessions
+    }
+
+    /// Writes that came again and were answered from memory, since the start.
+    pub fn deduplicated(&self) -> u64 {
+        self.deduplicated
+    }
+
+    /// What it takes of the memory budget.
+    pub fn memory_bytes(&self) -> usize {
+        self.applied.memory_bytes()
     }
 
     /// Makes the shard readable at `snapshot`: nothing will be written at or below it any more, and
-    /// everything in flight at or below it is applied. Returns false if the scan has to wait until
-    /// [`Completions::scan_ready`].
+    /// everything in flight at or below it is applied. Returns false if the read has to wait until
+    /// [`Completions::read_ready`].
     ///
     /// # Errors
     /// [`Refusal::Busy`] when too many reads wait, [`Refusal::DiskFull`] when what the read must wait for finds no
@@ -327,62 +241,49 @@ impl ShardReplica {
         &mut self,
         core: &mut CoreContext,
         snapshot: Timestamp,
-        scan: ScanId,
+        read: ReadId,
     ) -> Result<bool, Refusal> {
-        if self.waiter_count >= SHARD_WAITERS_MAX {
-            return Err(Refusal::Busy);
-        }
         core.hlc.observe(snapshot);
-        if snapshot > self.proposed_ceiling {
-            if !core.log.has_room(self.shard, &[COMMAND_HEADER_BYTES]) {
-                return Err(Refusal::DiskFull);
-            }
-            self.propose_ceiling(core, snapshot);
-        }
-        let Some(last) = self.in_flight.back() else {
+        if snapshot <= self.proposed_ceiling && self.in_flight.len() == 0 {
             return Ok(true);
-        };
-        if core.log.is_stuck() {
-            // What the read would wait for finds no room either.
-            return Err(Refusal::DiskFull);
         }
-        let index = last.index;
-        self.wait(index, Waiter::Scan(scan));
+        self.cover(core, snapshot, read)?;
         Ok(false)
     }
 
     /// Before entries up to `last` are applied: asks for the memory of their index slots.
     pub fn prefetch_slots(&self, last: LogIndex) {
-        for entry in self.in_flight.iter().take_while(|entry| entry.index <= last) {
-            self.memtable.prefetch(entry.hash);
+        for key in self.in_flight.keys_through(last) {
+            self.applied.memtable.prefetch(key.hash);
         }
     }
 
     /// The second step of [`ShardReplica::prefetch_slots`]: asks for the keys' records.
     pub fn prefetch_records(&self, last: LogIndex) {
-        for entry in self.in_flight.iter().take_while(|entry| entry.index <= last) {
-            self.memtable.prefetch_node(entry.hash);
+        for key in self.in_flight.keys_through(last) {
+            self.applied.memtable.prefetch_node(key.hash);
         }
     }
 
     /// The log has this batch, with entries of this shard up to `last`, on stable storage.
     pub fn log_durable(
         &mut self,
+        core: &mut CoreContext,
         batch: &DurableBatch<'_>,
         last: LogIndex,
-        memory: &mut MemoryBudget,
         completions: &mut dyn Completions,
     ) {
         self.step(Input::LogDurable { through: last });
         let raft_committed = self.outputs.raft_committed;
         self.outputs.clear();
         let Some(through) = raft_committed else { return };
-        while let Some(entry) = self.in_flight.pop_front_if(|entry| entry.index <= through) {
-            self.apply(&entry, batch, memory);
-            if let Some(ticket) = entry.ticket {
-                completions.written(ticket, true, entry.timestamp);
-            }
+        let before_bytes = self.memory_bytes();
+        while let Some(entry) = self.in_flight.pop_through(through) {
+            core.memory.reserved_bytes -= entry.reserved_bytes;
+            self.reserved_bytes -= entry.reserved_bytes;
+            self.apply(&entry, batch, &mut core.numbers, completions);
         }
+        core.memory.changed(before_bytes, self.memory_bytes());
         self.step(Input::Applied { through });
         self.release_waiters(through, completions);
     }
@@ -394,21 +295,47 @@ impl ShardReplica {
 
     /// Takes every ticket that still waits, when the log has failed and no answer will come.
     pub fn take_tickets(&mut self) -> Vec<Ticket> {
-        let writes = self.in_flight.iter_mut().filter_map(|entry| entry.ticket.take());
-        let mut tickets: Vec<Ticket> = writes.collect();
+        let mut tickets: Vec<Ticket> = self.in_flight.take_tickets().collect();
         for waiter in core::mem::take(&mut self.waiters).into_values().flatten() {
-            if let Waiter::ConditionFailed { ticket, .. } = waiter {
-                tickets.push(ticket);
+            match waiter {
+                Waiter::Decided { ticket, .. } | Waiter::Again { ticket, .. } => tickets.push(ticket),
+                // Whoever reads keeps a list of its own.
+                Waiter::Read(_) => {}
             }
         }
         self.waiter_count = 0;
         tickets
     }
 
-    fn admit(&self, core: &CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
-        if core.log.has_failed() {
-            return Err(Refusal::CoreFailed);
+    /// What is to be said to a write that may have been here before; `None` if it was not.
+    fn was_here(&mut self, ticket: Ticket, retry: &Retry) -> Result<Option<WriteOutcome>, Refusal> {
+        let index = match self.applied.sessions.look_up(retry) {
+            Lookup::New => return Ok(None),
+            Lookup::Answered(answer) => {
+                let answer = answer.clone();
+                self.deduplicated += 1;
+                return Ok(Some(WriteOutcome::Decided(answer)));
+            }
+            Lookup::InFlight(index) => index,
+            Lookup::OutcomeUnknown => return Err(Refusal::OutcomeUnknown),
+            Lookup::WindowExceeded => return Err(Refusal::SessionWindow),
+            Lookup::BadRequest => return Err(Refusal::RetryAnswered),
+        };
+        if self.waiter_count >= SHARD_WAITERS_MAX {
+            return Err(Refusal::Busy);
         }
+        self.wait(
+            index,
+            Waiter::Again {
+                ticket,
+                retry: *retry,
+            },
+        );
+        Ok(Some(WriteOutcome::Pending))
+    }
+
+    /// The memory that the write may come to need.
+    fn admit(&self, core: &CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
         // A place for the ceiling entry that may precede the write.
         if self.in_flight.len() + 1 >= SHARD_IN_FLIGHT_MAX
             || self.waiter_count >= SHARD_WAITERS_MAX
@@ -416,110 +343,272 @@ impl ShardReplica {
         {
             return Err(Refusal::Busy);
         }
-        let value_bytes = write.value.map_or(0, <[u8]>::len);
-        let payload_bytes = COMMAND_HEADER_BYTES + write.key.len() + value_bytes;
+        let payload_bytes = write.payload_bytes_max();
+        let cost_bytes = write.cost_bytes();
         if payload_bytes > core.log.payload_bytes_max() {
             return Err(Refusal::TooLarge);
         }
-        let is_delete = write.value.is_none();
-        let ceiling_and_delete = [COMMAND_HEADER_BYTES, payload_bytes];
+        let is_delete = write.keys.iter().all(KeyWrite::is_delete);
+        let ceiling_and_delete = [CEILING_BYTES, payload_bytes];
         let log = &core.log;
         if log.is_disk_full() && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
             return Err(Refusal::DiskFull);
         }
-        let cost_bytes = Memtable::insert_cost_bytes(write.key.len(), value_bytes);
         let memory = &core.memory;
         let budget_bytes = memory.budget_bytes(is_delete);
         let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > budget_bytes;
-        let table_bytes = self.memtable.memory_bytes() + self.reserved_bytes + cost_bytes;
+        let table_bytes = self.applied.memtable.memory_bytes() + self.reserved_bytes + cost_bytes;
         if core_is_full || table_bytes > MEMORY_BYTES_MAX {
             return Err(Refusal::MemoryFull);
         }
         Ok(cost_bytes)
     }
 
-    fn newest(&self, log: &Log, hash: u64, key: &[u8]) -> Newest {
-        let in_flight = self.in_flight.iter().rev().find(|entry| {
-            entry.hash == hash
-                && entry.kind != InFlightKind::Ceiling
-                && entry.key_bytes as usize == key.len()
-                && log.with_payload(entry.place, |payload| {
-                    payload[COMMAND_HEADER_BYTES..].starts_with(key)
-                })
-        });
-        if let Some(entry) = in_flight {
-            let version = (entry.kind == InFlightKind::Put).then_some(entry.timestamp);
-            return Newest {
-                version,
-                in_flight: Some(entry.index),
-            };
+    /// Decides about all keys of a write, or against it by the first that fails.
+    fn decide(
+        &self,
+        log: &Log,
+        keys: &[KeyWrite<'_>],
+        at: Timestamp,
+        decided: &mut Vec<Decided>,
+    ) -> Result<Rests, (Failure, Rests)> {
+        let mut rests = Rests::default();
+        for (operation, key) in keys.iter().enumerate() {
+            if !key.looks() {
+                decided.push(key.decide_unseen(at));
+                continue;
+            }
+            let decision = self.look(log, key, at, |newest| {
+                rests.on(newest, at);
+                key.decide(newest, at, operation as u32)
+            });
+            decided.push(decision.map_err(|failure| (failure, rests))?);
         }
-        let applied = self.memtable.newest(hash, key);
-        let version = applied
-            .filter(|version| version.value.is_some())
-            .map(|version| version.timestamp);
-        Newest {
-            version,
-            in_flight: None,
-        }
+        Ok(rests)
     }
 
-    fn condition_failed(&mut self, ticket: Ticket, newest: &Newest) -> WriteOutcome {
-        let version = newest.version.unwrap_or(Timestamp::ZERO);
-        match newest.in_flight {
-            None => WriteOutcome::ConditionFailed(version),
+    /// Shows the newest version of a key, in flight or applied, as it is at the moment `at`.
+    fn look<R>(
+        &self,
+        log: &Log,
+        key: &KeyWrite<'_>,
+        at: Timestamp,
+        look: impl FnOnce(&Newest<'_>) -> R,
+    ) -> R {
+        if let Some((entry, pending)) = self.in_flight.find(log, key.hash, key.key) {
+            return log.with_payload(entry.place, |payload| look(&pending.newest(entry, payload, at)));
+        }
+        let version = self.applied.memtable.newest(key.hash, key.key);
+        look(&Newest {
+            found: version.and_then(|version| Some((version.timestamp, version.live_value(at)?))),
+            expiry: version.and_then(|version| version.expiry),
+            index: None,
+        })
+    }
+
+    /// Answers without an entry: at once, or when what the answer rests on is applied.
+    fn answer_resting(
+        &mut self,
+        core: &mut CoreContext,
+        rests: Rests,
+        at: Timestamp,
+        ticket: Ticket,
+        answer: Answer,
+    ) -> WriteOutcome {
+        let mut index = rests.index;
+        if rests.expiry.is_some_and(|expiry| expiry > self.applied.ceiling) {
+            if at > self.proposed_ceiling {
+                self.propose_ceiling(core, at);
+            }
+            index = self.in_flight.last_index();
+        }
+        match index {
+            None => WriteOutcome::Decided(answer),
             Some(index) => {
-                self.wait(index, Waiter::ConditionFailed { ticket, version });
+                self.wait(index, Waiter::Decided { ticket, answer });
                 WriteOutcome::Pending
             }
         }
     }
 
-    fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
-        let timestamp = above.plus_micros(CEILING_AHEAD_US);
-        self.proposed_ceiling = timestamp;
-        let header = Command::Ceiling { timestamp }.header();
-        self.propose(&core.log, &[&header], |index, place| InFlight {
+    /// Proposes the entry of a write that was decided for.
+    fn propose_write(
+        &mut self,
+        core: &mut CoreContext,
+        write: &Write<'_>,
+        at: Timestamp,
+        decided: &[Decided],
+        reserved_bytes: usize,
+    ) {
+        self.cover_timestamp(core, at);
+        let changes = || {
+            let keys = write.keys.iter().zip(decided);
+            keys.filter_map(|(key, decided)| Some((key, key.change(decided)?)))
+        };
+        let retry = write.retry.as_ref();
+        let mut all = changes();
+        let (index, key_count) = if let (Some((key, change)), None) = (all.next(), all.next()) {
+            let head = Head::of_write(at, retry, key.key, &change);
+            let key_at = head.as_bytes().len();
+            let (index, place) = self.append(&core.log, &[head.as_bytes(), key.key, change.value()]);
+            self.in_flight
+                .push_key(PendingKey::new(key.hash, index, key_at, key.key, &change));
+            ((index, place), 1)
+        } else {
+            let head = Head::of_batch(at, retry, changes().count());
+            let mut operations = core::mem::take(&mut core.operations);
+            let mut key_places = Vec::with_capacity(write.keys.len());
+            for (key, change) in changes() {
+                append_operation(&mut operations, key.key, &change);
+                let behind = key.key.len() + change.value().len();
+                key_places.push(head.as_bytes().len() + operations.len() - behind);
+            }
+            let (index, place) = self.append(&core.log, &[head.as_bytes(), &operations]);
+            for ((key, change), key_at) in changes().zip(&key_places) {
+                self.in_flight
+                    .push_key(PendingKey::new(key.hash, index, *key_at, key.key, &change));
+            }
+            operations.clear();
+            core.operations = operations;
+            ((index, place), key_places.len())
+        };
+        self.note_proposed(
+            core,
+            index,
+            (at, key_count),
+            write.retry.as_ref(),
+            write.ticket,
+            reserved_bytes,
+        );
+    }
+
+    /// Proposes the entry of a write that was decided against.
+    fn propose_failure(
+        &mut self,
+        core: &mut CoreContext,
+        (retry, failure): (&Retry, Failure),
+        at: Timestamp,
+        ticket: Ticket,
+        reserved_bytes: usize,
+    ) {
+        self.cover_timestamp(core, at);
+        let head = Head::of_failure(at, retry, &failure);
+        let place = self.append(&core.log, &[head.as_bytes()]);
+        self.note_proposed(core, place, (at, 0), Some(retry), ticket, reserved_bytes);
+    }
+
+    fn note_proposed(
+        &mut self,
+        core: &mut CoreContext,
+        (index, place): (LogIndex, EntryPlace),
+        (timestamp, key_count): (Timestamp, usize),
+        retry: Option<&Retry>,
+        ticket: Ticket,
+        reserved_bytes: usize,
+    ) {
+        if let Some(retry) = retry {
+            let before_bytes = self.applied.sessions.memory_bytes();
+            self.applied.sessions.proposed(retry, index);
+            core.memory
+                .changed(before_bytes, self.applied.sessions.memory_bytes());
+        }
+        core.memory.reserved_bytes += reserved_bytes;
+        self.reserved_bytes += reserved_bytes;
+        self.in_flight.push(Entry {
             index,
             place,
-            hash: 0,
             timestamp,
-            key_bytes: 0,
-            kind: InFlightKind::Ceiling,
+            key_count: key_count as u32,
+            reserved_bytes,
+            ticket: Some(ticket),
+        });
+    }
+
+    /// Makes a read wait for all that is in flight, and for a ceiling at or above `at`.
+    fn cover(&mut self, core: &mut CoreContext, at: Timestamp, read: ReadId) -> Result<(), Refusal> {
+        if self.waiter_count >= SHARD_WAITERS_MAX {
+            return Err(Refusal::Busy);
+        }
+        if at > self.proposed_ceiling {
+            if !core.log.has_room(self.shard, &[CEILING_BYTES]) {
+                return Err(Refusal::DiskFull);
+            }
+            self.propose_ceiling(core, at);
+        }
+        if core.log.is_stuck() {
+            // What the read would wait for finds no room either.
+            return Err(Refusal::DiskFull);
+        }
+        let last = self.in_flight.last_index();
+        self.wait(
+            last.expect("a ceiling above the applied one is in flight"),
+            Waiter::Read(read),
+        );
+        Ok(())
+    }
+
+    fn cover_timestamp(&mut self, core: &mut CoreContext, at: Timestamp) {
+        if at > self.proposed_ceiling {
+            self.propose_ceiling(core, at);
+        }
+    }
+
+    fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
+        let ceiling = above.plus_micros(CEILING_AHEAD_US);
+        self.proposed_ceiling = ceiling;
+        let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
+        let head = Head::of_ceiling(ceiling, horizon);
+        let (index, place) = self.append(&core.log, &[head.as_bytes()]);
+        self.in_flight.push(Entry {
+            index,
+            place,
+            timestamp: ceiling,
+            key_count: 0,
             reserved_bytes: 0,
             ticket: None,
         });
     }
 
-    fn propose(
-        &mut self,
-        log: &Log,
-        payload: &[&[u8]],
-        in_flight: impl FnOnce(LogIndex, EntryPlace) -> InFlight,
-    ) {
+    fn append(&mut self, log: &Log, payload: &[&[u8]]) -> (LogIndex, EntryPlace) {
         self.step(Input::Propose);
         let entry = self.outputs.append.expect("a proposal to a leader is appended");
         self.outputs.clear();
         let place = log.append_entry(self.shard, self.epoch, entry, payload);
-        self.in_flight.push_back(in_flight(entry.index, place));
+        (entry.index, place)
     }
 
-    fn apply(&mut self, entry: &InFlight, batch: &DurableBatch<'_>, memory: &mut MemoryBudget) {
-        memory.reserved_bytes -= entry.reserved_bytes;
-        self.reserved_bytes -= entry.reserved_bytes;
-        if entry.kind == InFlightKind::Ceiling {
-            return;
-        }
+    /// Applies an entry that is raft-committed, and answers whoever waits for it.
+    fn apply(
+        &mut self,
+        entry: &Entry,
+        batch: &DurableBatch<'_>,
+        numbers: &mut Vec<i64>,
+        completions: &mut dyn Completions,
+    ) {
         let payload = batch.payload(entry.place);
-        let (key, value) = payload[COMMAND_HEADER_BYTES..].split_at(entry.key_bytes as usize);
-        let mutation = if entry.kind == InFlightKind::Put {
-            Mutation::Put(value)
+        numbers.clear();
+        for _ in 0..entry.key_count {
+            let key = self.in_flight.pop_key();
+            let change = key.change(payload);
+            self.applied
+                .change(key.hash, key.key(payload), entry.timestamp, &change, numbers);
+        }
+        let answer = if entry.key_count > 0 {
+            applied(entry.timestamp, numbers)
         } else {
-            Mutation::Tombstone
+            let command = Command::decode(payload).expect("written by this leader");
+            match command.body {
+                Body::Ceiling { horizon } => return self.applied.advance_ceiling(command.timestamp, horizon),
+                Body::Failure(failure) => Answer::Failed(failure),
+                Body::Write { .. } | Body::Batch(_) => applied(Timestamp::ZERO, &[]),
+            }
         };
-        let before_bytes = self.memtable.memory_bytes();
-        self.memtable.insert(entry.hash, key, entry.timestamp, mutation);
-        memory.used_bytes += self.memtable.memory_bytes() - before_bytes;
+        if let Some(ticket) = entry.ticket {
+            completions.decided(ticket, &answer);
+        }
+        if let Some(retry) = retry_of(payload) {
+            self.applied.sessions.apply(&retry, answer);
+        }
     }
 
     fn wait(&mut self, index: LogIndex, waiter: Waiter) {
@@ -532,10 +621,17 @@ impl ShardReplica {
             for waiter in first.remove() {
                 self.waiter_count -= 1;
                 match waiter {
-                    Waiter::ConditionFailed { ticket, version } => {
-                        completions.written(ticket, false, version);
+                    Waiter::Decided { ticket, answer } => completions.decided(ticket, &answer),
+                    Waiter::Again { ticket, retry } => {
+                        if let Lookup::Answered(answer) = self.applied.sessions.look_up(&retry) {
+                            self.deduplicated += 1;
+                            completions.decided(ticket, answer);
+                        } else {
+                            // A later write of the session has reported its answer as received.
+                            completions.refused(ticket, Refusal::OutcomeUnknown);
+                        }
                     }
-                    Waiter::Scan(scan) => completions.scan_ready(scan),
+                    Waiter::Read(read) => completions.read_ready(read),
                 }
             }
         }
@@ -545,15 +641,5 @@ impl ShardReplica {
         self.raft
             .step(input, &mut self.outputs)
             .expect("the only voter leads once its vote is durable");
-    }
-}
-
-fn holds(condition: Condition<'_>, current: Option<Timestamp>) -> bool {
-    match condition {
-        Condition::None => true,
-        Condition::Absent => current.is_none(),
-        Condition::Present => current.is_some(),
-        Condition::Value(_) => false,
-        Condition::Version(expected) => current.is_some_and(|version| version.0 == expected),
     }
 }

@@ -9,11 +9,13 @@ use super::{
 };
 use crate::arrival::{Arrivals, Rate};
 use crate::distribution::Choice;
+use crate::driver::MULTI_RECORDS_MAX;
 use crate::value::{VALUE_HEADER_BYTES, ValueSize};
 use crate::workload::{Mix, OperationKind, Workload};
 
 const CONNECTIONS_MAX: usize = 10_000;
 const PIPELINE_MAX: usize = 4096;
+const COUNTERS_MAX: u64 = 1_000_000;
 /// First rate of a search that names none, in operations per second.
 const SEARCH_FROM_PER_SECOND: f64 = 1000.0;
 
@@ -93,6 +95,18 @@ pub struct Configuration {
     pub value_size: ValueSize,
     /// Most records of a scan.
     pub scan_records_max: u32,
+    /// Records of a request for several.
+    pub multi_records: u32,
+    /// Of updates that expire.
+    #[serde(rename = "ttl_ms", serialize_with = "as_milliseconds")]
+    pub ttl: Duration,
+    /// Counters of adds.
+    pub counters: u32,
+    /// Every so manieth request asks where its time goes, if any does.
+    pub stages_every: Option<u32>,
+    /// If writes are in sessions: how long a node that went away is waited for.
+    #[serde(rename = "retry_for_ms", serialize_with = "as_milliseconds_if_any")]
+    pub retry_for: Option<Duration>,
     /// Length of the run phase, or of each step of a search.
     pub run_length: RunLength,
     /// Before it.
@@ -181,6 +195,11 @@ impl Arguments {
             },
             value_size,
             scan_records_max: self.scan_length,
+            multi_records: self.multi,
+            ttl: self.ttl,
+            counters: self.counters,
+            stages_every: self.stages,
+            retry_for: self.sessions.then_some(self.retry_for),
             run_length,
             warm_up: self.warmup.unwrap_or(step_warm_up),
             open_loop,
@@ -218,6 +237,13 @@ impl Arguments {
         between("connections", self.connections as u64, CONNECTIONS_MAX as u64)?;
         between("pipeline", self.pipeline as u64, PIPELINE_MAX as u64)?;
         let scan_most = ostrakon_wire::limits::SCAN_LIMIT_MAX;
+        between("multi", u64::from(self.multi), MULTI_RECORDS_MAX as u64)?;
+        between("counters", u64::from(self.counters), COUNTERS_MAX)?;
+        between(
+            "ttl (in ms)",
+            self.ttl.as_millis() as u64,
+            ostrakon_wire::limits::TTL_MS_MAX,
+        )?;
         between("scan-length", u64::from(self.scan_length), u64::from(scan_most))?;
         between(
             "threads",
@@ -342,8 +368,12 @@ impl Arguments {
         }
         let what = if self.connect.is_empty() {
             "--target redis needs the address of a running Redis; add --connect HOST:PORT"
-        } else if mix.has(OperationKind::Scan) {
+        } else if mix.has_any(OperationKind::is_scan) {
             "Redis keeps no order of keys, so there is no scan to compare with; choose a workload without scans"
+        } else if mix.has(OperationKind::MultiRead) || mix.has(OperationKind::MultiUpdate) {
+            "mget and mput are compared with nothing of Redis; leave them out of --mix"
+        } else if self.sessions || self.stages.is_some() {
+            "Redis knows no sessions and does not say where time goes; leave --sessions and --stages out"
         } else if self.route == Route::Shard {
             "--route shard asks an Ostrakon node for its map; leave it out with --target redis"
         } else if self.verify == Some(true) || self.register.is_some() || self.history.is_some() {
@@ -394,21 +424,21 @@ impl Arguments {
                     .to_owned(),
             );
         }
-        let is_verifiable = !mix.has(OperationKind::Delete);
+        let is_verifiable = !mix.has_any(OperationKind::removes);
         let verify = self
             .verify
             .unwrap_or(needs_register || is_loaded_here && is_verifiable);
         if verify && !is_verifiable {
             return Err(
-                "the register knows no deletes; leave delete out of --mix, or leave --verify, --register and \
-                 --history out"
+                "the register knows no deletes and no expiry; leave delete and ttl out of --mix, or leave --verify, \
+                 --register and --history out"
                     .to_owned(),
             );
         }
-        if self.history.is_some() && mix.has(OperationKind::Scan) {
+        if self.history.is_some() && mix.has_any(|kind| !is_in_history(kind)) {
             return Err(
-                "a history holds reads and writes of single records; choose a workload without scans, or leave \
-                 --history out"
+                "a history holds reads and writes of single records; choose a workload without scans, adds and requests \
+                 for several records, or leave --history out"
                     .to_owned(),
             );
         }
@@ -431,6 +461,25 @@ impl Arguments {
             );
         }
         Ok((phases, verify))
+    }
+}
+
+/// Can a history tell of it?
+fn is_in_history(kind: OperationKind) -> bool {
+    matches!(
+        kind,
+        OperationKind::Read | OperationKind::Update | OperationKind::Insert | OperationKind::ReadModifyWrite
+    )
+}
+
+#[expect(clippy::ref_option, reason = "serde lends the field as it is")]
+fn as_milliseconds_if_any<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => as_milliseconds(duration, serializer),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostrakon_client::{Client, ClusterId, Options, Protocol, Request, Server};
 
@@ -16,6 +16,9 @@ use crate::target::{RedisProtocol, Wire, WireError};
 /// How long a node may take to accept a connection and to answer a hello.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between two attempts to reach a node that is not there.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
 /// A connection whose hello is answered.
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -25,6 +28,24 @@ pub(crate) struct Ready {
     pub(crate) wire: Wire,
     /// Among those of the router.
     pub(crate) group: usize,
+    /// Where it leads to.
+    pub(crate) place: Place,
+}
+
+/// What is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    address: String,
+    /// The core that was asked for.
+    core: Option<u16>,
+    cluster_id: ClusterId,
+}
+
+impl Place {
+    /// Opens another connection to it, and blocks meanwhile. Only for nodes.
+    pub(crate) fn open(&self) -> Result<(TcpStream, Wire), ConnectError> {
+        greet_once(&self.address, self.core, self.cluster_id)
+    }
 }
 
 /// Why there is no connection.
@@ -67,7 +88,17 @@ fn connect_to_redis(
             Wire::Redis(RedisProtocol::new(configuration.pipeline)),
         );
         let (stream, wire) = greet_redis(address, wire)?;
-        connections.push(Ready { stream, wire, group });
+        let place = Place {
+            address: address.clone(),
+            core: None,
+            cluster_id: ClusterId::ANY,
+        };
+        connections.push(Ready {
+            stream,
+            wire,
+            group,
+            place,
+        });
     }
     let router = match addresses.len() {
         1 => Router::Any,
@@ -93,7 +124,7 @@ fn connect_to_nodes(
     for address in addresses {
         let asks = configuration.spread_cores && !is_grouped;
         cores.push(if asks {
-            server(&greet_node(address, None)?.1).cores
+            server(&greet_node(address, None, configuration)?.1).cores
         } else {
             0
         });
@@ -107,7 +138,7 @@ fn connect_to_nodes(
             0 => None,
             cores => Some((of_address % usize::from(cores)) as u16),
         };
-        let (stream, wire) = greet_node(&addresses[address], core)?;
+        let (stream, wire) = greet_node(&addresses[address], core, configuration)?;
         let found = server(&wire);
         let most = found.requests_in_flight_max;
         if configuration.pipeline > most as usize {
@@ -116,11 +147,25 @@ fn connect_to_nodes(
                  give --pipeline {most} or less"
             )));
         }
+        if configuration.retry_for.is_some() && found.session_window == 0 {
+            let reason = format!("{} keeps no sessions; leave --sessions out", addresses[address]);
+            return Err(ConnectError::Refused(reason));
+        }
         if let Some(first) = connections.first() {
             one_cluster(&addresses[0], server(&first.wire), &addresses[address], found)?;
             one_node_if(is_grouped, server(&first.wire), found)?;
         }
-        connections.push(Ready { stream, wire, group });
+        let place = Place {
+            address: addresses[address].clone(),
+            core,
+            cluster_id: found.cluster_id,
+        };
+        connections.push(Ready {
+            stream,
+            wire,
+            group,
+            place,
+        });
     }
     Ok((connections, router))
 }
@@ -166,7 +211,7 @@ fn ask_for_shards(address: &str) -> Result<Router, ConnectError> {
     let failed = |error: ostrakon_client::Error| {
         ConnectError::Lost(format!("{address} did not give its map of shards: {error}"))
     };
-    let mut client = Client::connect(address, options(None)).map_err(failed)?;
+    let mut client = Client::connect(address, options(None, ClusterId::ANY)).map_err(failed)?;
     Ok(Router::by_shards(&client.topology().map_err(failed)?))
 }
 
@@ -174,17 +219,37 @@ fn server(wire: &Wire) -> &Server {
     wire.server().expect("a ready connection has its hello answered")
 }
 
-fn options(core: Option<u16>) -> Options {
+fn options(core: Option<u16>, cluster_id: ClusterId) -> Options {
     Options {
         core,
+        cluster_id,
         client: concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..Options::default()
     }
 }
 
-/// Sends the hello and waits for its answer.
-fn greet_node(address: &str, core: Option<u16>) -> Result<(TcpStream, Wire), ConnectError> {
-    let protocol = Protocol::new(&options(core)).expect("loadgen's name fits a hello");
+/// Sends the hello and waits for its answer; with sessions, a node that is not there is waited for, too.
+fn greet_node(
+    address: &str,
+    core: Option<u16>,
+    configuration: &Configuration,
+) -> Result<(TcpStream, Wire), ConnectError> {
+    let patience = configuration.retry_for.unwrap_or_default();
+    let asked_at = Instant::now();
+    loop {
+        match greet_once(address, core, ClusterId::ANY) {
+            Err(ConnectError::Lost(_)) if asked_at.elapsed() < patience => std::thread::sleep(CONNECT_PAUSE),
+            greeted => return greeted,
+        }
+    }
+}
+
+fn greet_once(
+    address: &str,
+    core: Option<u16>,
+    cluster_id: ClusterId,
+) -> Result<(TcpStream, Wire), ConnectError> {
+    let protocol = Protocol::new(&options(core, cluster_id)).expect("loadgen's name fits a hello");
     let mut wire = Wire::Ostrakon(Box::new(protocol));
     let hint = "is an Ostrakon node listening there?";
     let is_greeted = |wire: &mut Wire| match wire.next_answer()? {
@@ -197,7 +262,7 @@ fn greet_node(address: &str, core: Option<u16>) -> Result<(TcpStream, Wire), Con
 
 /// Sends a ping and waits for its answer.
 fn greet_redis(address: &str, mut wire: Wire) -> Result<(TcpStream, Wire), ConnectError> {
-    let submitted = wire.submit(&Request::Ping);
+    let submitted = wire.submit(&Request::Ping, false);
     submitted.map_err(ConnectError::Refused)?;
     let hint = "is a Redis listening there?";
     let is_greeted = |wire: &mut Wire| match wire.next_answer()? {

@@ -5,10 +5,13 @@
 //! 2. [`Connection::take_answers`] has each answer judged, and hands over what follows: the write of a
 //!    read-modify-write, the next page of a scan, or the next operation. A `Busy` answer parks the operation
 //!    until its hint has passed.
-//! 3. [`Connection::abandon`] tells of everything unanswered when the connection is lost.
+//! 3. [`Connection::abandon`] tells of everything unanswered when the connection is lost. If writes are in a
+//!    [`session`](super::session), [`Connection::cut`] keeps it instead, and [`Connection::renew`] sends it again
+//!    over the next socket.
 //!
 //! If there is a history, every request and what became of it goes to the thread's recorder on the way. A
-//! `Busy` answer ends a request there, and its repetition is another.
+//! `Busy` answer ends a request there, and its repetition is another; what is sent again over the next socket is
+//! one request all the time.
 //!
 //! Invariant: each request in flight has its operation in `operations`, at the slot of its id. Once warm, an
 //! operation allocates nothing, save the further pages of a scan.
@@ -17,9 +20,14 @@ use std::net::{Shutdown, TcpStream};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::thread::{Next, Operation, Thread};
+use ostrakon_client::Response;
+
+use super::connect::{Place, Ready};
+use super::operation::Operation;
+use super::session::Session;
+use super::thread::{Next, Thread};
 use crate::history::{Process, Recorder};
-use crate::target::{Wire, WireError};
+use crate::target::{Answer, Wire, WireError};
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -40,6 +48,14 @@ pub(crate) struct Connection {
     operations: Vec<Option<Operation>>,
     /// Who calls in each slot, for the recorder; empty without one.
     processes: Vec<Process>,
+    /// If writes are in one.
+    session: Option<Session>,
+    /// Where its sockets lead to.
+    place: Place,
+    /// Was its socket lost, and is there no other yet?
+    pub(crate) is_cut: bool,
+    /// What was unanswered when the socket was lost; and who had called, for the recorder, if it had gone out.
+    unsent: Vec<(Operation, Option<Process>)>,
     /// Waiting for the end of a `Busy` hint, with the moment to send again.
     parked: Vec<(Instant, Operation)>,
     value: Vec<u8>,
@@ -58,26 +74,35 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        wire: Wire,
-        group: usize,
-        control: TcpStream,
-        pipeline: usize,
-        thread: &Thread,
-    ) -> Self {
+    pub(crate) fn new(ready: Ready, pipeline: usize, thread: &Thread) -> Self {
+        let Ready {
+            stream,
+            wire,
+            group,
+            place,
+        } = ready;
         let processes = |recorder: &Recorder| (0..pipeline).map(|_| recorder.new_process()).collect();
+        let window = wire.server().map_or(0, |server| server.session_window);
+        let mut session = thread.retry_for.is_some().then(|| Session::new(window));
+        if let Some(session) = &mut session {
+            session.observe(wire.timestamp(), Instant::now());
+        }
         Self {
             wire,
             group,
             pipeline,
             operations: vec![None; pipeline],
             processes: thread.recorder.as_ref().map(processes).unwrap_or_default(),
+            session,
+            place,
+            is_cut: false,
+            unsent: Vec::new(),
             parked: Vec::new(),
             value: Vec::new(),
             writer: None,
             heard_at: Instant::now(),
             is_over: false,
-            control,
+            control: stream,
             is_finished: false,
             shut_down_for: None,
         }
@@ -91,7 +116,7 @@ impl Connection {
 
     /// Hands over one operation, if the pipeline has room and there is one.
     pub(crate) fn hand_over_one(&mut self, thread: &mut Thread, now: Instant) -> Result<bool, ConnectionEnd> {
-        if self.is_over || !self.has_room() {
+        if self.is_over || self.is_cut || !self.has_room() {
             return Ok(false);
         }
         let Some(operation) = thread.next_operation(self.group, now) else {
@@ -106,7 +131,7 @@ impl Connection {
         let mut wake_at = None;
         loop {
             let now = Instant::now();
-            let next = match self.wire.next_answer() {
+            let (next, issued, timed) = match self.wire.next_answer() {
                 Ok(None) => break,
                 Ok(Some((slot, answer))) => {
                     let operation = self.operations[slot]
@@ -115,11 +140,23 @@ impl Connection {
                     if let Some(process) = self.processes.get_mut(slot) {
                         thread.record_answer(process, &operation, &answer);
                     }
-                    thread.answered(operation, &answer, now)
+                    let is_error = matches!(answer, Answer::Response(Response::Error(_)));
+                    let timed = operation.timed(now).filter(|_| !is_error);
+                    let issued = operation.issued;
+                    (thread.answered(operation, &answer, now), issued, timed)
                 }
                 Err(WireError::Closed(reason)) => return Err(ConnectionEnd::Lost(reason)),
                 Err(WireError::Broken(reason)) => return Err(ConnectionEnd::Broken(reason)),
             };
+            if let (Some(timed), Some(timings)) = (timed, self.wire.timings()) {
+                thread.record_stages(timed, &timings);
+            }
+            if let Some(session) = &mut self.session {
+                session.observe(self.wire.timestamp(), now);
+                if let (Next::Done, Some(issued)) = (&next, issued) {
+                    session.settle(issued);
+                }
+            }
             match next {
                 Next::Done => self.top_up(thread, now)?,
                 Next::Submit(operation) => self.submit(thread, operation)?,
@@ -160,13 +197,16 @@ impl Connection {
         let _already_gone = self.control.shutdown(Shutdown::Both);
     }
 
-    /// Is nothing in flight or parked?
+    /// Is nothing in flight, parked, or to be sent again?
     fn is_idle(&self) -> bool {
-        self.wire.requests_in_flight() == 0 && self.parked.is_empty()
+        (self.is_cut || self.wire.requests_in_flight() == 0)
+            && self.parked.is_empty()
+            && self.unsent.is_empty()
     }
 
     fn has_room(&self) -> bool {
-        self.wire.requests_in_flight() + self.parked.len() < self.pipeline
+        let has_sequence = self.session.as_ref().is_none_or(|session| !session.is_full());
+        has_sequence && self.wire.requests_in_flight() + self.parked.len() < self.pipeline
     }
 
     /// Does an answer have to come, or an operation?
@@ -179,9 +219,66 @@ impl Connection {
         self.is_finished
     }
 
+    /// Where to go on after the socket was lost; none if that is the end.
+    pub(crate) fn next_place(&self) -> Option<Place> {
+        self.session.as_ref().map(|_| self.place.clone())
+    }
+
+    /// Why the socket ended: for this reason, unless it was shut down for another.
+    pub(crate) fn reason_of(&mut self, end: ConnectionEnd) -> ConnectionEnd {
+        self.shut_down_for.take().unwrap_or(end)
+    }
+
+    /// The socket is lost, and what is unanswered waits for another.
+    pub(crate) fn cut(&mut self) {
+        self.is_cut = true;
+        for (slot, operation) in self.operations.iter_mut().enumerate() {
+            if let Some(mut operation) = operation.take() {
+                operation.outlive_connection();
+                self.unsent.push((operation, self.processes.get(slot).copied()));
+            }
+        }
+        let parked = self.parked.drain(..).map(|(_, operation)| (operation, None));
+        self.unsent.extend(parked);
+    }
+
+    /// Goes on over another socket: everything that was unanswered is sent again, each write as the one that it was.
+    pub(crate) fn renew(
+        &mut self,
+        mut wire: Wire,
+        control: TcpStream,
+        thread: &mut Thread,
+    ) -> Result<(), ConnectionEnd> {
+        wire.observe_timestamp(self.wire.timestamp());
+        (self.wire, self.control, self.is_cut) = (wire, control, false);
+        self.heard_at = Instant::now();
+        thread.statistics.reconnections += 1;
+        let mut unsent = std::mem::take(&mut self.unsent);
+        // A new connection gives its slots in turn, so who had called keeps calling if those go first.
+        unsent.sort_by_key(|(_, process)| process.is_none());
+        if !self.processes.is_empty() {
+            let calling: Vec<Process> = unsent.iter().filter_map(|(_, process)| *process).collect();
+            self.processes.retain(|process| !calling.contains(process));
+            self.processes.splice(0..0, calling);
+        }
+        for (operation, process) in unsent {
+            thread.statistics.resent += 1;
+            let slot = self.submit_as(thread, operation, process.is_none())?;
+            if process.is_some() {
+                assert_eq!(
+                    self.processes.get(slot),
+                    process.as_ref(),
+                    "a call has another caller"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// No answer will come any more, for this reason unless the socket was shut down for another.
     pub(crate) fn abandon(&mut self, thread: &mut Thread, end: ConnectionEnd) {
-        thread.shared.end(self.shut_down_for.take().unwrap_or(end));
+        let end = self.reason_of(end);
+        thread.shared.end(end);
         for (slot, operation) in self.operations.iter_mut().enumerate() {
             let Some(operation) = operation.take() else {
                 continue;
@@ -191,6 +288,16 @@ impl Connection {
             }
             thread.unanswered(&operation);
         }
+        for (operation, process) in self.unsent.drain(..) {
+            if let Some(mut process) = process {
+                thread.record_silence(&mut process, &operation);
+            }
+            if operation.may_be_applied || !operation.is_write() {
+                thread.unanswered(&operation);
+            } else {
+                thread.refused(&operation);
+            }
+        }
         for (_, operation) in self.parked.drain(..) {
             thread.refused(&operation);
         }
@@ -198,7 +305,7 @@ impl Connection {
 
     /// Wakes the writer if there is something for it to do.
     pub(crate) fn wake_writer(&mut self) {
-        if (self.is_over || !self.wire.bytes_to_send().is_empty())
+        if (self.is_over || self.is_cut || !self.wire.bytes_to_send().is_empty())
             && let Some(writer) = self.writer.take()
         {
             writer.wake();
@@ -206,18 +313,41 @@ impl Connection {
     }
 
     fn submit(&mut self, thread: &mut Thread, operation: Operation) -> Result<(), ConnectionEnd> {
-        let wire = &mut self.wire;
-        let submitted = operation.with_request(thread, &mut self.value, |request| wire.submit(request));
+        self.submit_as(thread, operation, true).map(drop)
+    }
+
+    /// Gives the slot. The recorder hears of it if it is a call of its own.
+    fn submit_as(
+        &mut self,
+        thread: &mut Thread,
+        mut operation: Operation,
+        is_own_call: bool,
+    ) -> Result<usize, ConnectionEnd> {
+        let wants_timings = thread.wants_timings();
+        operation.timed_from = wants_timings.then(Instant::now);
+        let retry = match &mut self.session {
+            Some(session) if operation.is_write() => {
+                let issued = *operation
+                    .issued
+                    .get_or_insert_with(|| session.issue(Instant::now()));
+                Some(session.retry(issued))
+            }
+            _ => None,
+        };
+        let (wire, value) = (&mut self.wire, &mut self.value);
+        let submitted = operation.with_request(thread, value, retry, |request| {
+            wire.submit(request, wants_timings)
+        });
         match submitted {
             Ok(slot) => {
                 // The request is in a buffer: nothing is sent before this returns to the executor.
-                if let Some(process) = self.processes.get(slot) {
+                if let Some(process) = self.processes.get(slot).filter(|_| is_own_call) {
                     thread.record_call(*process, &operation);
                 }
                 let place = &mut self.operations[slot];
                 assert!(place.is_none(), "two requests in flight share a slot");
                 *place = Some(operation);
-                Ok(())
+                Ok(slot)
             }
             Err(reason) => {
                 // Nothing went out, so a write is as good as refused.

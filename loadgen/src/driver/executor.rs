@@ -1,6 +1,7 @@
 //! One executor of the load: pinned to a CPU, with a reader and a writer task per connection.
 //!
-//! The reader takes answers and hands over what follows; the writer sends. They share the [`Connection`] and
+//! The reader takes answers and hands over what follows; the writer sends. When the socket is lost and writes are in
+//! a session, the reader ends the writer, connects again and starts another. They share the [`Connection`] and
 //! are never joined in a select: glommio panics on futures that are polled again and again. A third task per
 //! executor looks for connections on which no answer comes any more. A `Busy` hint is waited for by a task of
 //! its own. Where answers alone do not drive the load there is a [`dispatcher`] besides.
@@ -17,10 +18,13 @@ use std::time::{Duration, Instant};
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
-use super::connect::Ready;
+use super::connect::{ConnectError, Place, Ready};
 use super::connection::{Connection, ConnectionEnd};
 use super::dispatcher;
 use super::thread::Thread;
+
+/// Between two attempts to connect again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection with requests in flight that stays silent for so long is lost.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
@@ -32,27 +36,21 @@ type SharedThread = Rc<RefCell<Thread>>;
 pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize) -> Instant {
     let mut sockets = Vec::with_capacity(ready.len());
     let mut connections = Vec::with_capacity(ready.len());
-    for Ready { stream, wire, group } in ready {
-        let (reader, writer) = match stream
-            .try_clone()
-            .and_then(|reader| Ok((reader, stream.try_clone()?)))
-        {
-            Ok(halves) => halves,
-            Err(error) => {
-                let reason = format!("could not split a connection: {error}; raise `ulimit -n`");
-                thread.borrow().shared.end(ConnectionEnd::Broken(reason));
+    for ready in ready {
+        match halves(&ready.stream) {
+            Ok(halves) => sockets.push(halves),
+            Err(end) => {
+                thread.borrow().shared.end(end);
                 continue;
             }
-        };
-        let connection = Connection::new(wire, group, stream, pipeline, &thread.borrow());
+        }
+        let connection = Connection::new(ready, pipeline, &thread.borrow());
         connections.push(Rc::new(RefCell::new(connection)));
-        sockets.push((reader, writer));
     }
-    let mut tasks = Vec::with_capacity(sockets.len() * 2 + 1);
-    for ((reader, writer), connection) in sockets.into_iter().zip(&connections) {
-        let reader = read(Rc::clone(connection), Rc::clone(&thread), adopt(reader));
-        tasks.push(glommio::spawn_local(reader));
-        tasks.push(glommio::spawn_local(write(Rc::clone(connection), adopt(writer))));
+    let mut tasks = Vec::with_capacity(sockets.len() + 1);
+    for (halves, connection) in sockets.into_iter().zip(&connections) {
+        let life = live(Rc::clone(connection), Rc::clone(&thread), halves);
+        tasks.push(glommio::spawn_local(life));
     }
     let needs_dispatcher = {
         let source = &thread.borrow().source;
@@ -70,22 +68,112 @@ pub(crate) async fn run(thread: SharedThread, ready: Vec<Ready>, pipeline: usize
     Instant::now()
 }
 
+/// One socket, for a reader and for a writer.
+struct Halves {
+    reader: std::net::TcpStream,
+    writer: std::net::TcpStream,
+}
+
+fn halves(stream: &std::net::TcpStream) -> Result<Halves, ConnectionEnd> {
+    let split = stream
+        .try_clone()
+        .and_then(|reader| stream.try_clone().map(|writer| Halves { reader, writer }));
+    split.map_err(|error| {
+        ConnectionEnd::Broken(format!(
+            "could not split a connection: {error}; raise `ulimit -n`"
+        ))
+    })
+}
+
 /// Makes a socket of the standard library one of glommio's.
 fn adopt(stream: std::net::TcpStream) -> TcpStream {
     // SAFETY: the descriptor is an open TCP socket, and `into_raw_fd` has given up its ownership.
     unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
-async fn read(connection: SharedConnection, thread: SharedThread, mut stream: TcpStream) {
-    let end = read_until_over(&connection, &thread, &mut stream).await;
-    let mut open = connection.borrow_mut();
-    open.is_over = true;
-    let mut thread = thread.borrow_mut();
-    if let Err(end) = end {
-        open.abandon(&mut thread, end);
+/// A connection over one socket after the other, until the phase is over for it or it cannot go on.
+async fn live(connection: SharedConnection, thread: SharedThread, mut halves: Halves) {
+    let (ended, writer) = loop {
+        let writer = write(Rc::clone(&connection), adopt(halves.writer));
+        let writer = glommio::spawn_local(writer);
+        let end = read_until_over(&connection, &thread, &mut adopt(halves.reader)).await;
+        let Err(end) = end else {
+            break (Ok(()), Some(writer));
+        };
+        let (end, place) = {
+            let mut open = connection.borrow_mut();
+            (open.reason_of(end), open.next_place())
+        };
+        let (ConnectionEnd::Lost(reason), Some(place)) = (&end, place) else {
+            break (Err(end), Some(writer));
+        };
+        {
+            let mut open = connection.borrow_mut();
+            open.cut();
+            open.wake_writer();
+        }
+        writer.await;
+        // Its reason was that of the socket that is gone.
+        let _gone = connection
+            .borrow_mut()
+            .reason_of(ConnectionEnd::Lost(String::new()));
+        halves = match reconnect(&connection, &thread, place, reason).await {
+            Ok(Some(halves)) => halves,
+            Ok(None) => break (Ok(()), None),
+            Err(end) => break (Err(end), None),
+        };
+    };
+    {
+        let (mut open, mut thread) = (connection.borrow_mut(), thread.borrow_mut());
+        open.is_over = true;
+        if let Err(end) = ended {
+            open.abandon(&mut thread, end);
+        }
+        thread.call_dispatcher();
+        open.wake_writer();
     }
-    thread.call_dispatcher();
-    open.wake_writer();
+    if let Some(writer) = writer {
+        writer.await;
+    }
+}
+
+/// Opens another socket in place of one that was lost for this reason, and queues on it what was unanswered. `None`:
+/// nothing was, and nothing will be.
+async fn reconnect(
+    connection: &SharedConnection,
+    thread: &SharedThread,
+    place: Place,
+    reason: &str,
+) -> Result<Option<Halves>, ConnectionEnd> {
+    let patience = thread.borrow().retry_for.unwrap_or_default();
+    let lost_at = Instant::now();
+    loop {
+        let is_stopped = thread.borrow().shared.is_stopped();
+        if !is_stopped && !connection.borrow().has_more(&thread.borrow()) {
+            return Ok(None);
+        }
+        let again = place.clone();
+        // Connecting blocks, and other connections of this executor may be well.
+        let opened = glommio::executor().spawn_blocking(move || again.open()).await;
+        let why = match opened {
+            Ok((stream, wire)) => {
+                let halves = halves(&stream)?;
+                let (mut open, mut thread) = (connection.borrow_mut(), thread.borrow_mut());
+                open.renew(wire, stream, &mut thread)?;
+                thread.call_dispatcher();
+                return Ok(Some(halves));
+            }
+            Err(ConnectError::Refused(reason)) => return Err(ConnectionEnd::Broken(reason)),
+            Err(ConnectError::Lost(why)) => why,
+        };
+        if is_stopped || lost_at.elapsed() >= patience {
+            let seconds = lost_at.elapsed().as_secs();
+            return Err(ConnectionEnd::Lost(format!(
+                "{reason}, and not to be had again in {seconds} s: {why}"
+            )));
+        }
+        glommio::timer::sleep(RECONNECT_PAUSE).await;
+    }
 }
 
 async fn read_until_over(
@@ -138,7 +226,7 @@ fn take_in(
 async fn unpark_at(wake_at: Instant, connection: SharedConnection, thread: SharedThread) {
     glommio::timer::sleep(wake_at.saturating_duration_since(Instant::now())).await;
     let mut open = connection.borrow_mut();
-    if open.is_over {
+    if open.is_over || open.is_cut {
         return;
     }
     let sent = open.unpark(&mut thread.borrow_mut(), wake_at.max(Instant::now()));
@@ -159,7 +247,7 @@ async fn write_until_over(connection: &SharedConnection, stream: &mut TcpStream)
     loop {
         let sent = poll_fn(|context| {
             let mut open = connection.borrow_mut();
-            if open.is_over {
+            if open.is_over || open.is_cut {
                 return Poll::Ready(Ok(None));
             }
             if open.wire.bytes_to_send().is_empty() {
@@ -186,7 +274,7 @@ async fn watch(connections: Vec<SharedConnection>) {
         glommio::timer::sleep(Duration::from_secs(1)).await;
         for connection in &connections {
             let mut open = connection.borrow_mut();
-            let is_waiting = !open.is_over && open.wire.requests_in_flight() > 0;
+            let is_waiting = !open.is_over && !open.is_cut && open.wire.requests_in_flight() > 0;
             if is_waiting && open.heard_at.elapsed() > SILENCE_MAX {
                 let reason = format!("no answer came for {} s", SILENCE_MAX.as_secs());
                 open.shut_down(ConnectionEnd::Lost(reason));

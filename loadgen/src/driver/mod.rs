@@ -2,16 +2,20 @@
 //!
 //! Connections are opened with blocking sockets ([`connect`]) and dealt out to pinned glommio executors
 //! ([`executor`]). In a closed loop each [`connection`] takes its next operation from its executor's [`source`]
-//! when one is answered; in an open loop a [`dispatcher`] hands them over when they are due. What follows from
-//! answers, and what is measured, is in [`thread`]; the [`ledger`] is told of every write and answer. Executors
-//! share nothing but [`Shared`], the number of records and, if there is one, the register.
+//! when one is answered; in an open loop a [`dispatcher`] hands them over when they are due. What an [`operation`]
+//! asks, what follows from answers, and what is measured is in [`thread`] and [`several`]; the [`ledger`] is told of
+//! every write and answer. With a [`session`] a connection outlives its sockets. Executors share nothing but
+//! [`Shared`], the number of records, the counters and, if there is one, the register.
 
 mod connect;
 mod connection;
 mod dispatcher;
 mod executor;
 mod ledger;
+mod operation;
 mod route;
+mod session;
+mod several;
 mod source;
 mod thread;
 
@@ -25,6 +29,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::arrival::{Arrivals, Rate, Schedule};
 use crate::cli::{Configuration, Phase, RunLength};
+use crate::counters::Counters;
 use crate::distribution::KeyChooser;
 use crate::history::{PhaseHistory, Recorder};
 use crate::kernel;
@@ -41,6 +46,8 @@ use ledger::Ledger;
 use route::Router;
 use source::{Draw, End, Pace, Source};
 use thread::Thread;
+
+pub(crate) use operation::MULTI_RECORDS_MAX;
 
 /// Violations that are kept; the phase stops at the first, so there are few.
 const VIOLATIONS_KEPT: usize = 20;
@@ -121,6 +128,8 @@ pub struct Order<'a> {
     pub register: Option<Arc<Register>>,
     /// Inside the values, if there is no register.
     pub writer: WriterId,
+    /// What adds increment.
+    pub counters: Arc<Counters>,
 }
 
 impl Shared {
@@ -248,6 +257,10 @@ struct ThreadOrder {
     register: Option<Arc<Register>>,
     writer: WriterId,
     value_size: ValueSize,
+    ttl_ms: u64,
+    counters: Arc<Counters>,
+    stages_every: u32,
+    retry_for: Option<Duration>,
     pipeline: usize,
     recorder: Option<Recorder>,
 }
@@ -290,6 +303,8 @@ impl ThreadOrder {
                     random: Random::for_lane(configuration.seed, index as u64),
                     records: Arc::clone(&order.records),
                     scan_records_max: configuration.scan_records_max,
+                    multi_records: configuration.multi_records,
+                    counters: Arc::clone(&order.counters),
                 };
                 let length = match order.run_length {
                     RunLength::Operations(total) => Length::Operations(share(total).end - share(total).start),
@@ -313,6 +328,10 @@ impl ThreadOrder {
             // Values of two executors without a register differ by their writer.
             writer: WriterId(order.writer.0.wrapping_add(index as u64)),
             value_size: configuration.value_size,
+            ttl_ms: configuration.ttl.as_millis() as u64,
+            counters: Arc::clone(&order.counters),
+            stages_every: configuration.stages_every.unwrap_or(0),
+            retry_for: configuration.retry_for,
             pipeline: configuration.pipeline,
             recorder: history.map(|history| history.recorder(index)),
         }
@@ -384,6 +403,13 @@ impl ThreadOrder {
             shared: Arc::clone(shared),
             live_index: self.index,
             value_size: self.value_size,
+            ttl_ms: self.ttl_ms,
+            counters: self.counters,
+            stages_every: self.stages_every,
+            untimed: 0,
+            retry_for: self.retry_for,
+            spare_reads: Vec::new(),
+            spare_writes: Vec::new(),
             recorder: self.recorder,
             dispatcher: None,
             is_saturated: false,

@@ -45,11 +45,19 @@ impl Router {
     pub(crate) fn group_of(&self, key: KeyIndex) -> usize {
         match self {
             Self::Any => 0,
+            _ => self.group_of_key(Key::of(key).bytes()),
+        }
+    }
+
+    /// The group whose connections take operations on this key.
+    pub(crate) fn group_of_key(&self, key: &[u8]) -> usize {
+        match self {
+            Self::Any => 0,
             Self::Shards { owners, .. } => {
-                let hash = key_hash(Key::of(key).bytes());
-                usize::from(owners[shard_of(hash, owners.len() as u32).0 as usize])
+                let shard = shard_of(key_hash(key), owners.len() as u32);
+                usize::from(owners[shard.0 as usize])
             }
-            Self::Addresses(count) => (key_hash(Key::of(key).bytes()) % *count as u64) as usize,
+            Self::Addresses(count) => (key_hash(key) % *count as u64) as usize,
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::route::Router;
 use crate::arrival::Schedule;
+use crate::counters::Counters;
 use crate::distribution::KeyChooser;
 use crate::keys::KeyIndex;
 use crate::random::Random;
@@ -43,6 +44,10 @@ pub(crate) enum Draw {
         records: Arc<Records>,
         /// Most records of a scan; every length from 1 on is as likely.
         scan_records_max: u32,
+        /// Records of a request for several.
+        multi_records: u32,
+        /// What adds increment.
+        counters: Arc<Counters>,
     },
 }
 
@@ -78,8 +83,10 @@ pub(crate) enum End {
 pub(crate) struct Drawn {
     pub(crate) kind: OperationKind,
     pub(crate) key: KeyIndex,
-    /// For a scan.
-    pub(crate) scan_records: u32,
+    /// Of a scan, or of a request for several.
+    pub(crate) records: u32,
+    /// A request for several takes the records from `key` on, after the last of so many the first.
+    pub(crate) among: u64,
     /// When it was due: what its latency is counted from.
     pub(crate) due_at: Instant,
 }
@@ -168,7 +175,7 @@ impl Source {
             if let Pace::Open { schedule, .. } = &mut self.pace {
                 schedule.advance();
             }
-            let of = self.router.group_of(drawn.key);
+            let of = self.draw.group_of(&drawn, &self.router);
             if of == group {
                 return Taken::Operation(drawn);
             }
@@ -254,12 +261,23 @@ impl Source {
 }
 
 impl Draw {
+    /// The group whose connections take an operation; one for several records goes where its first one does.
+    fn group_of(&self, drawn: &Drawn, router: &Router) -> usize {
+        match self {
+            Self::Run { counters, .. } if drawn.kind == OperationKind::Add => {
+                router.group_of_key(counters.key(counters.of_record(drawn.key)).bytes())
+            }
+            _ => router.group_of(drawn.key),
+        }
+    }
+
     fn next(&mut self, due_at: Instant) -> Option<Drawn> {
         match self {
             Self::Load(range) => range.next().map(|record| Drawn {
                 kind: OperationKind::Insert,
                 key: KeyIndex(record),
-                scan_records: 0,
+                records: 1,
+                among: record + 1,
                 due_at,
             }),
             Self::Run {
@@ -268,6 +286,8 @@ impl Draw {
                 random,
                 records,
                 scan_records_max,
+                multi_records,
+                ..
             } => {
                 let kind = mix.next_kind(random);
                 let key = if kind == OperationKind::Insert {
@@ -275,19 +295,33 @@ impl Draw {
                 } else {
                     chooser.next(random, records.count())
                 };
-                let scan_records = if kind == OperationKind::Scan {
-                    1 + random.next_below(u64::from(*scan_records_max)) as u32
-                } else {
-                    0
+                let among = records.count();
+                let of_request = match kind {
+                    OperationKind::Scan | OperationKind::ReverseScan => {
+                        1 + random.next_below(u64::from(*scan_records_max)) as u32
+                    }
+                    // No record twice.
+                    OperationKind::MultiRead | OperationKind::MultiUpdate => {
+                        u64::from(*multi_records).min(among) as u32
+                    }
+                    _ => 1,
                 };
                 Some(Drawn {
                     kind,
                     key,
-                    scan_records,
+                    records: of_request,
+                    among,
                     due_at,
                 })
             }
         }
+    }
+}
+
+impl Drawn {
+    /// The record at this place of a request for several.
+    pub(crate) fn key_at(&self, place: u32) -> KeyIndex {
+        KeyIndex((self.key.0 + u64::from(place)) % self.among)
     }
 }
 

@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use ostrakon_client::{Condition, ErrorCode, Request, Response};
+use ostrakon_client::{ErrorCode, Response, StageTimings};
 use ostrakon_wire::message::ScanReply;
 
 use super::Shared;
 use super::connection::ConnectionEnd;
-use super::ledger::{Ledger, Read, Write};
+use super::ledger::{Ledger, Write};
+use super::operation::{Operation, ReadPart, ScanStage, Stage, Timed, WritePart};
 use super::source::{Drawn, Source, Taken};
+use crate::counters::{self, Counters};
 use crate::history::{Call, Process, Recorder, Stopped};
-use crate::keys::{Key, KeyIndex};
+use crate::keys::KeyIndex;
 use crate::register::{Violation, ViolationKind};
 use crate::series::SeriesRecorder;
 use crate::statistics::{ErrorLabel, LiveCounters, Measure, Statistics};
 use crate::target::Answer;
-use crate::value::{self, ValueSize};
+use crate::value::ValueSize;
 use crate::workload::OperationKind;
 
 /// An operation that is still refused as `Busy` after this time counts as an error.
@@ -39,6 +41,19 @@ pub(crate) struct Thread {
     /// Of this executor among those of `shared`.
     pub(crate) live_index: usize,
     pub(crate) value_size: ValueSize,
+    /// Of puts that expire.
+    pub(crate) ttl_ms: u64,
+    pub(crate) counters: Arc<Counters>,
+    /// Every so manieth request asks for timings; 0: none does.
+    pub(crate) stages_every: u32,
+    /// Requests since the last one that did.
+    pub(crate) untimed: u32,
+    /// If writes are in sessions: how long they are tried again after an answer that says nothing of their outcome.
+    pub(crate) retry_for: Option<Duration>,
+    /// Room of multi-gets that are over, for those to come.
+    pub(crate) spare_reads: Vec<Vec<ReadPart>>,
+    /// Room of multi-puts that are over.
+    pub(crate) spare_writes: Vec<Vec<WritePart>>,
     /// If there is a history.
     pub(crate) recorder: Option<Recorder>,
     /// Of the dispatcher, while it waits to be called.
@@ -47,36 +62,6 @@ pub(crate) struct Thread {
     pub(crate) is_saturated: bool,
     /// Has a connection been told to wait since the dispatcher last looked?
     pub(crate) is_hungry: bool,
-}
-
-/// One operation from being handed over until its last answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Operation {
-    kind: OperationKind,
-    key: KeyIndex,
-    stage: Stage,
-    due_at: Instant,
-    handed_at: Instant,
-    /// What the latency of its present request is counted from.
-    requested_at: Instant,
-}
-
-#[derive(Debug, Clone)]
-enum Stage {
-    Read(Read),
-    Write(Write),
-    Delete,
-    Scan(ScanStage),
-}
-
-#[derive(Debug, Clone)]
-struct ScanStage {
-    /// Records that are still wanted.
-    wanted: u32,
-    /// Of the pages so far; 0: there were none.
-    snapshot: u64,
-    /// Where the next page begins, if it is not the first.
-    resume_key: Option<Box<[u8]>>,
 }
 
 /// What follows from an answer.
@@ -129,21 +114,71 @@ impl Thread {
             OperationKind::Read | OperationKind::ReadModifyWrite => {
                 Stage::Read(self.ledger.begin_read(drawn.key))
             }
-            OperationKind::Insert | OperationKind::Update => Stage::Write(self.ledger.begin_write(drawn.key)),
+            OperationKind::Insert | OperationKind::Update | OperationKind::PutExpiring => {
+                Stage::Write(self.ledger.begin_write(drawn.key))
+            }
             OperationKind::Delete => Stage::Delete,
-            OperationKind::Scan => Stage::Scan(ScanStage {
-                wanted: drawn.scan_records,
+            OperationKind::Add => {
+                let counter = self.counters.of_record(drawn.key);
+                Stage::Add(self.counters.begin_add(counter))
+            }
+            OperationKind::Scan | OperationKind::ReverseScan => Stage::Scan(ScanStage {
+                wanted: drawn.records,
                 snapshot: 0,
                 resume_key: None,
+                is_reverse: drawn.kind == OperationKind::ReverseScan,
             }),
+            OperationKind::MultiRead => {
+                let mut parts = self.spare_reads.pop().unwrap_or_default();
+                parts.extend((0..drawn.records).map(|place| {
+                    let key = drawn.key_at(place);
+                    let read = self.ledger.begin_read(key);
+                    ReadPart { key, read }
+                }));
+                Stage::MultiRead(parts)
+            }
+            OperationKind::MultiUpdate => {
+                let mut parts = self.spare_writes.pop().unwrap_or_default();
+                parts.extend((0..drawn.records).map(|place| {
+                    let key = drawn.key_at(place);
+                    WritePart {
+                        key,
+                        write: self.ledger.begin_write(key),
+                        is_settled: false,
+                    }
+                }));
+                Stage::MultiWrite(parts)
+            }
         };
         Operation {
-            kind: drawn.kind,
-            key: drawn.key,
+            drawn: *drawn,
             stage,
-            due_at: drawn.due_at,
             handed_at: now,
             requested_at: drawn.due_at,
+            timed_from: None,
+            issued: None,
+            may_be_applied: false,
+        }
+    }
+
+    /// Shall the next request ask for timings?
+    pub(crate) fn wants_timings(&mut self) -> bool {
+        if self.stages_every == 0 {
+            return false;
+        }
+        self.untimed += 1;
+        if self.untimed < self.stages_every {
+            return false;
+        }
+        self.untimed = 0;
+        true
+    }
+
+    /// An answer without error came with timings.
+    pub(crate) fn record_stages(&mut self, timed: Timed, timings: &StageTimings) {
+        if self.source.is_measured(timed.due_at) {
+            let latency_ns = nanoseconds(timed.latency);
+            self.statistics.stages.record(timed.measure, latency_ns, timings);
         }
     }
 
@@ -158,55 +193,62 @@ impl Thread {
                 return Next::Done;
             }
         };
+        let requested_at = operation.requested_at;
         match (&mut operation.stage, response) {
             (_, Response::Error(error)) => {
                 let hint = Duration::from_millis(u64::from(error.retry_after_ms.max(1)));
-                if error.code == ErrorCode::Busy && now + hint < operation.handed_at + BUSY_PATIENCE {
-                    self.statistics.busy_retries += 1;
+                if self.is_tried_again(&operation, error.code, now + hint) {
                     return Next::Park {
                         operation,
                         after: hint,
                     };
                 }
                 self.settle_error(&operation, error.code);
-                self.failed(
-                    &operation,
-                    ErrorLabel::Code(error.code.number()),
-                    error.message,
-                    now,
-                );
+                let label = ErrorLabel::Code(error.code.number());
+                self.failed(&operation, label, error.message, now);
+                self.keep_room(operation);
                 return Next::Done;
             }
             (Stage::Read(read), Response::Get { found }) => {
-                let judged = self.ledger.read_answered(read, *found);
+                let found = found.map(|found| (found.version, found.value));
+                let judged = self.ledger.read_answered(read, found);
                 self.judge(judged);
-                if self.source.is_measured(operation.due_at) {
-                    self.statistics.not_found += u64::from(found.is_none());
-                }
-                self.record(Measure::Read, &operation, operation.requested_at, now);
-                if operation.kind == OperationKind::ReadModifyWrite {
-                    operation.stage = Stage::Write(self.ledger.begin_write(operation.key));
+                self.count_not_found(&operation, u64::from(found.is_none()));
+                self.record(Measure::Read, &operation, requested_at, now);
+                if operation.drawn.kind == OperationKind::ReadModifyWrite {
+                    operation.stage = Stage::Write(self.ledger.begin_write(operation.drawn.key));
                     operation.requested_at = now;
                     return Next::Submit(operation);
                 }
             }
             (Stage::Write(write), Response::Write { applied, version }) => {
                 let write = *write;
-                self.write_answered(&operation, &write, *applied, *version);
-                self.record(operation.write_measure(), &operation, operation.requested_at, now);
-                if operation.kind == OperationKind::ReadModifyWrite {
-                    self.record(Measure::ReadModifyWrite, &operation, operation.due_at, now);
+                self.write_answered(operation.drawn.key, &write, *applied, *version);
+                self.record(operation.measure(), &operation, requested_at, now);
+                if operation.drawn.kind == OperationKind::ReadModifyWrite {
+                    self.record(Measure::ReadModifyWrite, &operation, operation.drawn.due_at, now);
                 }
             }
             (Stage::Delete, Response::Write { .. }) => {
-                self.record(Measure::Delete, &operation, operation.requested_at, now);
+                self.record(Measure::Delete, &operation, requested_at, now);
+            }
+            (Stage::Add(ticket), Response::Add { number, .. }) => {
+                let judged = self.counters.acknowledged(ticket, *number);
+                self.judge(judged);
+                self.record(Measure::Add, &operation, requested_at, now);
             }
             (Stage::Scan(scan), Response::Scan(reply)) => {
-                self.take_page(scan, reply, operation.due_at);
+                self.take_page(scan, reply, operation.drawn.due_at);
                 if scan.resume_key.is_some() {
                     return Next::Submit(operation);
                 }
-                self.record(Measure::Scan, &operation, operation.requested_at, now);
+                self.record(operation.measure(), &operation, requested_at, now);
+            }
+            (Stage::MultiRead(_), Response::MultiGet { values }) => {
+                return self.multi_read_answered(operation, *values, now);
+            }
+            (Stage::MultiWrite(_), Response::MultiPut(reply)) => {
+                return self.multi_write_answered(operation, reply, now);
             }
             _ => unreachable!("the protocol lets no response through that does not fit its request"),
         }
@@ -214,17 +256,56 @@ impl Thread {
         Next::Done
     }
 
-    /// Looks at a page; afterwards there is a key to go on with, if the scan goes on.
-    fn take_page(&mut self, scan: &mut ScanStage, reply: &ScanReply<'_>, due_at: Instant) {
-        let count = reply.entries.len() as u32;
-        if self.source.is_measured(due_at) {
-            self.statistics.scanned_records += u64::from(count);
+    /// Is a request that was answered with this error sent again at that moment?
+    pub(super) fn is_tried_again(&mut self, operation: &Operation, code: ErrorCode, at: Instant) -> bool {
+        match (code, self.retry_for) {
+            (ErrorCode::Busy, _) if at < operation.handed_at + BUSY_PATIENCE => {
+                self.statistics.busy_retries += 1;
+                true
+            }
+            // A session makes it safe to ask again whatever has become of it.
+            (ErrorCode::ShuttingDown | ErrorCode::CoreFailed, Some(retry_for))
+                if at < operation.handed_at + retry_for =>
+            {
+                self.statistics.resent += 1;
+                true
+            }
+            _ => false,
         }
+    }
+
+    pub(super) fn count_not_found(&mut self, operation: &Operation, count: u64) {
+        if self.source.is_measured(operation.drawn.due_at) {
+            self.statistics.not_found += count;
+        }
+    }
+
+    /// Looks at a page; afterwards there is a key to go on with, if the scan goes on. Counters are no records.
+    fn take_page(&mut self, scan: &mut ScanStage, reply: &ScanReply<'_>, due_at: Instant) {
+        let mut previous: &[u8] = &[];
+        let mut count = 0_u64;
         for entry in &reply.entries {
+            let is_in_order = previous.is_empty() || (entry.key > previous) != scan.is_reverse;
+            if !is_in_order {
+                self.judge(Err(Violation::of_key(
+                    ViolationKind::ScanOrder,
+                    entry.key,
+                    format!("a key beyond {}", previous.escape_ascii()),
+                    "a key that is not".to_owned(),
+                )));
+            }
+            previous = entry.key;
+            if counters::is_counter(entry.key) {
+                continue;
+            }
+            count += 1;
             let judged = self.ledger.scanned(entry.key, entry.version, entry.value);
             self.judge(judged);
         }
-        scan.wanted = scan.wanted.saturating_sub(count);
+        if self.source.is_measured(due_at) {
+            self.statistics.scanned_records += count;
+        }
+        scan.wanted = scan.wanted.saturating_sub(reply.entries.len() as u32);
         scan.snapshot = reply.snapshot;
         scan.resume_key = reply
             .resume_key
@@ -232,16 +313,16 @@ impl Thread {
             .map(|key| key.to_vec().into_boxed_slice());
     }
 
-    fn write_answered(&mut self, operation: &Operation, write: &Write, applied: bool, version: u64) {
+    pub(super) fn write_answered(&mut self, key: KeyIndex, write: &Write, applied: bool, version: u64) {
         if applied {
             let judged = self.ledger.write_acknowledged(write, version);
             self.judge(judged);
             return;
         }
-        self.refused(operation);
+        self.settle_write(write, false);
         self.judge(Err(Violation::of_record(
             ViolationKind::MissingKey,
-            operation.key,
+            key,
             "a write without a condition is applied".to_owned(),
             format!("the node says that it was not; the record is at version {version}"),
         )));
@@ -249,23 +330,23 @@ impl Thread {
 
     /// Is a write that was answered with this error certainly not applied?
     fn settle_error(&mut self, operation: &Operation, code: ErrorCode) {
-        match (&operation.stage, code) {
-            (Stage::Write(write), ErrorCode::CoreFailed | ErrorCode::Other(_)) => {
-                self.ledger.write_unknown(write);
-            }
-            _ => self.refused(operation),
+        if is_unknown(code) {
+            self.settle(operation, true);
+        } else {
+            self.refused(operation);
         }
     }
 
     /// The operation was answered without error.
-    fn done(&mut self, operation: &Operation, now: Instant) {
-        let latency_ns = nanoseconds(now - operation.due_at);
+    pub(super) fn done(&mut self, operation: &Operation, now: Instant) {
+        let due_at = operation.drawn.due_at;
+        let latency_ns = nanoseconds(now - due_at);
         self.series.answered(now, latency_ns);
-        if self.source.is_measured(operation.due_at) {
+        if self.source.is_measured(due_at) {
             self.statistics.record_operation(latency_ns);
             if self.source.is_open() {
                 let service = now - operation.handed_at;
-                let delay = operation.handed_at - operation.due_at;
+                let delay = operation.handed_at - due_at;
                 self.statistics
                     .record_service(nanoseconds(service), nanoseconds(delay));
             }
@@ -274,23 +355,17 @@ impl Thread {
     }
 
     /// An error that is not answered by trying again.
-    fn failed(&mut self, operation: &Operation, label: ErrorLabel, sentence: &str, now: Instant) {
-        let measure = match &operation.stage {
-            Stage::Read(_) => Measure::Read,
-            Stage::Write(_) => operation.write_measure(),
-            Stage::Delete => Measure::Delete,
-            Stage::Scan(_) => Measure::Scan,
-        };
-        self.statistics.record_error(measure, label, sentence);
+    pub(super) fn failed(&mut self, operation: &Operation, label: ErrorLabel, sentence: &str, now: Instant) {
+        self.statistics.record_error(operation.measure(), label, sentence);
         self.series.failed(now);
         self.over(operation);
     }
 
     fn over(&mut self, operation: &Operation) {
-        if operation.kind == OperationKind::Insert {
-            self.source.end_insert(operation.key);
+        if operation.drawn.kind == OperationKind::Insert {
+            self.source.end_insert(operation.drawn.key);
         }
-        if self.source.is_measured(operation.due_at) {
+        if self.source.is_measured(operation.drawn.due_at) {
             self.statistics.operations += 1;
         } else {
             self.statistics.warm_up_operations += 1;
@@ -298,19 +373,37 @@ impl Thread {
         self.live().operation_done();
     }
 
-    /// It is certain that a write was not applied.
+    /// It is certain that what was sent last was not applied.
     pub(crate) fn refused(&mut self, operation: &Operation) {
-        if let Stage::Write(write) = &operation.stage {
-            let judged = self.ledger.write_refused(write);
-            self.judge(judged);
-        }
+        self.settle(operation, operation.may_be_applied);
     }
 
     /// No answer to the operation's request will come any more.
     pub(crate) fn unanswered(&mut self, operation: &Operation) {
         self.statistics.unanswered += 1;
-        if let Stage::Write(write) = &operation.stage {
+        self.settle(operation, true);
+    }
+
+    /// A write is over without having been acknowledged: its outcome is unknown, or it was not applied.
+    fn settle(&mut self, operation: &Operation, is_unknown: bool) {
+        match &operation.stage {
+            Stage::Write(write) => self.settle_write(write, is_unknown),
+            Stage::MultiWrite(parts) => {
+                for part in parts.iter().filter(|part| !part.is_settled) {
+                    self.settle_write(&part.write, is_unknown);
+                }
+            }
+            Stage::Add(ticket) if is_unknown => self.counters.unknown(ticket),
+            _ => {}
+        }
+    }
+
+    pub(super) fn settle_write(&mut self, write: &Write, is_unknown: bool) {
+        if is_unknown {
             self.ledger.write_unknown(write);
+        } else {
+            let judged = self.ledger.write_refused(write);
+            self.judge(judged);
         }
     }
 
@@ -345,10 +438,10 @@ impl Thread {
 
     fn call(&self, operation: &Operation) -> Call {
         let write = match &operation.stage {
-            Stage::Write(write) => Some(self.ledger.identity(operation.key, write).sequence),
+            Stage::Write(write) => Some(self.ledger.identity(operation.drawn.key, write).sequence),
             _ => None,
         };
-        let key = operation.key;
+        let key = operation.drawn.key;
         Call { key, write }
     }
 
@@ -370,7 +463,7 @@ impl Thread {
         }
     }
 
-    fn judge(&mut self, judged: Result<(), Violation>) {
+    pub(super) fn judge(&mut self, judged: Result<(), Violation>) {
         if let Err(violation) = judged {
             self.shared.report(violation);
         }
@@ -380,9 +473,9 @@ impl Thread {
         &self.shared.live()[self.live_index]
     }
 
-    fn record(&mut self, measure: Measure, operation: &Operation, from: Instant, now: Instant) {
+    pub(super) fn record(&mut self, measure: Measure, operation: &Operation, from: Instant, now: Instant) {
         let latency_ns = nanoseconds(now - from);
-        if self.source.is_measured(operation.due_at) {
+        if self.source.is_measured(operation.drawn.due_at) {
             self.statistics.record(measure, latency_ns);
         }
         // The bar shows requests: the sum of a read-modify-write would count its parts twice.
@@ -392,41 +485,12 @@ impl Thread {
     }
 }
 
-impl Operation {
-    /// Lends the request of the present stage to `submit`; `value` is room for what it writes.
-    pub(crate) fn with_request<T>(
-        &self,
-        thread: &Thread,
-        value: &mut Vec<u8>,
-        submit: impl FnOnce(&Request<'_>) -> T,
-    ) -> T {
-        let key = Key::of(self.key);
-        let key = key.bytes();
-        match &self.stage {
-            Stage::Read(_) => submit(&Request::Get { key }),
-            Stage::Write(write) => {
-                let identity = thread.ledger.identity(self.key, write);
-                value::fill(value, identity, thread.value_size.bytes_of(identity));
-                submit(&Request::put(key, value, Condition::None))
-            }
-            Stage::Delete => submit(&Request::delete(key, Condition::None)),
-            Stage::Scan(scan) => submit(&Request::Scan(ostrakon_wire::message::ScanRequest {
-                start: scan.resume_key.as_deref().unwrap_or(key),
-                end: None,
-                limit: scan.wanted,
-                snapshot: scan.snapshot,
-                keys_only: false,
-            })),
-        }
-    }
-
-    fn write_measure(&self) -> Measure {
-        if self.kind == OperationKind::Insert {
-            Measure::Insert
-        } else {
-            Measure::Update
-        }
-    }
+/// Does an answer with this code leave open whether a write was applied?
+pub(super) fn is_unknown(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Cancelled | ErrorCode::Other(_)
+    )
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -119,10 +119,10 @@ impl Recorder {
         response: &Response<'_>,
     ) -> Result<Process, Stopped> {
         let kind = match *response {
-            Response::Get { found } => EventKind::Read(found.map(|(version, bytes)| {
+            Response::Get { found } => EventKind::Read(found.map(|found| {
                 (
-                    version,
-                    identify(self.source.writer, Key::of(call.key).bytes(), bytes),
+                    found.version,
+                    identify(self.source.writer, Key::of(call.key).bytes(), found.value),
                 )
             })),
             Response::Write {
@@ -131,7 +131,10 @@ impl Recorder {
             } => EventKind::Written { version },
             Response::Write { applied: false, .. } => EventKind::Fail(Reason::NotApplied),
             Response::Error(error) => {
-                let is_unknown = matches!(error.code, ErrorCode::CoreFailed | ErrorCode::Other(_));
+                let is_unknown = matches!(
+                    error.code,
+                    ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Other(_)
+                );
                 let reason = Reason::Answered(error.code);
                 if call.write.is_some() && is_unknown {
                     EventKind::Info(reason)

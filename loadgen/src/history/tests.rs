@@ -1,6 +1,7 @@
 //! The text of a recorded phase and of scans, byte for byte save the times.
 
 use ostrakon_client::{ErrorCode, Response};
+use ostrakon_wire::message::Found;
 
 use super::*;
 use crate::keys::{Key, KeyIndex};
@@ -81,7 +82,11 @@ fn a_phase_of_two_threads_is_written_in_the_order_of_its_events() {
     two.called(second, read()).unwrap();
     let bytes = value_of(WRITER, 1);
     let found = Response::Get {
-        found: Some((40, &bytes)),
+        found: Some(Found {
+            version: 40,
+            expires: 0,
+            value: &bytes,
+        }),
     };
     two.answered(second, read(), &found).unwrap();
     one.called(first, write(2)).unwrap();

@@ -30,6 +30,8 @@ pub enum ViolationKind {
     TwoWritesOneVersion,
     /// A write got a version not above that of a write acknowledged before it was sent.
     VersionNotAbove,
+    /// A counter holds, or an add was answered with, a number that the adds do not give.
+    WrongCount,
 }
 
 /// One broken promise, with its facts.
@@ -82,6 +84,7 @@ impl std::fmt::Display for Violation {
             ViolationKind::OneWriteTwoVersions => "one write has two versions",
             ViolationKind::TwoWritesOneVersion => "two writes have one version",
             ViolationKind::VersionNotAbove => "a write's version is not above an earlier one's",
+            ViolationKind::WrongCount => "a counter is wrong",
         };
         write!(
             formatter,

@@ -74,6 +74,7 @@ impl fmt::Display for PhaseReport {
             latency_row(formatter, "  service time", "", &open_loop.service, "")?;
             latency_row(formatter, "  start delay", "", &open_loop.start_delay, "")?;
         }
+        self.stage_rows(formatter)?;
         self.notes(formatter)?;
         for error in &self.errors {
             writeln!(formatter, "  {error}")?;
@@ -83,6 +84,18 @@ impl fmt::Display for PhaseReport {
 }
 
 impl PhaseReport {
+    fn stage_rows(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut previous = None;
+        for row in &self.stages {
+            if previous.replace(row.operation) != Some(row.operation) {
+                writeln!(formatter, "  {}, by stage", row.operation.name())?;
+            }
+            let name = format!("  {}", row.stage.name());
+            latency_row(formatter, &name, "", &row.latency, "")?;
+        }
+        Ok(())
+    }
+
     fn notes(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unstarted = self.open_loop.map_or(0, |open_loop| open_loop.unstarted);
         for (count, what) in [
@@ -97,6 +110,8 @@ impl PhaseReport {
                 self.unanswered,
                 "requests without answer when the connection was lost",
             ),
+            (self.reconnections, "connections were lost and opened again"),
+            (self.resent, "requests were sent again"),
             (unstarted, "operations were due and never begun"),
         ] {
             if count > 0 {

@@ -6,7 +6,7 @@
 
 mod redis;
 
-use ostrakon_client::{Protocol, ProtocolError, Request, Response, Server};
+use ostrakon_client::{Protocol, ProtocolError, Request, Response, Server, StageTimings};
 
 pub(crate) use redis::RedisProtocol;
 
@@ -36,14 +36,19 @@ pub(crate) enum WireError {
 }
 
 impl Wire {
-    /// Queues a request; the number of its slot is given, which no other unanswered request has.
+    /// Queues a request; the number of its slot is given, which no other unanswered request has. Redis has no
+    /// timings.
     ///
     /// # Errors
     /// A sentence; nothing was queued then.
-    pub(crate) fn submit(&mut self, request: &Request<'_>) -> Result<usize, String> {
+    pub(crate) fn submit(&mut self, request: &Request<'_>, wants_timings: bool) -> Result<usize, String> {
         match self {
             Self::Ostrakon(protocol) => {
-                let id = protocol.submit(request);
+                let id = if wants_timings {
+                    protocol.submit_with_timings(request)
+                } else {
+                    protocol.submit(request)
+                };
                 id.map(ostrakon_client::RequestId::slot)
                     .map_err(|error| error.to_string())
             }
@@ -95,6 +100,29 @@ impl Wire {
                 Err(error) => Err(WireError::Broken(error.to_string())),
             },
             Self::Redis(protocol) => protocol.next_answer(),
+        }
+    }
+
+    /// Where the server's time for the answer handed out last went, if the request asked and the server says so.
+    pub(crate) fn timings(&self) -> Option<StageTimings> {
+        match self {
+            Self::Ostrakon(protocol) => protocol.timings(),
+            Self::Redis(_) => None,
+        }
+    }
+
+    /// The highest timestamp that came; 0: none.
+    pub(crate) fn timestamp(&self) -> u64 {
+        match self {
+            Self::Ostrakon(protocol) => protocol.timestamp(),
+            Self::Redis(_) => 0,
+        }
+    }
+
+    /// Timestamps of another connection count for this one, too.
+    pub(crate) fn observe_timestamp(&mut self, timestamp: u64) {
+        if let Self::Ostrakon(protocol) = self {
+            protocol.observe_timestamp(timestamp);
         }
     }
 

@@ -1,11 +1,12 @@
 //! The client's side of one Redis connection, without IO: RESP2, answers in the order of the requests.
 //!
-//! A get is `GET`, a put `SET`, a delete `DEL`, a ping `PING`. Answers are read by the crate
+//! A get is `GET`, a put `SET` (with `PX` if it expires), an add of one `INCR`, a delete `DEL`, a ping `PING`. Answers are read by the crate
 //! `redis-protocol`; values are lent from the receive buffer, never copied.
 
 use std::collections::VecDeque;
 
 use ostrakon_client::{Request, Response};
+use ostrakon_wire::message::Found;
 use redis_protocol::resp2::decode::decode_range;
 use redis_protocol::resp2::types::RangeFrame;
 
@@ -24,6 +25,7 @@ enum Awaited {
     Get,
     Set,
     Delete,
+    Add,
 }
 
 /// Invariant: the requests in flight have the slots `first_slot..`, round the `capacity`, in the order of
@@ -88,9 +90,26 @@ impl RedisProtocol {
                 self.command(&[b"GET", key]);
                 Awaited::Get
             }
-            Request::Put { key, value, .. } => {
+            Request::Put {
+                key,
+                value,
+                ttl_ms: 0,
+                ..
+            } => {
                 self.command(&[b"SET", key, value]);
                 Awaited::Set
+            }
+            Request::Put {
+                key, value, ttl_ms, ..
+            } => {
+                let mut digits = [0; 20];
+                let first = decimal(&mut digits, ttl_ms);
+                self.command(&[b"SET", key, value, b"PX", &digits[first..]]);
+                Awaited::Set
+            }
+            Request::Add { key, delta: 1, .. } => {
+                self.command(&[b"INCR", key]);
+                Awaited::Add
             }
             Request::Delete { key, .. } => {
                 self.command(&[b"DEL", key]);
@@ -171,13 +190,20 @@ impl RedisProtocol {
                 Answer::RedisError(line.unwrap_or("ERR an error that is no text"))
             }
             (Awaited::Get, RangeFrame::BulkString(value)) => Answer::Response(Response::Get {
-                found: Some((0, range(value))),
+                found: Some(Found {
+                    version: 0,
+                    expires: 0,
+                    value: range(value),
+                }),
             }),
             (Awaited::Get, RangeFrame::Null) => Answer::Response(Response::Get { found: None }),
             (Awaited::Set, RangeFrame::SimpleString(line)) if range(line) == b"OK" => {
                 Answer::Response(written)
             }
             (Awaited::Delete, RangeFrame::Integer(_)) => Answer::Response(written),
+            (Awaited::Add, RangeFrame::Integer(number)) => {
+                Answer::Response(Response::Add { version: 0, number })
+            }
             (Awaited::Ping, RangeFrame::SimpleString(line)) if range(line) == b"PONG" => {
                 Answer::Response(Response::Pong)
             }
@@ -205,11 +231,7 @@ mod tests {
     }
 
     fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Request<'a> {
-        Request::Put {
-            key,
-            value,
-            condition: Condition::None,
-        }
+        Request::put(key, value, Condition::None)
     }
 
     #[test]
@@ -223,6 +245,31 @@ mod tests {
         assert_eq!(protocol.bytes_to_send(), &wanted[10..]);
         protocol.sent(wanted.len() - 10);
         assert!(protocol.bytes_to_send().is_empty());
+        let brief = Request::Put {
+            key: b"key",
+            value: b"v",
+            condition: Condition::None,
+            ttl_ms: 1500,
+            retry: None,
+        };
+        let add = Request::Add {
+            key: b"n",
+            delta: 1,
+            ttl_ms: 0,
+            retry: None,
+        };
+        assert_eq!((protocol.submit(&brief), protocol.submit(&add)), (Ok(2), Ok(3)));
+        let wanted = b"*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n$2\r\nPX\r\n$4\r\n1500\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n";
+        assert_eq!(protocol.bytes_to_send(), wanted);
+        receive(&mut protocol, b"+OK\r\n$-1\r\n+OK\r\n:7\r\n");
+        for _ in 0..3 {
+            assert!(protocol.next_answer().unwrap().is_some());
+        }
+        let (_, answer) = protocol.next_answer().unwrap().unwrap();
+        assert!(
+            matches!(answer, Answer::Response(Response::Add { number: 7, .. })),
+            "{answer:?}"
+        );
     }
 
     #[test]

@@ -10,5 +10,6 @@ mod common;
 mod fake_node;
 
 mod open_loop;
+mod operations;
 mod places;
 mod verified;

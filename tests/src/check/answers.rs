@@ -20,7 +20,11 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "changed answer to call {}: {}", self.call, self.explanation)
+        write!(
+            formatter,
+            "changed answer to call {}: {}",
+            self.call, self.explanation
+        )
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod binary;
 pub mod descriptors;
 pub mod disk;
+pub mod exposition;
 pub mod filtered;
 pub mod node;
 mod tool;

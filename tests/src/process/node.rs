@@ -39,6 +39,8 @@ pub struct NodeCommand {
 pub struct Greeting {
     /// Where clients connect.
     pub address: String,
+    /// Where metrics and health are told, if they are.
+    pub http: Option<String>,
     /// Cluster id, 32 hexadecimal digits.
     pub cluster: String,
     /// Entries that were replayed from the logs.
@@ -242,6 +244,8 @@ impl NodeCommand {
             )
             .args(&self.arguments)
             .env_remove("RUST_LOG")
+            // Tests run side by side, and the default address is one. A test that wants HTTP gives the flag.
+            .env("OSTRAKON_HTTP", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -303,7 +307,23 @@ impl Node {
     /// # Panics
     /// If the process can't be signalled or waited for.
     pub fn terminate(mut self) -> Ended {
+        self.drain();
+        self.wait_for_end()
+    }
+
+    /// SIGTERM: the node begins to drain.
+    ///
+    /// # Panics
+    /// If the process can't be signalled.
+    pub fn drain(&self) {
         self.signal(libc::SIGTERM);
+    }
+
+    /// Waits for the end of a node that was asked to end.
+    ///
+    /// # Panics
+    /// If the process can't be waited for.
+    pub fn ended(mut self) -> Ended {
         self.wait_for_end()
     }
 
@@ -411,6 +431,10 @@ fn parse_greeting(text: &str) -> Option<Greeting> {
     let mut numbers = recovered.split_whitespace().filter_map(|word| word.parse().ok());
     Some(Greeting {
         address: field("address")?,
+        http: field("http")?
+            .strip_prefix("http://")
+            .and_then(|url| url.strip_suffix("/metrics"))
+            .map(str::to_owned),
         cluster: field("cluster")?,
         recovered_entries: numbers.next()?,
         recovery_ms: numbers.next()?,
@@ -423,11 +447,13 @@ mod tests {
 
     #[test]
     fn a_greeting_is_read_to_its_end() {
-        let text = "ostrakon 0.1.0 is ready\n\n  address    127.0.0.1:4711\n  data       /somewhere\n  \
+        let text = "ostrakon 0.1.0 is ready\n\n  address    127.0.0.1:4711\n  \
+                    http       http://127.0.0.1:4712/metrics\n  data       /somewhere\n  \
                     cluster    00ff\n  cores      2\n  shards     64\n  recovered  12 log entries in 34 ms\n\n\
                     In another terminal:\n\nCtrl-C or SIGTERM stops it.\n";
         let greeting = Greeting {
             address: "127.0.0.1:4711".to_owned(),
+            http: Some("127.0.0.1:4712".to_owned()),
             cluster: "00ff".to_owned(),
             recovered_entries: 12,
             recovery_ms: 34,

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::CoreId;
 use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
+use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::message::CoreBatch;
-use ostrakon::server::node::{NodeConfig, NodeEvent, ShutdownCommand, run_core};
+use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 
 use crate::sim::{HostId, ProcessId, ProcessStatus, World};
@@ -50,7 +51,7 @@ pub struct SimNode {
     world: World,
     process: ProcessId,
     events: Arc<Mutex<Vec<NodeEvent>>>,
-    commands: ForeignSender<ShutdownCommand>,
+    commands: ForeignSender<OperatorCommand>,
 }
 
 impl SimNode {
@@ -71,12 +72,13 @@ impl SimNode {
                 memory_budget_bytes: settings.memory_budget_bytes,
             },
             listen: SocketAddr::new(world.address(host), PORT),
+            connections: ConnectionLimits::default(),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),
         };
         let (commands, receiver) = channel();
-        let receiver: Cell<Option<ForeignReceiver<ShutdownCommand>>> = Cell::new(Some(receiver));
+        let receiver: Cell<Option<ForeignReceiver<OperatorCommand>>> = Cell::new(Some(receiver));
         let process = world.start_process::<CoreBatch>(host, settings.cores, |core, env| {
             let commands = if core == CoreId(0) { receiver.take() } else { None };
             Box::pin(run_core(env, config.clone(), commands))
@@ -121,6 +123,6 @@ impl SimNode {
     /// Asks it to end.
     pub fn drain(&self) {
         // A node that has ended already hears nothing; its status tells.
-        let _ended = self.commands.send(ShutdownCommand::Drain);
+        let _ended = self.commands.send(OperatorCommand::Drain);
     }
 }

@@ -39,7 +39,7 @@ const CRATES: [Grant; 7] = [
         package: "ostrakon-client",
         folder: "wire/client",
         own: &["ostrakon-wire"],
-        external: Some(&[]),
+        external: Some(&["rustix"]),
         optional: &["tokio"],
     },
     Grant {

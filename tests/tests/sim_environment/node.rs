@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::foreign::{self, ForeignReceiver};
 use ostrakon::limits::SEGMENT_BYTES_MIN;
-use ostrakon::server::node::{NodeConfig, NodeEvent, ShutdownCommand, run_core};
+use ostrakon::server::connection_limits::ConnectionLimits;
+use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon_tests::sim::{Counters, CrashStyle, FaultKind, HostId, ProcessId, ProcessStatus, RunEnd, World};
 
@@ -28,6 +29,7 @@ fn node_config(world: &World, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig
             memory_budget_bytes: 64 << 20,
         },
         listen: "0.0.0.0:5750".parse().unwrap(),
+        connections: ConnectionLimits::default(),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }
 }
@@ -37,9 +39,9 @@ fn start_node(
     host: HostId,
     cores: u16,
     config: &NodeConfig,
-) -> (ProcessId, foreign::ForeignSender<ShutdownCommand>) {
+) -> (ProcessId, foreign::ForeignSender<OperatorCommand>) {
     let (sender, receiver) = foreign::channel();
-    let receiver: RefCell<Option<ForeignReceiver<ShutdownCommand>>> = RefCell::new(Some(receiver));
+    let receiver: RefCell<Option<ForeignReceiver<OperatorCommand>>> = RefCell::new(Some(receiver));
     let process = world.start_process(host, cores, |core, env| {
         let commands = if core.0 == 0 {
             receiver.borrow_mut().take()
@@ -88,7 +90,7 @@ fn node_story(seed: u64) -> (u64, Counters) {
         events
     );
     assert!(
-        commands.send(ShutdownCommand::Drain).is_ok(),
+        commands.send(OperatorCommand::Drain).is_ok(),
         "core 0 listens to commands"
     );
     let has_ended = |world: &World| world.process_status(process) == ProcessStatus::Exited;

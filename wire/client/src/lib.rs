@@ -29,13 +29,18 @@
 //! Nothing is ever sent twice: a request that failed comes back as an [`Error`], which says whether a write
 //! may have happened ([`Error::UnknownOutcome`]) and when a busy server wants to be asked again.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod blocking;
 mod error;
 mod options;
 mod protocol;
 mod session;
+mod steps;
 mod values;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncClient, AsyncScan};
 pub use blocking::{Client, Pipeline, Scan, Ticket};
 pub use error::{Error, ProtocolError, SubmitError};
 pub use options::{Options, PutOptions, ScanOptions};

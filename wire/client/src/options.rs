@@ -82,3 +82,8 @@ impl ScanOptions {
         }
     }
 }
+
+/// The addresses in a list between commas.
+pub(crate) fn addresses(list: &str) -> Vec<String> {
+    list.split(',').map(|address| address.trim().to_owned()).collect()
+}

@@ -2,8 +2,11 @@
 
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::message::{
-    BatchReply, ErrorCode, Found, HelloReply, MultiPutReply, ScanEntry, ScanReply, TopologyReply,
+    BatchReply, ErrorCode, Found, HelloReply, Kind, MultiPutReply, Response, ScanEntry, ScanReply,
+    TopologyReply,
 };
+
+use crate::error::{Error, ProtocolError};
 
 /// What the server said of itself when the connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,4 +221,73 @@ impl From<&MultiPutReply<'_>> for MultiWritten {
             retry_after_ms: reply.retry_after_ms,
         }
     }
+}
+
+impl From<&Response<'_>> for Answer {
+    /// The response with bytes of its own.
+    ///
+    /// # Panics
+    /// If it is a hello or an error, which no call ends with.
+    fn from(response: &Response<'_>) -> Answer {
+        match response {
+            Response::Pong => Answer::Pong,
+            Response::Get { found } => Answer::Get(found.as_ref().map(Value::from)),
+            Response::Write { applied, version } => Answer::Write(Written {
+                applied: *applied,
+                version: *version,
+            }),
+            Response::Add { version, number } => Answer::Add {
+                version: *version,
+                number: *number,
+            },
+            Response::MultiGet { values } => Answer::MultiGet(values.iter().map(MultiValue::from).collect()),
+            Response::MultiPut(reply) => Answer::MultiPut(MultiWritten::from(reply)),
+            Response::Batch(reply) => Answer::Batch(reply.clone()),
+            Response::Cancel { cancelled } => Answer::Cancel(*cancelled),
+            Response::Stats { json } => Answer::Stats((*json).to_owned()),
+            Response::Scan(reply) => Answer::Scan(Page::from(reply)),
+            Response::Topology(topology) => Answer::Topology(topology.clone()),
+            Response::Status { json } => Answer::Status((*json).to_owned()),
+            Response::Hello(_) | Response::Error(_) => unreachable!("no call ends with this: {response:?}"),
+        }
+    }
+}
+
+impl Written {
+    /// The version of a write that had no condition.
+    pub(crate) fn into_unconditional(self) -> Result<u64, Error> {
+        if self.applied {
+            return Ok(self.version);
+        }
+        Err(Error::Protocol(ProtocolError::UnconditionalNotApplied).for_sent(Kind::Put))
+    }
+}
+
+/// Makes methods that take an answer apart. A session fits answers to requests, so none is of another kind.
+macro_rules! taken_apart {
+    ($($name:ident: $pattern:pat => $value:expr, $Value:ty;)*) => {
+        impl Answer {
+            $(
+                pub(crate) fn $name(self) -> $Value {
+                    match self {
+                        $pattern => $value,
+                        other => unreachable!("this answers another kind of request: {other:?}"),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+taken_apart! {
+    into_pong: Answer::Pong => (), ();
+    into_value: Answer::Get(value) => value, Option<Value>;
+    into_written: Answer::Write(written) => written, Written;
+    into_sum: Answer::Add { version, number } => (version, number), (u64, i64);
+    into_values: Answer::MultiGet(values) => values, Vec<MultiValue>;
+    into_multi_written: Answer::MultiPut(written) => written, MultiWritten;
+    into_batch: Answer::Batch(reply) => reply, BatchReply;
+    into_page: Answer::Scan(page) => page, Page;
+    into_topology: Answer::Topology(topology) => topology, TopologyReply;
+    into_json: Answer::Status(json) | Answer::Stats(json) => json, String;
 }

@@ -13,12 +13,12 @@ mod common;
 mod fake_server;
 
 use answers::found;
-use fake_server::FakeServer;
-use ostrakon_client::{Answer, Client, Condition, Error, ErrorCode, Options, Request, Response, Value};
+use fake_server::{FakeServer, once};
+use ostrakon_client::{Answer, Client, Condition, Error, ErrorCode, Request, Response, Value};
 use ostrakon_wire::message::ErrorReply;
 
 fn connect(server: &FakeServer) -> Client {
-    Client::connect(&server.address, Options::default()).expect("the server is there")
+    Client::connect(&server.address, once()).expect("the server is there")
 }
 
 fn assert_get(request: Request<'_>) {

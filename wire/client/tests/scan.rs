@@ -10,9 +10,9 @@ mod common;
 #[path = "common/fake_server.rs"]
 mod fake_server;
 
-use fake_server::{FakeServer, Session};
+use fake_server::{FakeServer, Session, once};
 use ostrakon_client::{
-    Client, Entry, Error, ErrorCode, Options, ProtocolError, Request, Response, ScanOptions, ScanRequest,
+    Client, Entry, Error, ErrorCode, ProtocolError, Request, Response, ScanOptions, ScanRequest,
 };
 use ostrakon_wire::message::{ErrorReply, ScanEntry, ScanReply};
 
@@ -51,7 +51,7 @@ fn page(
 /// Scans the keys that start with `p/` in pages of two.
 fn scan(script: impl FnOnce(&mut Session) + Send + 'static) -> (Vec<Vec<u8>>, Option<Error>) {
     let server = FakeServer::greeting(10, script);
-    let mut client = Client::connect(&server.address, Options::default()).expect("the server is there");
+    let mut client = Client::connect(&server.address, once()).expect("the server is there");
     let mut scan = client.scan(ScanOptions {
         page_limit: 2,
         ..ScanOptions::prefix(b"p/")
@@ -169,7 +169,7 @@ fn a_scan_in_reverse_goes_on_below_each_page_and_ends_at_its_limit() {
         }
         session.expect_end();
     });
-    let mut client = Client::connect(&server.address, Options::default()).expect("the server is there");
+    let mut client = Client::connect(&server.address, once()).expect("the server is there");
     let options = ScanOptions {
         start: b"a".to_vec(),
         reverse: true,

@@ -252,7 +252,7 @@ impl fmt::Display for DecodeError {
                 "operation {operation} of a batch is unknown to version 1 of the protocol"
             ),
             DecodeError::BatchFields { what } => {
-                write!(formatter, "an operation of a batch has or is {what}")
+                write!(formatter, "an operation of a batch contradicts itself: {what}")
             }
             DecodeError::RetryAnswered {
                 sequence,

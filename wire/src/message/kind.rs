@@ -201,13 +201,13 @@ pub enum ErrorCode {
     ShuttingDown,
     /// 9: the core's log failed while the write was under way: its outcome is unknown.
     CoreFailed,
-    /// 10: a key, a value or a frame above its limit.
+    /// 10: a key, a value, the bound of a scan or a batch above its limit.
     TooLarge,
     /// 11: the snapshot's data is no longer kept; start the scan anew.
     SnapshotTooOld,
     /// 12: a timestamp too far ahead of the server's clock.
     TimestampAhead,
-    /// 13: the node has all the connections that it allows.
+    /// 13: the core has all the connections that it takes, in all or from this address.
     TooManyConnections,
     /// 14: a write that the shard does not remember, and that is so old that it may have been applied and
     /// forgotten. It is not applied now.
@@ -222,7 +222,8 @@ pub enum ErrorCode {
     NotOneShard,
     /// 19: a write too far ahead of those of its session whose answers the client does not have.
     SessionWindow,
-    /// 20: the connection is being closed because nothing was asked for too long.
+    /// 20: the connection is being closed: nothing was asked for too long, or a hello or another frame was not finished in
+    /// time.
     IdleTimeout,
     /// A code that this version doesn't name, from a newer server. Never made from a number that has a name.
     Other(u16),

@@ -57,7 +57,7 @@ impl<const BYTES: usize> Head<BYTES> {
 }
 
 /// `at` rounded up to a multiple of `alignment`.
-const fn align(at: usize, alignment: usize) -> usize {
+pub(super) const fn align(at: usize, alignment: usize) -> usize {
     at.next_multiple_of(alignment)
 }
 
@@ -156,6 +156,10 @@ pub(super) fn full_put(
         head.bytes(72, &retry.to_wire().0);
     }
     head.u32(FULL_PUT_BYTES, key.len() as u32);
+    let end = expected_value.map_or(value_at + 4 + value.len(), |expected| {
+        expected_at + 4 + expected.len()
+    });
+    out.reserve(HEADER_BYTES + end);
     out.extend_from_slice(&head.bytes);
     out.extend_from_slice(key);
     append_vector(out, start + HEADER_BYTES + value_at, value);
@@ -248,6 +252,7 @@ fn get_expiring(out: &mut Vec<u8>, request_id: u64, timestamp: u64, found: Found
     head.u64(32, found.version);
     head.u64(40, found.expires);
     head.u32(48, found.value.len() as u32);
+    out.reserve(head.bytes.len() + found.value.len());
     out.extend_from_slice(&head.bytes);
     out.extend_from_slice(found.value);
     seal(out, start);

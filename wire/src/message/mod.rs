@@ -11,10 +11,13 @@
 mod decode_error;
 mod encode;
 mod kind;
+mod known;
 mod layout;
 #[cfg(test)]
 mod layout_tests;
 mod list;
+#[cfg(test)]
+mod refusal_tests;
 mod request;
 mod response;
 mod trusted;

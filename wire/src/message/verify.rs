@@ -2,7 +2,7 @@
 //!
 //! A verifier is made anew for each message. Its bounds keep hostile bytes cheap: tables that share vectors
 //! (and so would grow when they are walked) are refused once they claim more than twice the frame that
-//! carried them.
+//! carried them, and [`TABLE_SHARED_BYTES_MAX`] for each table of their kind.
 
 use flatbuffers::{Follow, Verifiable, VerifierOptions};
 
@@ -14,6 +14,10 @@ use crate::limits::{
 
 /// No table of the schema nests deeper than 2; the rest is room for fields that newer versions add.
 const DEPTH_MAX: usize = 8;
+
+/// What the verifier counts anew with each table although tables share it, generously: the vtable, and its entries as they
+/// are read. Without this a list of many tables of almost nothing, which is honest, would look like a hostile one.
+const TABLE_SHARED_BYTES_MAX: usize = 64;
 
 /// The table of type `T` in `body`, all of it verified.
 pub(super) fn verified_table<'a, T>(kind: Kind, body: &'a [u8]) -> Result<T::Inner, DecodeError>
@@ -29,7 +33,7 @@ where
     let options = VerifierOptions {
         max_depth: DEPTH_MAX,
         max_tables: tables_max(kind),
-        max_apparent_size: 2 * (HEADER_BYTES + body.len()),
+        max_apparent_size: 2 * (HEADER_BYTES + body.len()) + TABLE_SHARED_BYTES_MAX * tables_max(kind),
         ignore_missing_null_terminator: false,
     };
     flatbuffers::root_with_opts::<T>(&options, body).map_err(|source| DecodeError::Malformed { kind, source })

@@ -2,9 +2,11 @@
 //! the way.
 
 use ostrakon_wire::ClusterId;
+use ostrakon_wire::limits::TTL_MS_MAX;
 use ostrakon_wire::message::{
-    Condition, Encoder, ErrorCode, ErrorReply, Hello, HelloReply, Request, Response, ScanEntry, ScanReply,
-    ScanRequest, TopologyReply,
+    Action, BatchOperation, BatchReply, Condition, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply,
+    MultiPutReply, MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
+    TopologyReply,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -24,7 +26,13 @@ pub(crate) type CheckResponse = fn(&Response<'_>, &[u8]);
 
 /// Random requests of all kinds.
 pub(crate) fn request(check: CheckRequest) -> impl Strategy<Value = Sample> {
-    prop_oneof![keyed(check), scan(check), hello(check), fieldless(check)]
+    prop_oneof![
+        keyed(check),
+        several_keys(check),
+        scan(check),
+        hello(check),
+        small(check)
+    ]
 }
 
 /// Random responses of all kinds.
@@ -32,6 +40,8 @@ pub(crate) fn response(check: CheckResponse) -> impl Strategy<Value = Sample> {
     prop_oneof![
         get_reply(check),
         write_reply(check),
+        several_values(check),
+        several_written(check),
         scan_reply(check),
         hello_reply(check),
         topology_reply(check),
@@ -53,13 +63,46 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 1..40)
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
-    prop_oneof![
-        Just(Condition::None),
-        Just(Condition::Absent),
-        Just(Condition::Present),
-        (1..=u64::MAX).prop_map(Condition::Version),
-    ]
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..80)
+}
+
+/// Number of a condition; version and value for those that have one.
+type OwnedCondition = (u8, u64, Vec<u8>);
+
+fn condition() -> impl Strategy<Value = OwnedCondition> {
+    (0..5_u8, 1..=u64::MAX, value())
+}
+
+fn borrowed((number, version, value): &OwnedCondition) -> Condition<'_> {
+    match number {
+        0 => Condition::None,
+        1 => Condition::Absent,
+        2 => Condition::Present,
+        3 => Condition::Version(*version),
+        _ => Condition::Value(value),
+    }
+}
+
+/// A time to live, often none.
+fn ttl_ms() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), 1..=TTL_MS_MAX]
+}
+
+/// Expiry of a key, often never.
+fn expires() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), any::<u64>()]
+}
+
+fn retry() -> impl Strategy<Value = Option<Retry>> {
+    option::of(any::<(u128, u64, u64, u64)>()).prop_map(|retry| {
+        retry.map(|(session, one, other, first_sent)| Retry {
+            session,
+            sequence: one.max(other),
+            answered_below: one.min(other),
+            first_sent,
+        })
+    })
 }
 
 fn cluster_id() -> impl Strategy<Value = ClusterId> {
@@ -85,12 +128,80 @@ fn sample_response(
 }
 
 fn keyed(check: CheckRequest) -> impl Strategy<Value = Sample> {
-    (head(), 0..3, key(), vec(any::<u8>(), 0..80), condition()).prop_map(
-        move |(head, which, key, value, condition)| {
+    (
+        head(),
+        0..4,
+        (key(), value(), any::<i64>()),
+        condition(),
+        ttl_ms(),
+        retry(),
+    )
+        .prop_map(
+            move |(head, which, (key, value, delta), condition, ttl_ms, retry)| {
+                let condition = borrowed(&condition);
+                let request = match which {
+                    0 => Request::Get { key: &key },
+                    1 => Request::Put {
+                        key: &key,
+                        value: &value,
+                        condition,
+                        ttl_ms,
+                        retry,
+                    },
+                    2 => Request::Delete {
+                        key: &key,
+                        condition,
+                        retry,
+                    },
+                    _ => Request::Add {
+                        key: &key,
+                        delta,
+                        ttl_ms,
+                        retry,
+                    },
+                };
+                sample_request(check, head, &request)
+            },
+        )
+}
+
+/// Multi-gets, multi-puts and batches. A map, since most of them name a key once at most.
+fn several_keys(check: CheckRequest) -> impl Strategy<Value = Sample> {
+    let element = (value(), condition(), ttl_ms(), 0..4, any::<i64>());
+    (head(), 0..3, btree_map(key(), element, 1..9), retry()).prop_map(
+        move |(head, which, elements, retry)| {
+            let keys: Vec<&[u8]> = elements.keys().map(|key| &key[..]).collect();
+            let mut entries = Vec::new();
+            let mut operations = Vec::new();
+            for (key, (value, condition, ttl_ms, action, delta)) in &elements {
+                let (ttl_ms, delta) = (*ttl_ms, *delta);
+                entries.push(PutEntry { key, value, ttl_ms });
+                let action = match action {
+                    0 => Action::Put { value, ttl_ms },
+                    1 => Action::Delete,
+                    2 => Action::Add { delta, ttl_ms },
+                    // A check needs a condition.
+                    _ if condition.0 == 0 => Action::Delete,
+                    _ => Action::Check,
+                };
+                operations.push(BatchOperation {
+                    key,
+                    action,
+                    condition: borrowed(condition),
+                });
+            }
             let request = match which {
-                0 => Request::Get { key: &key },
-                1 => Request::put(&key, &value, condition),
-                _ => Request::delete(&key, condition),
+                0 => Request::MultiGet {
+                    keys: keys[..].into(),
+                },
+                1 => Request::MultiPut {
+                    entries: entries[..].into(),
+                    retry,
+                },
+                _ => Request::Batch {
+                    operations: operations[..].into(),
+                    retry,
+                },
             };
             sample_request(check, head, &request)
         },
@@ -98,19 +209,28 @@ fn keyed(check: CheckRequest) -> impl Strategy<Value = Sample> {
 }
 
 fn scan(check: CheckRequest) -> impl Strategy<Value = Sample> {
-    let fields = (0..=10_000_u32, any::<u64>(), any::<bool>());
-    (head(), vec(any::<u8>(), 0..40), option::of(key()), fields).prop_map(
-        move |(head, start, end, (limit, snapshot, keys_only))| {
-            let scan = ScanRequest {
-                start: &start,
-                end: end.as_deref(),
-                limit,
-                snapshot,
-                keys_only,
-            };
-            sample_request(check, head, &Request::Scan(scan))
-        },
+    let fields = (0..=10_000_u32, any::<u64>(), any::<bool>(), any::<bool>());
+    (
+        head(),
+        vec(any::<u8>(), 0..40),
+        option::of(key()),
+        vec(any::<u8>(), 0..9),
+        fields,
     )
+        .prop_map(
+            move |(head, start, end, prefix, (limit, snapshot, keys_only, reverse))| {
+                let scan = ScanRequest {
+                    start: &start,
+                    end: end.as_deref(),
+                    limit,
+                    snapshot,
+                    keys_only,
+                    prefix: &prefix,
+                    reverse,
+                };
+                sample_request(check, head, &Request::Scan(scan))
+            },
+        )
 }
 
 fn hello(check: CheckRequest) -> impl Strategy<Value = Sample> {
@@ -135,40 +255,127 @@ fn hello(check: CheckRequest) -> impl Strategy<Value = Sample> {
         })
 }
 
-fn fieldless(check: CheckRequest) -> impl Strategy<Value = Sample> {
-    const REQUESTS: [Request<'static>; 3] = [Request::Ping, Request::Topology, Request::Status];
-    (head(), 0..REQUESTS.len()).prop_map(move |(head, which)| sample_request(check, head, &REQUESTS[which]))
+/// The requests of one number, or of nothing.
+fn small(check: CheckRequest) -> impl Strategy<Value = Sample> {
+    (head(), 0..5, any::<u64>()).prop_map(move |(head, which, request_id)| {
+        let request = match which {
+            0 => Request::Ping,
+            1 => Request::Topology,
+            2 => Request::Status,
+            3 => Request::Stats,
+            _ => Request::Cancel { request_id },
+        };
+        sample_request(check, head, &request)
+    })
 }
 
 fn get_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
-    (head(), option::of((any::<u64>(), vec(any::<u8>(), 0..80)))).prop_map(move |(head, found)| {
-        let found = found.as_ref().map(|(version, value)| (*version, &value[..]));
+    (head(), option::of((any::<u64>(), expires(), value()))).prop_map(move |(head, found)| {
+        let found = found.as_ref().map(|(version, expires, value)| Found {
+            version: *version,
+            expires: *expires,
+            value,
+        });
         sample_response(check, head, &Response::Get { found })
     })
 }
 
+fn several_values(check: CheckResponse) -> impl Strategy<Value = Sample> {
+    let values = vec((0..3, any::<u64>(), expires(), value()), 1..9);
+    (head(), values).prop_map(move |(head, values)| {
+        let values: Vec<MultiValue<'_>> = values
+            .iter()
+            .map(|(which, version, expires, value)| match which {
+                0 => MultiValue::NotFound,
+                1 => MultiValue::Omitted,
+                _ => MultiValue::Found(Found {
+                    version: *version,
+                    expires: *expires,
+                    value,
+                }),
+            })
+            .collect();
+        sample_response(
+            check,
+            head,
+            &Response::MultiGet {
+                values: values[..].into(),
+            },
+        )
+    })
+}
+
+/// Multi-put replies, as a whole and in part, and batch replies.
+fn several_written(check: CheckResponse) -> impl Strategy<Value = Sample> {
+    let results = vec((1..=u64::MAX, option::of(1..=u16::MAX)), 1..9);
+    let batch = (any::<(bool, u64, u32)>(), vec(any::<i64>(), 0..9));
+    (head(), any::<bool>(), results, (".{0,20}", any::<u32>()), batch).prop_map(
+        move |(head, is_batch, results, (message, retry_after_ms), ((applied, version, failed), numbers))| {
+            let response = if is_batch {
+                Response::Batch(BatchReply {
+                    applied,
+                    version,
+                    failed,
+                    numbers,
+                })
+            } else if results.iter().all(|(_, code)| code.is_none()) {
+                let versions = results.iter().map(|(version, _)| *version).collect();
+                Response::MultiPut(MultiPutReply {
+                    versions,
+                    codes: vec![],
+                    message: "",
+                    retry_after_ms: 0,
+                })
+            } else {
+                let version =
+                    |(version, code): &(u64, Option<u16>)| if code.is_some() { 0 } else { *version };
+                Response::MultiPut(MultiPutReply {
+                    versions: results.iter().map(version).collect(),
+                    codes: results
+                        .iter()
+                        .map(|(_, code)| code.map(ErrorCode::from))
+                        .collect(),
+                    message: &message,
+                    retry_after_ms,
+                })
+            };
+            sample_response(check, head, &response)
+        },
+    )
+}
+
 fn write_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
-    (head(), any::<(bool, u64)>()).prop_map(move |(head, (applied, version))| {
-        sample_response(check, head, &Response::Write { applied, version })
+    (head(), any::<(bool, u64, i64)>(), 0..3).prop_map(move |(head, (applied, version, number), which)| {
+        let response = match which {
+            0 => Response::Write { applied, version },
+            1 => Response::Add { version, number },
+            _ => Response::Cancel { cancelled: applied },
+        };
+        sample_response(check, head, &response)
     })
 }
 
 fn scan_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
     let pairs = btree_map(
         vec(any::<u8>(), 1..9),
-        (vec(any::<u8>(), 0..9), any::<u64>()),
+        (vec(any::<u8>(), 0..9), any::<u64>(), expires()),
         0..9,
     );
-    (head(), any::<(u64, bool)>(), pairs).prop_map(move |(head, (snapshot, more), pairs)| {
-        let entries: Vec<ScanEntry<'_>> = pairs
+    (head(), any::<(u64, bool, bool)>(), pairs).prop_map(move |(head, (snapshot, more, reverse), pairs)| {
+        let mut entries: Vec<ScanEntry<'_>> = pairs
             .iter()
-            .map(|(key, (value, version))| ScanEntry {
+            .map(|(key, (value, version, expires))| ScanEntry {
                 key,
                 value,
                 version: *version,
+                expires: *expires,
             })
             .collect();
-        let after_last = [pairs.keys().next_back().map_or(&[][..], |key| key), &[0]].concat();
+        if reverse {
+            entries.reverse();
+        }
+        let last = entries.last().map_or(&[7][..], |entry| entry.key);
+        let after_last = [last, if reverse { &[] } else { &[0] }].concat();
         let resume_key = more.then_some(&after_last[..]);
         let page = ScanReply {
             snapshot,
@@ -180,9 +387,14 @@ fn scan_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
 }
 
 fn hello_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
-    let numbers = (any::<u64>(), any::<[u16; 3]>(), any::<[u32; 4]>(), 0..=16_u32);
+    let numbers = (
+        any::<[u64; 2]>(),
+        any::<[u16; 3]>(),
+        any::<[u32; 6]>(),
+        0..=16_u32,
+    );
     (head(), cluster_id(), numbers, ".{0,20}").prop_map(
-        move |(head, cluster_id, (node_id, small, limits, log2_shards), server)| {
+        move |(head, cluster_id, ([node_id, retry_horizon_ms], small, limits, log2_shards), server)| {
             let reply = HelloReply {
                 version: small[0],
                 cluster_id,
@@ -195,6 +407,9 @@ fn hello_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
                 value_bytes_max: limits[1],
                 frame_bytes_max: limits[2],
                 requests_in_flight_max: limits[3],
+                multi_max: limits[4],
+                session_window: limits[5],
+                retry_horizon_ms,
             };
             sample_response(check, head, &Response::Hello(reply))
         },
@@ -226,12 +441,13 @@ fn topology_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
 
 /// The responses that consist of text, or of nothing.
 fn words(check: CheckResponse) -> impl Strategy<Value = Sample> {
-    (head(), 0..3, any::<(u16, u32)>(), ".{0,40}").prop_map(
+    (head(), 0..4, any::<(u16, u32)>(), ".{0,40}").prop_map(
         move |(head, which, (code, retry_after_ms), text)| {
             let code = ErrorCode::from(code);
             let response = match which {
                 0 => Response::Pong,
                 1 => Response::Status { json: &text },
+                2 => Response::Stats { json: &text },
                 _ => Response::Error(ErrorReply {
                     code,
                     message: &text,

@@ -8,6 +8,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 /// Connections that may wait in the kernel for `accept`; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: libc::c_int = 4096;
 
+/// Seconds without a segment after which the kernel asks whether the other end is still there.
+const KEEPALIVE_IDLE_S: libc::c_int = 60;
+/// Seconds between two such questions.
+const KEEPALIVE_INTERVAL_S: libc::c_int = 10;
+/// Unanswered questions after which the connection is lost.
+const KEEPALIVE_PROBES: libc::c_int = 6;
+
 /// -1 becomes the calling thread's last error.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
@@ -53,16 +60,15 @@ fn to_system(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     (storage, bytes as libc::socklen_t)
 }
 
-fn enable(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+fn set(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer is valid for the length given.
     checked(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
-            (&raw const on).cast(),
-            mem::size_of_val(&on) as libc::socklen_t,
+            (&raw const value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
         )
     })?;
     Ok(())
@@ -82,8 +88,18 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = checked(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor is new and owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    enable(&socket, libc::SO_REUSEADDR)?;
-    enable(&socket, libc::SO_REUSEPORT)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    // Accepted connections inherit these: one whose client's machine is gone ends within two minutes.
+    set(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S)?;
+    set(
+        &socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPINTVL,
+        KEEPALIVE_INTERVAL_S,
+    )?;
+    set(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
     let (storage, bytes) = to_system(address);
     // SAFETY: the pointer is valid for the length given.
     checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const storage).cast(), bytes) })?;

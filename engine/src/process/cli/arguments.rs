@@ -1,25 +1,21 @@
 //! The arguments of every command and the sentences in which wrong ones are refused.
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use ostrakon_wire::limits::KEY_BYTES_MAX;
 
 use super::key::unescape;
-use crate::limits::SHARDS_MAX;
-use crate::process::cpu_list;
-use crate::process::logging::{DEFAULT_FILTER, parse_filter};
+use crate::process::configuration::settings::{SETTINGS, Setting, Shape};
+use crate::process::configuration::{DEFAULT_ADDRESS, DEFAULT_DATA, Flags};
 use crate::process::version::VERSION;
 
-/// Where a node keeps its data unless told otherwise.
-const DEFAULT_DATA: &str = "./ostrakon-data";
-
-/// Where a node listens, and a client connects, unless told otherwise.
-pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:5750";
+const CONFIG: &str = "config";
+const PRINT_CONFIG: &str = "print-config";
+const PRECEDENCE: &str = "Where a setting comes from: its flag; else the environment variable OSTRAKON_NAME, such as \
+    OSTRAKON_MAX_CONNECTIONS for --max-connections; else the file of --config; else its default.";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad command line, 3 key not found, \
     4 condition failed.\n\n\
@@ -53,43 +49,72 @@ pub enum Command {
     Doctor(DoctorArguments),
 }
 
-/// `ostrakon serve`.
-#[derive(Debug, Args)]
+/// `ostrakon serve`: a flag for each of [`SETTINGS`], and how to read and show them.
+#[derive(Debug)]
 pub struct ServeArguments {
-    /// Data directory; made if it does not exist.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    pub data: PathBuf,
-    /// Address and port for clients.
-    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
-    pub listen: SocketAddr,
-    /// Cores to run [default: one per allowed CPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub cores: Option<u16>,
-    /// Shards of a new cluster, a power of two [default: 4 per core, rounded up, at least 8].
-    #[arg(long, value_name = "N", value_parser = parse_shards)]
-    pub shards: Option<u32>,
-    /// Memory for data, such as 512MiB or 8GiB [default: a share of what is available].
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub memory: Option<u64>,
-    /// CPUs to run on, such as 0-3,8 [default: all allowed ones].
-    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
-    pub cpus: Option<CpuSet>,
-    /// Poll instead of sleeping; faster if no other program needs these CPUs.
-    #[arg(long)]
-    pub spin: bool,
-    /// Allow an address other than loopback, although connections are neither encrypted nor authenticated.
-    #[arg(long)]
-    pub insecure: bool,
-    /// Size of a log segment in a new data directory, such as 64MiB. A value can have a quarter of it at most.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub segment_size: Option<u64>,
-    /// Cut a corrupt log at its first damage and lose all behind it, instead of refusing to start.
-    #[arg(long)]
-    pub cut_corrupt_log: bool,
-    /// What to log on stderr, such as `debug` or `warn,ostrakon::log=trace`.
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = DEFAULT_FILTER)]
-    #[arg(value_parser = parse_log_filter)]
-    pub log: String,
+    /// Values of the flags that are there, not looked at yet.
+    pub flags: Flags,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--print-config`.
+    pub print_config: bool,
+}
+
+impl Args for ServeArguments {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = clap::Arg::new(CONFIG)
+            .long(CONFIG)
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("Read settings from a TOML file, whose keys are the names of the flags [env: OSTRAKON_CONFIG]");
+        let print_config = clap::Arg::new(PRINT_CONFIG)
+            .long(PRINT_CONFIG)
+            .action(clap::ArgAction::SetTrue)
+            .help("Print what the node would run with, as such a file that tells where each value is from, and exit");
+        let command = SETTINGS
+            .iter()
+            .fold(command, |command, setting| command.arg(flag(setting)));
+        command.arg(config).arg(print_config).after_help(PRECEDENCE)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        ServeArguments::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeArguments {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<ServeArguments, clap::Error> {
+        let value = |setting: &Setting| {
+            let value: &OsString = matches.get_one(setting.name)?;
+            Some((setting.name, value.clone()))
+        };
+        Ok(ServeArguments {
+            flags: SETTINGS.iter().filter_map(value).collect(),
+            config: matches.get_one(CONFIG).cloned(),
+            print_config: matches.get_flag(PRINT_CONFIG),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = ServeArguments::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flag of a setting. Its value is looked at with those of the other sources.
+fn flag(setting: &Setting) -> clap::Arg {
+    let flag = clap::Arg::new(setting.name)
+        .long(setting.name)
+        .value_name(setting.value_name)
+        .value_parser(clap::value_parser!(OsString))
+        .help(setting.help);
+    match setting.shape {
+        Shape::Switch => flag
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        Shape::Text | Shape::Number => flag,
+    }
 }
 
 /// How a one-shot command reaches a node and prints.
@@ -206,10 +231,6 @@ pub struct DoctorArguments {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(pub Vec<u8>);
 
-/// A list of CPUs; a type of its own because clap reads `Vec` as "may be given several times".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CpuSet(pub Vec<usize>);
-
 /// Reads a [`Key`] out of an argument that need not be UTF-8.
 #[derive(Clone)]
 struct KeyParser;
@@ -246,35 +267,6 @@ fn parse_key(escaped: &[u8]) -> Result<Key, String> {
         )),
         _ => Ok(Key(key)),
     }
-}
-
-fn parse_shards(text: &str) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(shards) if shards.is_power_of_two() && shards <= SHARDS_MAX => Ok(shards),
-        _ => Err(format!(
-            "the number of shards is a power of two from 1 to {SHARDS_MAX}, such as 64"
-        )),
-    }
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    match text.parse::<ByteSize>() {
-        Ok(ByteSize(0)) => Err("a size is more than nothing".to_owned()),
-        Ok(ByteSize(bytes)) => Ok(bytes),
-        Err(_) => Err("write a number of bytes with a unit, such as 512MiB or 8GiB".to_owned()),
-    }
-}
-
-fn parse_cpus(text: &str) -> Result<CpuSet, String> {
-    cpu_list::parse(text)
-        .map(CpuSet)
-        .map_err(|error| error.to_string())
-}
-
-fn parse_log_filter(text: &str) -> Result<String, String> {
-    parse_filter(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -22,34 +22,35 @@ fn the_definition_is_consistent() {
 }
 
 #[test]
-fn serve_takes_sizes_lists_and_powers_of_two() {
-    let Ok(Command::Serve(serve)) =
-        parse("serve --memory 512MiB --cpus 0-2,5 --shards 64 --cores 3 --segment-size 1MiB --spin")
-    else {
+fn serve_takes_a_flag_for_each_setting() {
+    let line = "serve --memory 512MiB --spin --insecure=false --config f.toml --cores 3 --print-config";
+    let Ok(Command::Serve(serve)) = parse(line) else {
         panic!("a good command line was refused");
     };
-    assert_eq!(serve.memory, Some(512 << 20));
-    assert_eq!(serve.cpus, Some(CpuSet(vec![0, 1, 2, 5])));
+    let flags: Vec<_> = serve
+        .flags
+        .iter()
+        .map(|(name, value)| (*name, value.to_str().unwrap()))
+        .collect();
     assert_eq!(
-        (serve.shards, serve.cores, serve.segment_size),
-        (Some(64), Some(3), Some(1 << 20))
+        flags,
+        [
+            ("cores", "3"),
+            ("insecure", "false"),
+            ("memory", "512MiB"),
+            ("spin", "true")
+        ]
     );
-    assert!(serve.spin && !serve.insecure);
-    assert_eq!(serve.data, PathBuf::from("./ostrakon-data"));
-    assert_eq!(serve.listen.to_string(), "127.0.0.1:5750");
+    assert_eq!(serve.config, Some(PathBuf::from("f.toml")));
+    assert!(serve.print_config);
 }
 
 #[test]
-fn serve_refuses_nonsense_in_words() {
-    assert_refused("serve --shards 12", "power of two");
-    assert_refused("serve --shards 8192", "4096");
-    assert_refused("serve --shards 0", "power of two");
-    assert_refused("serve --cores 0", "1..");
-    assert_refused("serve --memory much", "512MiB");
-    assert_refused("serve --memory 0", "more than nothing");
-    assert_refused("serve --cpus 3-1", "ascending range");
-    assert_refused("serve --listen localhost", "invalid");
-    assert_refused("serve --log ostrakon=loudly", "not understood");
+fn serve_refuses_flags_that_are_not_there_or_have_no_value() {
+    assert_refused("serve --core 3", "unexpected argument '--core'");
+    assert_refused("serve --cores", "value is required");
+    assert_refused("serve --cores 3 --cores 4", "multiple times");
+    assert_refused("serve --spin false", "unexpected argument 'false'");
 }
 
 #[test]

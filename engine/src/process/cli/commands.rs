@@ -252,6 +252,7 @@ mod tests {
     #[test]
     fn json_of_entries_and_values() {
         let entry = Entry {
+            expires: 0,
             key: b"k".to_vec(),
             value: b"\xff".to_vec(),
             version: 7,
@@ -263,6 +264,7 @@ mod tests {
         assert_eq!(entry_as_json(&entry, true), json!({"key": "k", "version": "7"}));
         assert_eq!(Json::Object(found_as_json(None)), json!({"found": false}));
         let value = Value {
+            expires: 0,
             version: 7,
             value: b"v".to_vec(),
         };

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 pub use arguments::{
-    Cli, Command, ConditionArguments, ConnectArguments, CpuSet, DeleteArguments, DoctorArguments,
-    GetArguments, Key, PutArguments, ScanArguments, ServeArguments, StatusArguments,
+    Cli, Command, ConditionArguments, ConnectArguments, DeleteArguments, DoctorArguments, GetArguments, Key,
+    PutArguments, ScanArguments, ServeArguments, StatusArguments,
 };
 pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};
@@ -69,7 +69,7 @@ pub fn run() -> ExitCode {
 
 fn execute(command: Command) -> Result<Outcome, Failure> {
     match command {
-        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Serve(arguments) => serve::serve(arguments),
         Command::Get(arguments) => commands::get(&arguments),
         Command::Put(arguments) => commands::put(&arguments),
         Command::Delete(arguments) => commands::delete(&arguments),

@@ -1,31 +1,40 @@
 //! `ostrakon serve`: checks the machine, starts a node, tells how to reach it, drains it at a signal.
 //!
-//! In order: the command line, logging, preflight, the node (which takes the directory's lock and
+//! In order: the configuration, logging, preflight, the node (which takes the directory's lock and
 //! recovers), the greeting, waiting. Whatever fails on the way ends the command with one sentence, and
 //! before the node has started nothing was written to the data directory.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::arguments::{DEFAULT_ADDRESS, ServeArguments};
+use super::arguments::ServeArguments;
 use super::failure::Failure;
 use super::{Outcome, output};
-use crate::process::node::{self, NodeOptions, NodeSummary};
-use crate::process::preflight::{self, Intent, Status};
+use crate::process::configuration::{Configuration, DEFAULT_ADDRESS};
+use crate::process::node::{self, NodeSummary};
+use crate::process::preflight::{self, Status};
 use crate::process::version::VERSION;
 use crate::process::{logging, signals};
 
 /// Runs until a signal has drained the node, or the node has failed.
-pub(super) fn serve(arguments: &ServeArguments) -> Result<Outcome, Failure> {
-    refuse_open_address(arguments.listen, arguments.insecure)?;
+pub(super) fn serve(arguments: ServeArguments) -> Result<Outcome, Failure> {
+    let variable = |name: &str| std::env::var_os(name);
+    let configuration =
+        Configuration::read(arguments.flags, arguments.config, &variable).map_err(Failure::Usage)?;
+    preflight::raise_limits();
+    if arguments.print_config {
+        let effective = node::effective(&configuration.node_options());
+        output::text(&configuration.to_toml(&effective).map_err(Failure::Failed)?)?;
+        return Ok(Outcome::Done);
+    }
     let failed = |error: &dyn std::error::Error| Failure::Failed(error.to_string());
-    let _logging = logging::start(&arguments.log).map_err(|error| failed(&error))?;
-    preflight(arguments)?;
-    let node = node::start(node_options(arguments)).map_err(|error| failed(&error))?;
-    let shutdown = node.shutdown_sender();
+    let _logging = logging::start(&configuration.log).map_err(|error| failed(&error))?;
+    preflight(&configuration)?;
+    let node = node::start(configuration.node_options()).map_err(|error| failed(&error))?;
+    let shutdown = node.command_sender();
     let _signals = signals::watch(move |signal| {
         tracing::info!("{signal}: draining; a second signal stops at once");
         // It fails only if the node has already ended, which is what was asked for.
-        let _ = shutdown.send(node::ShutdownCommand::Drain);
+        let _ = shutdown.send(node::OperatorCommand::Drain);
     })
     .map_err(|error| Failure::Failed(format!("cannot catch signals: {error}")))?;
     // A node serves its clients also when nobody reads what it prints.
@@ -35,46 +44,14 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// Only loopback, unless the user takes the risk.
-fn refuse_open_address(listen: SocketAddr, insecure: bool) -> Result<(), Failure> {
-    if insecure || listen.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!(
-        "refusing to listen on {listen}: connections are neither encrypted nor authenticated; listen on \
-         {DEFAULT_ADDRESS}, or add --insecure if everybody who can reach that address may read and write all \
-         data"
-    )))
-}
-
-fn preflight(arguments: &ServeArguments) -> Result<(), Failure> {
-    preflight::raise_limits();
-    let checks = preflight::quick_checks(&Intent {
-        data_directory: arguments.data.clone(),
-        cores: arguments.cores,
-        cpus: arguments.cpus.as_ref().map(|cpus| cpus.0.clone()),
-        memory_bytes: arguments.memory,
-    });
+fn preflight(configuration: &Configuration) -> Result<(), Failure> {
+    let checks = preflight::quick_checks(&configuration.intent());
     for check in checks.iter().filter(|check| check.status == Status::Warning) {
         tracing::warn!("{}", check.sentence());
     }
     match preflight::refusal(&checks) {
         Some(refusal) => Err(Failure::Failed(format!("cannot start here: {refusal}"))),
         None => Ok(()),
-    }
-}
-
-fn node_options(arguments: &ServeArguments) -> NodeOptions {
-    NodeOptions {
-        listen: arguments.listen,
-        cores: arguments.cores,
-        shards: arguments.shards,
-        memory_bytes: arguments.memory,
-        cpus: arguments.cpus.as_ref().map(|cpus| cpus.0.clone()),
-        spin: arguments.spin,
-        segment_bytes: arguments.segment_size,
-        cut_corrupt_log: arguments.cut_corrupt_log,
-        data_dir: arguments.data.clone(),
     }
 }
 
@@ -90,9 +67,13 @@ fn greeting(address: SocketAddr, summary: &NodeSummary) -> String {
     let data = std::path::absolute(&summary.data_dir).unwrap_or_else(|_| summary.data_dir.clone());
     let connect = connect_option(address);
     let (high, low) = summary.cluster_id;
+    let http = summary
+        .http
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
     format!(
         "ostrakon {VERSION} is ready\n\n  \
            address    {address}\n  \
+           http       {http}\n  \
            data       {}\n  \
            cluster    {high:016x}{low:016x}\n  \
            cores      {cores}\n  \
@@ -124,25 +105,6 @@ fn connect_option(address: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_loopback_without_insecure() {
-        for (address, loopback) in [
-            ("127.0.0.1:5750", true),
-            ("127.9.9.9:1", true),
-            ("[::1]:5750", true),
-            ("[::ffff:127.0.0.1]:5750", true),
-            ("0.0.0.0:5750", false),
-            ("[::]:5750", false),
-            ("192.168.1.7:5750", false),
-        ] {
-            let listen = address.parse().unwrap();
-            assert_eq!(refuse_open_address(listen, false).is_ok(), loopback, "{address}");
-            assert!(refuse_open_address(listen, true).is_ok());
-        }
-        let refusal = refuse_open_address("0.0.0.0:1".parse().unwrap(), false).unwrap_err();
-        assert!(matches!(&refusal, Failure::Usage(sentence) if sentence.contains("--insecure")));
-    }
 
     #[test]
     fn the_greeting_shows_an_address_that_can_be_connected_to() {

@@ -5,6 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::Check;
 use super::kernel::process_status_field;
 use super::machine::bytes;
+use crate::server::connection_limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX};
 
 /// The runtime refuses to start below this soft limit, whatever the privileges (glommio 0.9).
 const LOCKED_BYTES_MIN: u64 = 512 << 10;
@@ -17,6 +18,13 @@ const OPEN_FILES_MIN: u64 = 256;
 
 /// Enough for thousands of connections and every file of a large database.
 const OPEN_FILES_GOOD: u64 = 65_536;
+
+/// Descriptors of a node beside those of its cores and of client connections: standard streams, logs of the process,
+/// connections over HTTP, a reserve.
+const OTHER_FILES: u64 = 128;
+
+/// Descriptors of a core: rings, timers, segments, a connection that is being handed over.
+const OTHER_FILES_PER_CORE: u64 = 64;
 
 /// Number of the capability `CAP_IPC_LOCK` in the masks of `/proc/self/status`.
 const CAP_IPC_LOCK: u32 = 14;
@@ -128,6 +136,92 @@ pub fn open_files(limit: Option<u64>) -> Check {
     }
 }
 
+/// What decides how many connections a node can have.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionFacts {
+    /// The soft limit of open files; none is unlimited.
+    pub limit: Option<u64>,
+    /// Cores that the node is going to run.
+    pub cores: u64,
+    /// `--max-connections`.
+    pub asked: Option<u32>,
+}
+
+impl ConnectionFacts {
+    /// Connections that the node takes: those asked for, else the default as far as the limit allows it.
+    pub fn connections_max(&self) -> u32 {
+        self.asked
+            .unwrap_or_else(|| CONNECTIONS_DEFAULT.min(self.fitting()).max(1))
+    }
+
+    /// Connections for which there are descriptors, when each core has its share of them.
+    fn fitting(&self) -> u32 {
+        let Some(limit) = self.limit else {
+            return CONNECTIONS_MAX;
+        };
+        let fitting = limit.saturating_sub(self.other_files()) / self.cores * self.cores;
+        u32::try_from(fitting)
+            .unwrap_or(CONNECTIONS_MAX)
+            .min(CONNECTIONS_MAX)
+    }
+
+    /// Descriptors for all but connections.
+    fn other_files(&self) -> u64 {
+        OTHER_FILES + OTHER_FILES_PER_CORE * self.cores
+    }
+
+    /// Descriptors for so many connections, shares rounded up, and all else.
+    fn wanted(&self, connections: u32) -> u64 {
+        u64::from(connections).div_ceil(self.cores) * self.cores + self.other_files()
+    }
+}
+
+/// Reads the limit of open files, for a node with so many cores.
+pub fn collect_connections(cores: usize, asked: Option<u32>) -> ConnectionFacts {
+    ConnectionFacts {
+        limit: collect_open_files(),
+        // The system may not tell what CPUs there are; one core runs in any case.
+        cores: cores.max(1) as u64,
+        asked,
+    }
+}
+
+/// Verdict over the number of connections.
+pub fn connections(facts: &ConnectionFacts) -> Check {
+    const NAME: &str = "connections";
+    let (fitting, most) = (facts.fitting(), facts.asked.unwrap_or(CONNECTIONS_DEFAULT));
+    let wanted = facts.wanted(most);
+    let limit = match facts.limit {
+        Some(limit) if limit < wanted => limit,
+        _ => return Check::ok(NAME, format!("{most} at most")),
+    };
+    let cores = facts.cores;
+    let raise = format!(
+        "run `ulimit -n {wanted}` before the start (systemd: LimitNOFILE={wanted}; docker: --ulimit nofile={wanted})"
+    );
+    if fitting == 0 {
+        return Check::error(
+            NAME,
+            format!("{cores} cores use up the limit of {limit} open files, and leave none for connections"),
+            raise,
+        );
+    }
+    if facts.asked.is_some() {
+        return Check::error(
+            NAME,
+            format!("{most} connections on {cores} cores take {wanted} open files, and the limit is {limit}"),
+            format!("start with --max-connections {fitting}, or {raise}"),
+        );
+    }
+    Check::warning(
+        NAME,
+        format!(
+            "the limit of {limit} open files leaves room for {fitting} connections, not for the usual {most}"
+        ),
+        format!("{raise}, or start with --max-connections {fitting}"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +261,39 @@ mod tests {
         let error = open_files(Some(255));
         assert_eq!(error.status, Status::Error);
         assert!(error.sentence().contains("LimitNOFILE"));
+    }
+
+    #[test]
+    fn connections_have_descriptors() {
+        let facts = |limit, cores, asked| ConnectionFacts { limit, cores, asked };
+        let check = connections(&facts(None, 64, None));
+        assert_eq!(
+            (check.status, check.finding.as_str()),
+            (Status::Ok, "20000 at most")
+        );
+        assert_eq!(facts(None, 64, None).connections_max(), 20_000);
+        // Two cores take 256 files themselves, three 320.
+        assert_eq!(
+            connections(&facts(Some(1_256), 2, Some(1_000))).status,
+            Status::Ok
+        );
+        let refused = connections(&facts(Some(1_255), 2, Some(1_000)));
+        assert_eq!(refused.status, Status::Error);
+        assert!(
+            refused.sentence().contains("--max-connections 998")
+                && refused.sentence().contains("ulimit -n 1256"),
+            "{refused:?}"
+        );
+        let rounded = connections(&facts(Some(1_321), 3, Some(1_000)));
+        assert!(rounded.sentence().contains("ulimit -n 1322"), "{rounded:?}");
+        let lowered = facts(Some(1_024), 2, None);
+        assert_eq!(lowered.connections_max(), 768);
+        assert_eq!(connections(&lowered).status, Status::Warning);
+        assert!(connections(&lowered).sentence().contains("768 connections"));
+        assert_eq!(connections(&facts(Some(20_256), 2, None)).status, Status::Ok);
+        let none = facts(Some(256), 2, None);
+        assert_eq!(connections(&none).status, Status::Error);
+        assert!(connections(&none).finding.contains("leave none"));
     }
 
     #[test]

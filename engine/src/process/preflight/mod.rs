@@ -108,6 +108,8 @@ pub struct Intent {
     pub cpus: Option<Vec<usize>>,
     /// `--memory`, in bytes.
     pub memory_bytes: Option<u64>,
+    /// `--max-connections`.
+    pub connections_max: Option<u32>,
 }
 
 impl Intent {
@@ -118,6 +120,7 @@ impl Intent {
             cores: None,
             cpus: None,
             memory_bytes: None,
+            connections_max: None,
         }
     }
 }
@@ -132,6 +135,7 @@ pub fn quick_checks(intent: &Intent) -> Vec<Check> {
         kernel::clock_source(&kernel::collect_clock_source()),
         limits::locked_memory(&limits::collect_locked_memory(cores)),
         limits::open_files(limits::collect_open_files()),
+        limits::connections(&limits::collect_connections(cores, intent.connections_max)),
         machine::cpus(&cpus),
         machine::memory(&machine::collect_memory(intent)),
     ];

@@ -31,9 +31,9 @@ pub(super) fn memory_bytes(arena: &Arena, index: &Index, tree: &Tree) -> usize {
 
 /// Upper bound of what one insert adds to [`memory_bytes`]: as new key of a table or as the first one, or as a
 /// version of an existing key.
-pub(super) const fn insert_cost(key_len: usize, value_len: usize) -> usize {
-    let new_key_bytes = Arena::append_cost_bytes(key_block_bytes(key_len, value_len));
-    let version_bytes = Arena::append_cost_bytes(version_block_bytes(value_len));
+pub(super) const fn insert_cost(key_len: usize, value_len: usize, is_expiring: bool) -> usize {
+    let new_key_bytes = Arena::append_cost_bytes(key_block_bytes(key_len, value_len, is_expiring));
+    let version_bytes = Arena::append_cost_bytes(version_block_bytes(value_len, is_expiring));
     let block_bytes = if new_key_bytes > version_bytes {
         new_key_bytes
     } else {

@@ -11,8 +11,9 @@
 //! O(log versions) steps.
 //!
 //! Guarantees: versions of one key have increasing timestamps; nothing is removed before the whole table is
-//! dropped, so references and cursors stay valid as long as they can be held. No insert does work proportional
-//! to the size of the table (the longest step divides a 32 KiB index segment), apart from copying its value.
+//! dropped, not even what has expired, so references and cursors stay valid as long as they can be held. No insert
+//! does work proportional to the size of the table (the longest step divides a 32 KiB index segment), apart from
+//! copying its value.
 //!
 //! Never: concurrency (one core owns a table), randomness (a replay gives the same structure), IO.
 
@@ -20,6 +21,7 @@ pub mod cursor;
 
 mod accounting;
 mod arena;
+mod entries;
 mod index;
 mod prefetch;
 mod records;
@@ -43,8 +45,13 @@ pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// What happens to a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mutation<'a> {
-    /// It gets this value.
-    Put(&'a [u8]),
+    /// It gets a value.
+    Put {
+        /// The value.
+        value: &'a [u8],
+        /// From this moment on the key is absent; `None` is never.
+        expiry: Option<Timestamp>,
+    },
     /// It is deleted.
     Tombstone,
 }
@@ -54,8 +61,20 @@ pub enum Mutation<'a> {
 pub struct Version<'a> {
     /// When it was committed.
     pub timestamp: Timestamp,
-    /// The value; `None` is a tombstone.
+    /// The value, whether it has expired or not; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
+    /// From this moment on the key is absent, as by a tombstone; `None` is never.
+    pub expiry: Option<Timestamp>,
+}
+
+impl<'a> Version<'a> {
+    /// The value that a reader at the moment `at` sees: none of a tombstone, nor of a version whose expiry is at or
+    /// below `at`. What the key had before such a version stays hidden.
+    #[inline]
+    pub fn live_value(&self, at: Timestamp) -> Option<&'a [u8]> {
+        self.value
+            .filter(|_| self.expiry.is_none_or(|expiry| expiry > at))
+    }
 }
 
 /// The versions of one shard's keys that are not in a file yet.
@@ -147,12 +166,13 @@ impl Memtable {
         size_of::<Memtable>() + self.arena.held_bytes() + self.index.held_bytes() + self.tree.held_bytes()
     }
 
-    /// Upper bound of what one insert adds to [`Memtable::memory_bytes`]; bounds add up over a batch.
+    /// Upper bound of what one insert adds to [`Memtable::memory_bytes`]; bounds add up over a batch. A tombstone
+    /// is an empty value; `is_expiring` says that the value has an expiry.
     ///
     /// It assumes hashes that are uniform in their low 32 bits. Keys made to share them cost at most one
     /// doubled index segment more, which [`Memtable::memory_bytes`] then shows.
-    pub const fn insert_cost_bytes(key_len: usize, value_len: usize) -> usize {
-        insert_cost(key_len, value_len)
+    pub const fn insert_cost_bytes(key_len: usize, value_len: usize, is_expiring: bool) -> usize {
+        insert_cost(key_len, value_len, is_expiring)
     }
 
     /// Number of distinct keys, deleted ones included.
@@ -167,7 +187,16 @@ impl Memtable {
 
     /// A cursor at the first key that is not below `start`.
     pub fn cursor<'a>(&'a self, start: &[u8]) -> Cursor<'a> {
-        Cursor::new(&self.arena, &self.tree, start)
+        Cursor::new(&self.arena, &self.tree, self.tree.seek(&self.arena, start))
+    }
+
+    /// A cursor at the last key below `end`, or at the very last one if there is no `end`.
+    pub fn cursor_below<'a>(&'a self, end: Option<&[u8]>) -> Cursor<'a> {
+        let position = match end {
+            Some(end) => self.tree.seek_below(&self.arena, end),
+            None => self.tree.last(),
+        };
+        Cursor::new(&self.arena, &self.tree, position)
     }
 
     #[inline]

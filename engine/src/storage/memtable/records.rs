@@ -2,8 +2,15 @@
 //!
 //! ```text
 //! key record   newest version (4) | key length (4) | key … | padding | its first version
-//! version      [jump (4) | depth (4)] | timestamp (8) | older (4) | value length (4) | value … | padding
+//! version      [jump (4) | depth (4)] | timestamp (8) | older (4) | value word (4) | [expiry (8)] | value … | padding
+//!
+//! value word   0 … 7FFF_FFFE           length of the value, which never expires
+//!              8000_0000 … FFFF_FFFE   the same with the top bit set: an expiry precedes the value
+//!              FFFF_FFFF               a tombstone
 //! ```
+//!
+//! A version without an expiry pays nothing for those that have one: not a byte, and one comparison of the value
+//! word, which it needs anyhow to tell a value from a tombstone.
 //!
 //! A key that is written once is one block, read in one go. An update appends a version whose `older` is the
 //! one that was newest, and changes the key record's first word. A reference to a version is that of its
@@ -24,14 +31,21 @@ use ostrakon_core::hlc::Timestamp;
 const KEY_HEADER_BYTES: usize = 8;
 const LINKS_BYTES: usize = 8;
 const HEADER_BYTES: usize = 16;
-/// A value length that says: deleted.
+const EXPIRY_BYTES: usize = 8;
+/// The bit of a value word that says: an expiry precedes the value.
+const EXPIRING: u32 = 1 << 31;
+/// The value word that says: deleted.
 const TOMBSTONE: u32 = u32::MAX;
+/// Longest value: with an expiry, one byte more would read as a tombstone.
+const VALUE_BYTES_MAX: usize = (TOMBSTONE - EXPIRING - 1) as usize;
+
+const _: () = assert!(EXPIRY_BYTES.is_multiple_of(UNIT_BYTES));
 
 /// The fixed part of a version.
 struct Header {
     timestamp: Timestamp,
     older: Ref,
-    value_len: u32,
+    value_word: u32,
 }
 
 /// A version's way to older ones. Only versions that have an older one store it.
@@ -41,25 +55,31 @@ struct Links {
 }
 
 /// Bytes of the block that a new key with its first version takes.
-pub(super) const fn key_block_bytes(key_len: usize, value_len: usize) -> usize {
-    KEY_HEADER_BYTES + padded(key_len) + HEADER_BYTES + padded(value_len)
+pub(super) const fn key_block_bytes(key_len: usize, value_len: usize, is_expiring: bool) -> usize {
+    KEY_HEADER_BYTES + padded(key_len) + version_bytes(value_len, is_expiring)
 }
 
 /// Bytes of the block that one more version of a key takes.
-pub(super) const fn version_block_bytes(value_len: usize) -> usize {
-    LINKS_BYTES + HEADER_BYTES + padded(value_len)
+pub(super) const fn version_block_bytes(value_len: usize, is_expiring: bool) -> usize {
+    LINKS_BYTES + version_bytes(value_len, is_expiring)
+}
+
+/// Bytes of a version without its links.
+const fn version_bytes(value_len: usize, is_expiring: bool) -> usize {
+    let expiry_bytes = if is_expiring { EXPIRY_BYTES } else { 0 };
+    HEADER_BYTES + expiry_bytes + padded(value_len)
 }
 
 /// Writes a new key with its first version.
 pub(super) fn write_key(arena: &mut Arena, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) -> Ref {
     let key_bytes = KEY_HEADER_BYTES + padded(key.len());
-    let len = key_block_bytes(key.len(), value_of(mutation).len());
+    let (value, expiry) = parts(mutation);
+    let len = key_block_bytes(key.len(), value.len(), expiry.is_some());
     arena.append(len, |place, block| {
         block.extend_from_slice(&place.plus(key_bytes).0.to_le_bytes());
         block.extend_from_slice(&(key.len() as u32).to_le_bytes());
         append_padded(block, key);
-        append_header(block, timestamp, Ref::NONE, mutation);
-        append_padded(block, value_of(mutation));
+        append_version(block, timestamp, Ref::NONE, mutation);
     })
 }
 
@@ -73,12 +93,12 @@ pub(super) fn push_version(arena: &mut Arena, node: Ref, timestamp: Timestamp, m
         newest.timestamp
     );
     let links = links_above(arena, older);
-    let len = version_block_bytes(value_of(mutation).len());
+    let (value, expiry) = parts(mutation);
+    let len = version_block_bytes(value.len(), expiry.is_some());
     let block = arena.append(len, |_, block| {
         block.extend_from_slice(&links.jump.0.to_le_bytes());
         block.extend_from_slice(&links.depth.to_le_bytes());
-        append_header(block, timestamp, older, mutation);
-        append_padded(block, value_of(mutation));
+        append_version(block, timestamp, older, mutation);
     });
     let version = block.plus(LINKS_BYTES);
     arena.bytes_from_mut(node)[..4].copy_from_slice(&version.0.to_le_bytes());
@@ -129,11 +149,33 @@ fn newest_ref(arena: &Arena, node: Ref) -> Ref {
 #[inline]
 fn version(arena: &Arena, place: Ref) -> Version<'_> {
     let (bytes, rest) = split_header(arena.bytes_from(place));
-    let Header {
-        timestamp, value_len, ..
-    } = Header::decode(bytes);
-    let value = (value_len != TOMBSTONE).then(|| &rest[..value_len as usize]);
-    Version { timestamp, value }
+    let header = Header::decode(bytes);
+    if header.value_word < EXPIRING {
+        return Version {
+            timestamp: header.timestamp,
+            value: Some(&rest[..header.value_word as usize]),
+            expiry: None,
+        };
+    }
+    tombstone_or_expiring(&header, rest)
+}
+
+/// A version whose value word is none of a plain value; `rest` follows its header.
+fn tombstone_or_expiring<'a>(header: &Header, rest: &'a [u8]) -> Version<'a> {
+    let timestamp = header.timestamp;
+    if header.value_word == TOMBSTONE {
+        return Version {
+            timestamp,
+            value: None,
+            expiry: None,
+        };
+    }
+    let (expiry, rest) = split_header::<EXPIRY_BYTES>(rest);
+    Version {
+        timestamp,
+        value: Some(&rest[..(header.value_word & !EXPIRING) as usize]),
+        expiry: Some(Timestamp(u64::from_le_bytes(*expiry))),
+    }
 }
 
 #[inline]
@@ -148,7 +190,7 @@ impl Header {
         Header {
             timestamp: Timestamp(word as u64),
             older: Ref((word >> 64) as u32),
-            value_len: (word >> 96) as u32,
+            value_word: (word >> 96) as u32,
         }
     }
 }
@@ -182,17 +224,26 @@ fn links_above(arena: &Arena, older: Ref) -> Links {
     }
 }
 
-fn append_header(block: &mut Vec<u8>, timestamp: Timestamp, older: Ref, mutation: Mutation<'_>) {
-    let value_len = match mutation {
-        Mutation::Put(value) => {
-            assert!(value.len() < TOMBSTONE as usize, "value of {} bytes", value.len());
-            value.len() as u32
-        }
+/// Appends a version from its timestamp on.
+fn append_version(block: &mut Vec<u8>, timestamp: Timestamp, older: Ref, mutation: Mutation<'_>) {
+    let (value, expiry) = parts(mutation);
+    assert!(
+        value.len() <= VALUE_BYTES_MAX,
+        "value of {} bytes, at most {VALUE_BYTES_MAX} fit",
+        value.len()
+    );
+    let value_word = match mutation {
+        Mutation::Put { expiry: None, .. } => value.len() as u32,
+        Mutation::Put { expiry: Some(_), .. } => value.len() as u32 | EXPIRING,
         Mutation::Tombstone => TOMBSTONE,
     };
     block.extend_from_slice(&timestamp.0.to_le_bytes());
     block.extend_from_slice(&older.0.to_le_bytes());
-    block.extend_from_slice(&value_len.to_le_bytes());
+    block.extend_from_slice(&value_word.to_le_bytes());
+    if let Some(expiry) = expiry {
+        block.extend_from_slice(&expiry.0.to_le_bytes());
+    }
+    append_padded(block, value);
 }
 
 fn append_padded(block: &mut Vec<u8>, bytes: &[u8]) {
@@ -200,10 +251,11 @@ fn append_padded(block: &mut Vec<u8>, bytes: &[u8]) {
     block.extend_from_slice(&[0; UNIT_BYTES][..padded(bytes.len()) - bytes.len()]);
 }
 
-fn value_of(mutation: Mutation<'_>) -> &[u8] {
+/// What a mutation stores behind its header.
+fn parts(mutation: Mutation<'_>) -> (&[u8], Option<Timestamp>) {
     match mutation {
-        Mutation::Put(value) => value,
-        Mutation::Tombstone => &[],
+        Mutation::Put { value, expiry } => (value, expiry),
+        Mutation::Tombstone => (&[], None),
     }
 }
 
@@ -217,4 +269,63 @@ fn split_header<const LEN: usize>(bytes: &[u8]) -> (&[u8; LEN], &[u8]) {
     bytes
         .split_first_chunk()
         .expect("a reference points to a whole record")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a record that starts at `place` and ends with the arena.
+    fn last_record(arena: &Arena, place: Ref) -> Vec<u8> {
+        arena.bytes_from(place).to_vec()
+    }
+
+    #[test]
+    fn only_a_version_that_expires_stores_an_expiry() {
+        let mut arena = Arena::new();
+        let lasting = Mutation::Put {
+            value: b"v",
+            expiry: None,
+        };
+        let node = write_key(&mut arena, b"key", Timestamp(0x0807_0605_0403_0201), lasting);
+        let first = newest_ref(&arena, node).0.to_le_bytes();
+        let key_record = [&first[..], &[3, 0, 0, 0], b"key\0\0\0\0\0"].concat();
+        let version = [
+            &[1, 2, 3, 4, 5, 6, 7, 8][..],
+            &[0, 0, 0, 0],
+            &[1, 0, 0, 0],
+            b"v\0\0\0\0\0\0\0",
+        ]
+        .concat();
+        let record = last_record(&arena, node);
+        assert_eq!(record, [key_record, version].concat());
+        assert_eq!(record.len(), key_block_bytes(3, 1, false));
+
+        let expiring = Mutation::Put {
+            value: b"v",
+            expiry: Some(Timestamp(0x0102_0304_0506_0708)),
+        };
+        push_version(&mut arena, node, Timestamp(u64::MAX), expiring);
+        let second = newest_ref(&arena, node);
+        let version = [
+            &[0xff; 8][..],
+            &first,
+            &[1, 0, 0, 0x80],
+            &[8, 7, 6, 5, 4, 3, 2, 1],
+            b"v\0\0\0\0\0\0\0",
+        ]
+        .concat();
+        let record = last_record(&arena, second);
+        assert_eq!(record, version);
+        assert_eq!(LINKS_BYTES + record.len(), version_block_bytes(1, true));
+        assert_eq!(version_block_bytes(1, true), version_block_bytes(1, false) + 8);
+
+        let node = write_key(&mut arena, b"", Timestamp(2), Mutation::Tombstone);
+        let record = last_record(&arena, node);
+        assert_eq!(
+            record[KEY_HEADER_BYTES..],
+            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]
+        );
+        assert_eq!(record.len(), key_block_bytes(0, 0, false));
+    }
 }

@@ -10,6 +10,7 @@
 //! 3. Inner nodes: entry `n` is the smallest key below child `n`. Entry 0 is not looked at: it is the lower fence.
 //! 4. A full node is cut in the middle, or, at the right edge of the tree by an append, left full: keys that
 //!    come in order fill their nodes.
+//! 5. Leaves are linked in both directions, and none is empty: a walk either way never goes up.
 //!
 //! Measured against an arena skip list (p = 1/4, key prefixes in its nodes, no hash index beside it) on random
 //! 16-byte keys: a new key costs a third of the time among a million keys in one table as in 64 tables, this
@@ -17,12 +18,9 @@
 //! cache. A scan finds its next references side by side.
 
 use super::arena::{Arena, Ref};
+use super::entries::{ENTRIES, ENTRIES_MIN, Entries, Fences, cut_of};
 use super::records;
 
-/// Entries of a node. With 63 a leaf is twelve cache lines.
-const ENTRIES: usize = 63;
-/// Least number of entries of a node that is not the last one of its level.
-const ENTRIES_MIN: usize = ENTRIES / 2;
 /// Inner levels that suffice for more keys than there are references.
 const HEIGHT_MAX: usize = 7;
 /// Entries that a vector of pointers has room for at first.
@@ -40,6 +38,8 @@ pub(super) const KEY_BYTES_MAX: usize =
 /// Upper bound of the tree bytes of a table with its first key, with the root that the second leaf brings.
 pub(super) const FIRST_KEY_BYTES: usize = LEAF_BYTES + INNER_BYTES + 2 * POINTERS_MIN * size_of::<usize>();
 
+/// A leaf is twelve cache lines.
+const _: () = assert!(size_of::<Leaf>() == 12 * 64);
 const _: () = assert!(ENTRIES_MIN.pow(HEIGHT_MAX as u32) > u32::MAX as usize);
 
 #[expect(
@@ -66,26 +66,12 @@ pub(super) struct Position {
 struct Leaf {
     entries: Entries,
     next: u32,
+    previous: u32,
 }
 
 struct Inner {
     entries: Entries,
     children: [u32; ENTRIES],
-}
-
-struct Entries {
-    heads: [u64; ENTRIES],
-    nodes: [Ref; ENTRIES],
-    len: u16,
-    /// Bytes of the keys before their heads. Invariant: at most the length of what both fences have in common.
-    skip: u16,
-}
-
-/// What all keys of a subtree lie between: the lower key included, the upper one not; none is no limit.
-#[derive(Clone, Copy)]
-struct Fences {
-    low: Ref,
-    high: Ref,
 }
 
 /// One inner node on the way down, the child taken, and the fences of the node itself.
@@ -114,11 +100,7 @@ impl Tree {
             self.leaves.push(Leaf::new(Entries::new(0)));
             self.root = 0;
         }
-        let mut path = [Step {
-            inner: NO_NODE,
-            child: 0,
-            fences: Fences::NONE,
-        }; HEIGHT_MAX];
+        let mut path = [Step::NONE; HEIGHT_MAX];
         let (leaf, fences) = self.descend(arena, key, &mut path);
         let at = self.leaves[leaf as usize].entries.rank(arena, key, 0, false);
         let Some((mut separator, mut child)) = self.insert_into_leaf(arena, leaf, at, key, node, fences)
@@ -136,22 +118,30 @@ impl Tree {
 
     /// The first position whose key is not below `start`.
     pub(super) fn seek(&self, arena: &Arena, start: &[u8]) -> Option<Position> {
-        if self.leaves.is_empty() {
-            return None;
-        }
-        let mut path = [Step {
-            inner: NO_NODE,
-            child: 0,
-            fences: Fences::NONE,
-        }; HEIGHT_MAX];
-        let (leaf, _) = self.descend(arena, start, &mut path);
-        let entries = &self.leaves[leaf as usize].entries;
-        let entry = entries.rank(arena, start, 0, false);
-        if entry < entries.len() {
+        let Position { leaf, entry } = self.rank(arena, start)?;
+        if entry < self.leaves[leaf as usize].entries.len() {
             Some(Position { leaf, entry })
         } else {
             self.next_leaf(leaf)
         }
+    }
+
+    /// The last position whose key is below `end`.
+    pub(super) fn seek_below(&self, arena: &Arena, end: &[u8]) -> Option<Position> {
+        self.previous(self.rank(arena, end)?)
+    }
+
+    /// The last position.
+    pub(super) fn last(&self) -> Option<Position> {
+        if self.leaves.is_empty() {
+            return None;
+        }
+        let mut number = self.root;
+        for _ in 0..self.height {
+            let inner = &self.inners[number as usize];
+            number = inner.children[inner.entries.len() - 1];
+        }
+        Some(self.last_of_leaf(number))
     }
 
     /// The position after `position`.
@@ -168,6 +158,20 @@ impl Tree {
         }
     }
 
+    /// The position before `position`.
+    #[inline]
+    pub(super) fn previous(&self, position: Position) -> Option<Position> {
+        let Position { leaf, entry } = position;
+        if entry > 0 {
+            Some(Position {
+                leaf,
+                entry: entry - 1,
+            })
+        } else {
+            self.previous_leaf(leaf)
+        }
+    }
+
     /// The key record at `position`.
     #[inline]
     pub(super) fn node(&self, position: Position) -> Ref {
@@ -180,6 +184,13 @@ impl Tree {
         let entries = &self.leaves[position.leaf as usize].entries;
         let entry = position.entry + distance;
         (entry < entries.len()).then(|| entries.nodes[entry])
+    }
+
+    /// The key record `distance` entries before `position` if it lies in the same leaf.
+    #[inline]
+    pub(super) fn node_behind(&self, position: Position, distance: usize) -> Option<Ref> {
+        let entry = position.entry.checked_sub(distance)?;
+        Some(self.leaves[position.leaf as usize].entries.nodes[entry])
     }
 
     /// Bytes allocated.
@@ -201,6 +212,27 @@ impl Tree {
     fn next_leaf(&self, leaf: u32) -> Option<Position> {
         let next = self.leaves[leaf as usize].next;
         (next != NO_NODE).then_some(Position { leaf: next, entry: 0 })
+    }
+
+    fn previous_leaf(&self, leaf: u32) -> Option<Position> {
+        let previous = self.leaves[leaf as usize].previous;
+        (previous != NO_NODE).then(|| self.last_of_leaf(previous))
+    }
+
+    fn last_of_leaf(&self, leaf: u32) -> Position {
+        let entry = self.leaves[leaf as usize].entries.len() - 1;
+        Position { leaf, entry }
+    }
+
+    /// The place of `key` in the leaf that it belongs to: after the entries below it, hence maybe after all.
+    fn rank(&self, arena: &Arena, key: &[u8]) -> Option<Position> {
+        if self.leaves.is_empty() {
+            return None;
+        }
+        let mut path = [Step::NONE; HEIGHT_MAX];
+        let (leaf, _) = self.descend(arena, key, &mut path);
+        let entry = self.leaves[leaf as usize].entries.rank(arena, key, 0, false);
+        Some(Position { leaf, entry })
     }
 
     /// The leaf that `key` belongs to and its fences; `path` gets the inner nodes passed, root first.
@@ -244,7 +276,9 @@ impl Tree {
         }
         let cut = cut_of(at, fences);
         let mut right = Leaf::new(leaf.entries.split_off(cut));
-        right.next = std::mem::replace(&mut leaf.next, right_number);
+        let next = std::mem::replace(&mut leaf.next, right_number);
+        right.next = next;
+        right.previous = number;
         if at < cut {
             leaf.entries.insert(at, key, node);
         } else {
@@ -254,6 +288,9 @@ impl Tree {
         leaf.entries.tighten(arena, 0, fences.below(separator));
         right.entries.tighten(arena, 0, fences.above(separator));
         self.leaves.push(right);
+        if next != NO_NODE {
+            self.leaves[next as usize].previous = right_number;
+        }
         Some((separator, right_number))
     }
 
@@ -300,19 +337,13 @@ impl Tree {
     }
 }
 
-impl Fences {
-    const NONE: Fences = Fences {
-        low: Ref::NONE,
-        high: Ref::NONE,
+impl Step {
+    /// No step: what a path holds below its last one.
+    const NONE: Step = Step {
+        inner: NO_NODE,
+        child: 0,
+        fences: Fences::NONE,
     };
-
-    fn below(self, high: Ref) -> Fences {
-        Fences { high, ..self }
-    }
-
-    fn above(self, low: Ref) -> Fences {
-        Fences { low, ..self }
-    }
 }
 
 impl Leaf {
@@ -320,6 +351,7 @@ impl Leaf {
         Box::new(Leaf {
             entries,
             next: NO_NODE,
+            previous: NO_NODE,
         })
     }
 }
@@ -346,101 +378,104 @@ impl Inner {
     }
 }
 
-impl Entries {
-    fn new(skip: u16) -> Entries {
-        Entries {
-            heads: [0; ENTRIES],
-            nodes: [Ref::NONE; ENTRIES],
-            len: 0,
-            skip,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use ostrakon_core::hlc::Timestamp;
 
-    #[inline]
-    fn len(&self) -> usize {
-        usize::from(self.len)
-    }
+    use super::super::Mutation;
+    use super::*;
 
-    fn is_full(&self) -> bool {
-        self.len() == ENTRIES
-    }
-
-    /// Number of the entries below `key`, or with `or_equal` at or below it. The first `from` entries count
-    /// without being looked at. `key` lies between this node's fences.
-    fn rank(&self, arena: &Arena, key: &[u8], from: usize, or_equal: bool) -> usize {
-        let head = head_of(key, self.skip);
-        let heads = &self.heads[from..self.len()];
-        let start = from + heads.partition_point(|&other| other < head);
-        let ties = self.heads[start..self.len()]
-            .iter()
-            .take_while(|&&other| other == head)
-            .count();
-        if ties == 0 {
-            return start;
-        }
-        let is_below = |&node: &Ref| {
-            let other = records::key(arena, node);
-            other < key || or_equal && other == key
-        };
-        start + self.nodes[start..start + ties].partition_point(is_below)
-    }
-
-    fn insert(&mut self, at: usize, key: &[u8], node: Ref) {
-        let len = self.len();
-        self.heads.copy_within(at..len, at + 1);
-        self.nodes.copy_within(at..len, at + 1);
-        self.heads[at] = head_of(key, self.skip);
-        self.nodes[at] = node;
-        self.len += 1;
-    }
-
-    fn split_off(&mut self, cut: usize) -> Entries {
-        let len = self.len();
-        let mut right = Entries::new(self.skip);
-        right.heads[..len - cut].copy_from_slice(&self.heads[cut..len]);
-        right.nodes[..len - cut].copy_from_slice(&self.nodes[cut..len]);
-        right.len = (len - cut) as u16;
-        self.len = cut as u16;
-        right
-    }
-
-    /// Moves the heads to the first byte that the fences do not have in common, if half of each head's bytes
-    /// are the same in all entries. (Moving them always would read every key at each split.)
-    fn tighten(&mut self, arena: &Arena, from: usize, fences: Fences) {
-        let len = self.len();
-        let is_open = fences.low == Ref::NONE || fences.high == Ref::NONE;
-        if is_open || len <= from || (self.heads[from] ^ self.heads[len - 1]) >> 32 != 0 {
+    /// Checks the nodes of a subtree against the fences around it, and appends its leaves in order. `is_last`: it
+    /// lies at the right edge of the tree.
+    fn check_subtree(
+        (tree, arena): (&Tree, &Arena),
+        (number, height): (u32, usize),
+        fences: Fences,
+        is_last: bool,
+        leaves: &mut Vec<u32>,
+    ) {
+        if height == 0 {
+            check_entries(arena, &tree.leaves[number as usize].entries, 0, fences, is_last);
+            leaves.push(number);
             return;
         }
-        let (low, high) = (records::key(arena, fences.low), records::key(arena, fences.high));
-        let common = low.iter().zip(high).take_while(|(low, high)| low == high).count() as u16;
-        assert!(common >= self.skip, "fences only ever come closer");
-        if common > self.skip {
-            self.skip = common;
-            for entry in from..len {
-                self.heads[entry] = head_of(records::key(arena, self.nodes[entry]), common);
+        let Inner { entries, children } = &*tree.inners[number as usize];
+        check_entries(arena, entries, 1, fences, is_last);
+        assert_eq!(entries.nodes[0], fences.low, "entry 0 is the lower fence");
+        for (child, &number) in children[..entries.len()].iter().enumerate() {
+            let mut inside = fences.above(entries.nodes[child]);
+            let is_last_child = child + 1 == entries.len();
+            if !is_last_child {
+                inside = inside.below(entries.nodes[child + 1]);
+            }
+            let below = (number, height - 1);
+            check_subtree((tree, arena), below, inside, is_last && is_last_child, leaves);
+        }
+    }
+
+    fn check_entries(arena: &Arena, entries: &Entries, from: usize, fences: Fences, is_last: bool) {
+        let least = if is_last { 1 } else { ENTRIES_MIN };
+        assert!(entries.len() >= least, "{} entries", entries.len());
+        let keys: Vec<&[u8]> = entries.nodes[from..entries.len()]
+            .iter()
+            .map(|&node| records::key(arena, node))
+            .collect();
+        assert!(keys.is_sorted_by(|left, right| left < right));
+        for (position, &key) in keys.iter().enumerate() {
+            assert!(fences.low == Ref::NONE || key >= records::key(arena, fences.low));
+            assert!(fences.high == Ref::NONE || key < records::key(arena, fences.high));
+            assert_eq!(entries.rank(arena, key, from, false), from + position);
+        }
+    }
+
+    /// Checks all nodes, and that the links pass every leaf once, either way.
+    fn check(tree: &Tree, arena: &Arena) {
+        let mut leaves = Vec::new();
+        check_subtree(
+            (tree, arena),
+            (tree.root, tree.height),
+            Fences::NONE,
+            true,
+            &mut leaves,
+        );
+        assert_eq!(leaves.len(), tree.leaves.len());
+        let mut before = NO_NODE;
+        for (position, &number) in leaves.iter().enumerate() {
+            let leaf = &tree.leaves[number as usize];
+            assert_eq!(leaf.previous, before, "leaf {position}");
+            let after = leaves.get(position + 1).copied().unwrap_or(NO_NODE);
+            assert_eq!(leaf.next, after, "leaf {position}");
+            before = number;
+        }
+        assert_eq!(tree.last().map(|last| last.leaf), leaves.last().copied());
+    }
+
+    #[test]
+    fn nodes_lie_between_their_fences_and_leaves_are_linked_both_ways() {
+        let orders: [fn(u32) -> u32; 4] = [
+            |n| n,
+            |n| u32::MAX - n,
+            |n| n.wrapping_mul(0x9e37_79b1),
+            // Runs that grow at their ends, inside the tree.
+            |n| ((n % 7) << 28) | (n / 7),
+        ];
+        for (order, number_of) in orders.iter().enumerate() {
+            for prefix in ["", "a/common/prefix/"] {
+                let (mut arena, mut tree) = (Arena::new(), Tree::new());
+                for n in 0..20_000 {
+                    let key = [prefix.as_bytes(), &number_of(n).to_be_bytes()].concat();
+                    let node = records::write_key(&mut arena, &key, Timestamp(1), Mutation::Tombstone);
+                    tree.insert(&arena, &key, node);
+                    if n < 200 || n % 2000 == 0 {
+                        check(&tree, &arena);
+                    }
+                }
+                check(&tree, &arena);
+                assert!(
+                    tree.height >= 2,
+                    "order {order} with prefix {prefix:?}: a low tree"
+                );
             }
         }
     }
-}
-
-/// Where to cut a full node that gets one more entry at `at`.
-fn cut_of(at: usize, fences: Fences) -> usize {
-    if at == ENTRIES && fences.high == Ref::NONE {
-        ENTRIES
-    } else {
-        ENTRIES_MIN + 1
-    }
-}
-
-/// Eight bytes of a key from `skip` on, as a number that orders like them; a short key is filled with zeros.
-#[inline]
-fn head_of(key: &[u8], skip: u16) -> u64 {
-    let rest = key.get(usize::from(skip)..).unwrap_or_default();
-    if let Some(bytes) = rest.first_chunk::<8>() {
-        return u64::from_be_bytes(*bytes);
-    }
-    let mut bytes = [0; 8];
-    bytes[..rest.len()].copy_from_slice(rest);
-    u64::from_be_bytes(bytes)
 }

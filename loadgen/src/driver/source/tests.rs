@@ -21,6 +21,8 @@ fn run(mix: &str, pace: Pace, end: End, measure_from: Instant) -> Source {
         random: Random::new(1),
         records: Arc::new(Records::new(10)),
         scan_records_max: 7,
+        multi_records: 3,
+        counters: Arc::new(Counters::new(1, 10)),
     };
     Source::new(draw, pace, end, measure_from, Router::Any, 2)
 }
@@ -157,7 +159,7 @@ fn scans_have_every_length_and_inserts_new_records() {
             source.end_insert(drawn.key);
             next += 1;
         } else {
-            lengths[drawn.scan_records as usize] += 1;
+            lengths[drawn.records as usize] += 1;
             assert!(drawn.key.0 < next);
         }
     }
@@ -165,4 +167,21 @@ fn scans_have_every_length_and_inserts_new_records() {
         lengths[0] == 0 && lengths[1..].iter().all(|count| *count > 80),
         "{lengths:?}"
     );
+}
+
+#[test]
+fn requests_for_several_records_name_each_once() {
+    let now = Instant::now();
+    let mut source = run("mget=1,mput=1", Pace::Closed, End::Operations(200), now);
+    let mut wrapped = 0;
+    while let Taken::Operation(drawn) = source.take(0, now) {
+        assert_eq!((drawn.records, drawn.among), (3, 10));
+        let keys: Vec<u64> = (0..drawn.records).map(|place| drawn.key_at(place).0).collect();
+        assert!(
+            keys.iter().all(|key| *key < 10) && keys[0] == drawn.key.0,
+            "{keys:?}"
+        );
+        wrapped += u32::from(keys[2] < keys[0]);
+    }
+    assert!(wrapped > 0, "the record after the last one is the first");
 }

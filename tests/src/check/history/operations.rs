@@ -187,7 +187,10 @@ fn answer_again(
 ) -> Result<(), Malformed> {
     let called = operations.binary_search_by_key(&call, |operation| operation.index);
     let Ok(called) = called else {
-        return Err(malformed(event, format!("answers the call {call}, which there is not")));
+        return Err(malformed(
+            event,
+            format!("answers the call {call}, which there is not"),
+        ));
     };
     if matches!(event.kind, EventKind::Invoke | EventKind::Info) {
         return Err(malformed(event, "a further answer is :ok or :fail".into()));
@@ -285,8 +288,10 @@ fn answers(call: &Action, answer: &Action) -> bool {
         (Action::Transaction { steps, scan }, Action::Transaction { steps: others, .. }) => {
             scan.is_some()
                 || (steps.len() == others.len()
-                    && steps.iter().zip(others).all(|(step, other)| {
-                        match (&step.action, &other.action) {
+                    && steps
+                        .iter()
+                        .zip(others)
+                        .all(|(step, other)| match (&step.action, &other.action) {
                             (StepAction::Read { key, .. }, StepAction::Read { key: other, .. }) => {
                                 key == other
                             }
@@ -299,8 +304,7 @@ fn answers(call: &Action, answer: &Action) -> bool {
                                 },
                             ) => key == other && delta == other_delta,
                             (step, other) => step == other,
-                        }
-                    }))
+                        }))
         }
         (call, answer) => call == answer,
     }

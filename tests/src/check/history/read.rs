@@ -250,16 +250,16 @@ fn of_each(
 ) -> Result<(), String> {
     match entry(form, name) {
         None | Some(Edn::Nil) => Ok(()),
-        Some(Edn::Vector(given) | Edn::List(given)) if given.len() == steps.len() => {
-            steps.iter_mut().zip(given).try_for_each(|(step, given)| take(step, given))
-        }
+        Some(Edn::Vector(given) | Edn::List(given)) if given.len() == steps.len() => steps
+            .iter_mut()
+            .zip(given)
+            .try_for_each(|(step, given)| take(step, given)),
         other => Err(wrong(other, &format!("as many :{name} as steps"))),
     }
 }
 
 fn step(form: &Edn<'_>) -> Result<Step, String> {
-    let expected =
-        "`[:append key element]`, `[:r key value]`, `[:w key value]`, `[:add key delta]` or `[:check key nil]`";
+    let expected = "`[:append key element]`, `[:r key value]`, `[:w key value]`, `[:add key delta]` or `[:check key nil]`";
     let (Edn::Vector(parts) | Edn::List(parts)) = form else {
         return Err(wrong(Some(form), expected));
     };
@@ -321,7 +321,10 @@ fn condition(form: Option<&Edn<'_>>) -> Result<Condition, String> {
         Some(Edn::Vector(parts)) if parts.len() == 2 && keyword(parts.first()) == Some("value") => {
             Ok(Condition::Value(datum(&parts[1])?))
         }
-        other => Err(wrong(other, ":if of :absent, :present, `[:version 7]` or `[:value 5]`")),
+        other => Err(wrong(
+            other,
+            ":if of :absent, :present, `[:version 7]` or `[:value 5]`",
+        )),
     }
 }
 

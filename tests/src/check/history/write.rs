@@ -248,7 +248,9 @@ fn observed(line: &mut Vec<u8>, value: &Observed) {
 
 /// Appends what is known of each step, in vectors beside the steps, unless nothing is known of any.
 fn step_entries(line: &mut Vec<u8>, steps: &[Step]) {
-    entries(line, "versions", steps, |step| step.version.map(|version| version.to_string()));
+    entries(line, "versions", steps, |step| {
+        step.version.map(|version| version.to_string())
+    });
     entries(line, "results", steps, |step| match step.action {
         StepAction::Add { result, .. } => result.map(|sum| sum.to_string()),
         _ => None,
@@ -260,14 +262,21 @@ fn step_entries(line: &mut Vec<u8>, steps: &[Step]) {
             String::from_utf8_lossy(&word).into_owned()
         })
     });
-    entries(line, "lifetimes", steps, |step| step.lifetime.map(|lifetime| lifetime.to_string()));
-    entries(line, "expires", steps, |step| step.expires.map(|expires| expires.to_string()));
+    entries(line, "lifetimes", steps, |step| {
+        step.lifetime.map(|lifetime| lifetime.to_string())
+    });
+    entries(line, "expires", steps, |step| {
+        step.expires.map(|expires| expires.to_string())
+    });
 }
 
 fn entries(line: &mut Vec<u8>, name: &str, steps: &[Step], word: impl Fn(&Step) -> Option<String>) {
     let words: Vec<Option<String>> = steps.iter().map(word).collect();
     if words.iter().any(Option::is_some) {
-        let words: Vec<String> = words.into_iter().map(|word| word.unwrap_or_else(|| "nil".into())).collect();
+        let words: Vec<String> = words
+            .into_iter()
+            .map(|word| word.unwrap_or_else(|| "nil".into()))
+            .collect();
         text(line, &format!(", :{name} [{}]", words.join(" ")));
     }
 }

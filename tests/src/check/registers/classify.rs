@@ -36,7 +36,10 @@ fn came_back(calls: &Calls, reader: &Call) -> Option<(Anomaly, String)> {
     };
     writer.lifetime?;
     let shown = (reader.show(), calls.show(cell), writer.show());
-    if let Some(expires) = reader.expires.filter(|expires| (1..=reader.clock().0).contains(expires)) {
+    if let Some(expires) = reader
+        .expires
+        .filter(|expires| (1..=reader.clock().0).contains(expires))
+    {
         let text = format!(
             "{} saw {}, which came from {}, when the clock was at {} or above, past its expiry at {expires}",
             shown.0,
@@ -46,9 +49,8 @@ fn came_back(calls: &Calls, reader: &Call) -> Option<(Anomaly, String)> {
         );
         return Some((Anomaly::ExpiredValueSeen, text));
     }
-    let is_gone = |call: &&Call| {
-        call.sees() == Some(Cell::Absent) && writer.precedes(call) && call.precedes(reader)
-    };
+    let is_gone =
+        |call: &&Call| call.sees() == Some(Cell::Absent) && writer.precedes(call) && call.precedes(reader);
     let gone = calls.all.iter().find(is_gone)?;
     let is_deleted = calls
         .all

@@ -63,7 +63,11 @@ impl State {
             }
             Expiry::Some => (false, true),
         };
-        let as_it_is = if must { None } else { present.step(call, follow_versions) };
+        let as_it_is = if must {
+            None
+        } else {
+            present.step(call, follow_versions)
+        };
         let expired = State {
             cell: Cell::Absent,
             version: None,
@@ -73,22 +77,28 @@ impl State {
             },
             ..self
         };
-        let after_expiry = if may { expired.step(call, follow_versions) } else { None };
-        [
-            as_it_is,
-            after_expiry.filter(|after| Some(*after) != as_it_is),
-        ]
+        let after_expiry = if may {
+            expired.step(call, follow_versions)
+        } else {
+            None
+        };
+        [as_it_is, after_expiry.filter(|after| Some(*after) != as_it_is)]
     }
 
     fn step(self, call: &Call, follow_versions: bool) -> Option<State> {
         let assigned = call.version;
         match call.effect {
-            Effect::Read(seen) => (seen == self.cell).then(|| self.found(assigned))??.told(call.expires),
+            Effect::Read(seen) => (seen == self.cell)
+                .then(|| self.found(assigned))??
+                .told(call.expires),
             Effect::RefusedOld(old) => (old != self.cell).then(|| self.found(assigned))?,
             Effect::Held(guard) => self.with(guard)?.found(assigned),
             Effect::Refused(guard) => self.found(assigned)?.without(guard),
             Effect::NoNumber => matches!(self.cell, Cell::Bytes(_)).then_some(self),
-            Effect::NoSum { delta } => self.number().is_some_and(|base| base.checked_add(delta).is_none()).then_some(self),
+            Effect::NoSum { delta } => self
+                .number()
+                .is_some_and(|base| base.checked_add(delta).is_none())
+                .then_some(self),
             Effect::Write { value, guard } => {
                 let written = self.with(guard)?.put(value, assigned, follow_versions)?;
                 Some(written.lasting(call))

@@ -197,11 +197,8 @@ impl<'c> Search<'c> {
         if self.chain.is_none() && self.dead.contains(&(self.place, self.state, self.set)) {
             return None;
         }
-        let mut candidates: Vec<(usize, usize)> = self
-            .open
-            .iter()
-            .flat_map(|call| self.possible(*call))
-            .collect();
+        let mut candidates: Vec<(usize, usize)> =
+            self.open.iter().flat_map(|call| self.possible(*call)).collect();
         // The earlier answer first, and what does not need an expiry: it is tried last-in, first-out.
         candidates
             .sort_by_key(|(call, step)| std::cmp::Reverse((self.calls.all[*call].answered_at, *call, *step)));

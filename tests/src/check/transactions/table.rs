@@ -143,7 +143,9 @@ impl Table {
         };
         match operation.outcome {
             Outcome::Ok | Outcome::Unknown => self.transactions.push(transaction),
-            Outcome::Failed | Outcome::Refused | Outcome::NotANumber | Outcome::Overflow => self.failed.push(transaction),
+            Outcome::Failed | Outcome::Refused | Outcome::NotANumber | Outcome::Overflow => {
+                self.failed.push(transaction)
+            }
         }
         Ok(())
     }

@@ -1,47 +1,46 @@
 //! The client that most programs use: one method per request, which waits for its answer.
 
 use ostrakon_wire::frame::StageTimings;
-use ostrakon_wire::limits::MULTI_MAX;
 use ostrakon_wire::message::{BatchOperation, BatchReply, Condition, Kind, PutEntry, Request, TopologyReply};
 
-use super::connection::Connection;
+use super::driver::Driver;
 use super::pipeline::Pipeline;
 use super::scan::Scan;
-use crate::error::{Error, ProtocolError};
-use crate::options::{Options, PutOptions, ScanOptions};
-use crate::values::{Answer, MultiValue, MultiWritten, Server, Value, Written};
+use crate::error::Error;
+use crate::options::{Options, PutOptions, ScanOptions, addresses};
+use crate::steps::{MultiGetSteps, check_count};
+use crate::values::{Answer, MultiWritten, Server, Value, Written};
 
-/// A blocking connection to one node.
+/// A blocking client of one node.
 ///
-/// A method that fails leaves the client usable if the error is [`Error::Server`] or [`Error::Submit`]; after
-/// any other the connection is closed, each further call returns the same reason, and a new client has to be
-/// connected. (The server may also close it with a last [`Error::Server`]: further calls repeat that.)
+/// It keeps a connection to each core that it needs and makes lost ones anew; see [`Options::retry`] for what it sends
+/// again. A method that fails leaves the client usable.
 #[derive(Debug)]
 pub struct Client {
-    connection: Connection,
+    driver: Driver,
 }
 
 impl Client {
-    /// Connects to the node at `address` (`host:port`).
+    /// Connects to the node at `address`: `host:port`, or several of them between commas, of which the first that answers
+    /// is used.
     ///
     /// # Errors
     /// [`Error::Connect`] if nobody answers there, [`Error::Server`] if the node refuses the
     /// connection (another cluster, too many connections), [`Error::Protocol`] if it is no Ostrakon node.
     pub fn connect(address: &str, options: Options) -> Result<Client, Error> {
         Ok(Client {
-            connection: Connection::open(address, options)?,
+            driver: Driver::connect(addresses(address), options)?,
         })
     }
 
     /// What the server said of itself when the connection was opened.
     pub fn server(&self) -> &Server {
-        self.connection.server()
+        self.driver.server()
     }
 
-    /// Highest hybrid logical clock timestamp seen on this connection (microseconds << 12 | counter), 0:
-    /// none.
+    /// Highest hybrid logical clock timestamp seen (microseconds << 12 | counter), 0: none.
     pub fn timestamp(&self) -> u64 {
-        self.connection.timestamp()
+        self.driver.timestamp()
     }
 
     /// Asks for a sign of life.
@@ -49,10 +48,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn ping(&mut self) -> Result<(), Error> {
-        match self.ask(&Request::Ping)? {
-            Answer::Pong => Ok(()),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&Request::Ping).map(Answer::into_pong)
     }
 
     /// Reads one key; `None`: there is no such key.
@@ -60,10 +56,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Value>, Error> {
-        match self.ask(&Request::Get { key })? {
-            Answer::Get(value) => Ok(value),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&Request::Get { key }).map(Answer::into_value)
     }
 
     /// Writes one key and returns the version of the write.
@@ -72,15 +65,7 @@ impl Client {
     /// See [`Error`]; after [`Error::UnknownOutcome`] the write may or may not have been applied.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<u64, Error> {
         let written = self.put_if(key, value, Condition::None)?;
-        if !written.applied {
-            let cause = self
-                .connection
-                .fail(Error::Protocol(ProtocolError::UnconditionalNotApplied));
-            return Err(Error::UnknownOutcome {
-                cause: Box::new(cause),
-            });
-        }
-        Ok(written.version)
+        written.into_unconditional()
     }
 
     /// Writes one key if the condition holds.
@@ -143,10 +128,7 @@ impl Client {
             ttl_ms,
             retry: None,
         };
-        match self.ask(&add)? {
-            Answer::Add { version, number } => Ok((version, number)),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&add).map(Answer::into_sum)
     }
 
     /// Reads several keys, in their order. Those of one shard that come in one answer are read at one moment; the client
@@ -156,32 +138,15 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn multi_get(&mut self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
-        let mut values = vec![None; keys.len()];
-        let mut missing: Vec<usize> = (0..keys.len()).collect();
-        let at_once = (self.server().multi_max as usize).clamp(1, MULTI_MAX);
-        while !missing.is_empty() {
-            let asked: Vec<usize> = missing.drain(..missing.len().min(at_once)).collect();
-            let asked_keys: Vec<&[u8]> = asked.iter().map(|position| keys[*position]).collect();
+        let mut steps = MultiGetSteps::new(keys, self.server().multi_max);
+        while let Some(asked) = steps.next() {
             let request = Request::MultiGet {
-                keys: asked_keys[..].into(),
+                keys: asked[..].into(),
             };
-            let answers = match self.ask(&request)? {
-                Answer::MultiGet(answers) => answers,
-                other => unreachable_answer(&other),
-            };
-            self.check_count(asked.len(), answers.len())?;
-            if answers.iter().all(|answer| *answer == MultiValue::Omitted) {
-                return Err(self.connection.fail(Error::Protocol(ProtocolError::NothingRead)));
-            }
-            for (position, answer) in asked.into_iter().zip(answers) {
-                match answer {
-                    MultiValue::Found(value) => values[position] = Some(value),
-                    MultiValue::NotFound => {}
-                    MultiValue::Omitted => missing.push(position),
-                }
-            }
+            let answers = self.ask(&request)?.into_values();
+            steps.take(answers).map_err(Error::Protocol)?;
         }
-        Ok(values)
+        Ok(steps.finish())
     }
 
     /// Writes several keys, each named once. Those of one shard are written together or not at all; shards decide for
@@ -194,14 +159,10 @@ impl Client {
             entries: entries.into(),
             retry: None,
         };
-        let written = match self.ask(&request)? {
-            Answer::MultiPut(written) => written,
-            other => unreachable_answer(&other),
-        };
-        match self.check_count(entries.len(), written.results.len()) {
-            Ok(()) => Ok(written),
-            Err(error) => Err(error.for_sent(Kind::MultiPut)),
-        }
+        let written = self.ask(&request)?.into_multi_written();
+        let counted = check_count(entries.len(), written.results.len());
+        counted.map_err(|error| Error::Protocol(error).for_sent(Kind::MultiPut))?;
+        Ok(written)
     }
 
     /// Does several things, or none of them if one condition does not hold. The keys lie in one shard, which keys with
@@ -214,16 +175,13 @@ impl Client {
             operations: operations.into(),
             retry: None,
         };
-        match self.ask(&request)? {
-            Answer::Batch(reply) => Ok(reply),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&request).map(Answer::into_batch)
     }
 
     /// Iterates over keys in bytewise order, all as of one snapshot. Pages are asked for as they
     /// are needed.
     pub fn scan(&mut self, options: ScanOptions) -> Scan<'_> {
-        Scan::new(&mut self.connection, options)
+        Scan::new(&mut self.driver, options)
     }
 
     /// Asks which core owns which shard.
@@ -231,10 +189,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn topology(&mut self) -> Result<TopologyReply, Error> {
-        match self.ask(&Request::Topology)? {
-            Answer::Topology(topology) => Ok(topology),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&Request::Topology).map(Answer::into_topology)
     }
 
     /// Asks how the node is: one JSON object.
@@ -242,10 +197,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn status(&mut self) -> Result<String, Error> {
-        match self.ask(&Request::Status)? {
-            Answer::Status(json) => Ok(json),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&Request::Status).map(Answer::into_json)
     }
 
     /// Asks for all that the node counts and measures: one JSON object.
@@ -253,49 +205,30 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn stats(&mut self) -> Result<String, Error> {
-        match self.ask(&Request::Stats)? {
-            Answer::Stats(json) => Ok(json),
-            other => unreachable_answer(&other),
-        }
+        self.ask(&Request::Stats).map(Answer::into_json)
     }
 
     /// From now on, asks the server with each request where its time goes (or no longer does).
     pub fn set_timings(&mut self, timings: bool) {
-        self.connection.asks_for_timings = timings;
+        self.driver.asks_for_timings = timings;
     }
 
     /// Where the server's time for the last answer went; `None` if it was not asked.
     pub fn last_timings(&self) -> Option<StageTimings> {
-        self.connection.last_timings
+        self.driver.last_timings
     }
 
     /// Sends many requests before waiting for the first answer.
     pub fn pipeline(&mut self) -> Pipeline<'_> {
-        Pipeline::new(&mut self.connection)
+        Pipeline::new(&mut self.driver)
     }
 
     fn write(&mut self, request: &Request<'_>) -> Result<Written, Error> {
-        match self.ask(request)? {
-            Answer::Write(written) => Ok(written),
-            other => unreachable_answer(&other),
-        }
-    }
-
-    fn check_count(&mut self, expected: usize, found: usize) -> Result<(), Error> {
-        if expected == found {
-            return Ok(());
-        }
-        let failure = ProtocolError::Count { expected, found };
-        Err(self.connection.fail(Error::Protocol(failure)))
+        self.ask(request).map(Answer::into_written)
     }
 
     fn ask(&mut self, request: &Request<'_>) -> Result<Answer, Error> {
-        let id = self.connection.start(request)?;
-        self.connection.finish(id)
+        let call = self.driver.start(request)?;
+        self.driver.finish(call)
     }
-}
-
-/// `Protocol` refuses a response that doesn't fit its request, so none gets here.
-fn unreachable_answer(answer: &Answer) -> ! {
-    unreachable!("this answers another kind of request: {answer:?}")
 }

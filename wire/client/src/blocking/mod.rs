@@ -1,6 +1,7 @@
-//! A blocking client over one TCP connection of the standard library.
+//! A blocking client: a session over sockets of the standard library, driven by whoever waits.
 //!
-//! The only part of this crate that knows a socket or a clock.
+//! Sockets never block; `poll` does, and only while a caller waits for an answer. No thread works behind the caller's
+//! back: between two calls nothing is sent and nothing is read.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,9 +10,10 @@
 )]
 
 mod client;
-mod connection;
+mod driver;
 mod pipeline;
 mod scan;
+mod socket;
 
 pub use client::Client;
 pub use pipeline::{Pipeline, Ticket};

@@ -1,50 +1,49 @@
-//! Many requests on their way at once over one blocking connection.
+//! Many requests on their way at once.
 
 use std::marker::PhantomData;
 
 use ostrakon_wire::message::{Condition, Request};
 
-use super::connection::Connection;
+use super::driver::Driver;
 use crate::error::Error;
-use crate::protocol::RequestId;
+use crate::session::CallId;
 use crate::values::Answer;
 
 /// Sends many requests before waiting for the first answer. The server may work on them at the same time and
 /// in any order: a request must not rely on one before it whose answer hasn't been waited for.
 ///
-/// Requests go out when enough are together or when an answer is waited for. If as many are unanswered as the
-/// server allows, submitting first waits for answers and keeps them. What was submitted and not waited for
-/// when the pipeline ends may or may not happen.
+/// Requests go out when enough are together or when an answer is waited for. If too many are unanswered, submitting
+/// first waits for answers and keeps them. What was submitted and not waited for when the pipeline ends may or may not
+/// happen.
 #[derive(Debug)]
 pub struct Pipeline<'client> {
-    connection: &'client mut Connection,
+    driver: &'client mut Driver,
 }
 
 /// A claim to one answer, for [`Pipeline::wait`].
 #[must_use = "without waiting for it nobody knows what became of the request"]
 #[derive(Debug)]
 pub struct Ticket<'client> {
-    id: RequestId,
-    connection_number: u64,
+    call: CallId,
+    driver_number: u64,
     /// Ends the ticket with its pipeline.
     client: PhantomData<fn(&'client ()) -> &'client ()>,
 }
 
 impl<'client> Pipeline<'client> {
-    pub(super) fn new(connection: &'client mut Connection) -> Pipeline<'client> {
-        Pipeline { connection }
+    pub(super) fn new(driver: &'client mut Driver) -> Pipeline<'client> {
+        Pipeline { driver }
     }
 
     /// Submits any request.
     ///
     /// # Errors
-    /// [`Error::Submit`] if it breaks a limit; else the reason for which the connection failed
-    /// before it was sent.
+    /// [`Error::Submit`] if it breaks a limit.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<Ticket<'client>, Error> {
-        let id = self.connection.start(request)?;
+        let call = self.driver.start(request)?;
         Ok(Ticket {
-            id,
-            connection_number: self.connection.number(),
+            call,
+            driver_number: self.driver.number(),
             client: PhantomData,
         })
     }
@@ -73,27 +72,26 @@ impl<'client> Pipeline<'client> {
         self.submit(&Request::delete(key, Condition::None))
     }
 
-    /// Waits for the answer to one request, up to the request timeout. Tickets may be waited for in any
-    /// order.
+    /// Waits for the answer to one request, at most until the request timeout after its submission. Tickets may be
+    /// waited for in any order.
     ///
     /// # Errors
-    /// See [`Error`]. A failure of the connection is reported once for each ticket, as
-    /// [`Error::UnknownOutcome`] for writes.
+    /// See [`Error`].
     ///
     /// # Panics
     /// If the ticket is of another client's pipeline.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one answer")]
     pub fn wait(&mut self, ticket: Ticket<'client>) -> Result<Answer, Error> {
         assert!(
-            ticket.connection_number == self.connection.number(),
+            ticket.driver_number == self.driver.number(),
             "this ticket is of another client"
         );
-        self.connection.finish(ticket.id)
+        self.driver.finish(ticket.call)
     }
 }
 
 impl Drop for Pipeline<'_> {
     fn drop(&mut self) {
-        self.connection.abandon_all();
+        self.driver.abandon_all();
     }
 }

@@ -273,7 +273,14 @@ impl Session {
         if slot == 0 && (!was_up || was_draining) {
             self.address = (self.address + 1) % self.addresses.len();
         }
-        let failed_rounds = connection.failures / self.addresses.len() as u32;
+        // Within a round the next address is tried at once.
+        let addresses = self.addresses.len() as u32;
+        let is_round = connection.failures.is_multiple_of(addresses);
+        let failed_rounds = if is_round {
+            connection.failures / addresses
+        } else {
+            0
+        };
         let pause_ns = connect_pause_ns(failed_rounds, &mut self.random);
         connection.not_before_ns = self.now_ns.saturating_add(pause_ns);
         self.last_failure = Some(error.clone());

@@ -195,6 +195,7 @@ impl Session {
                     Waiter::Topology => self.take_topology(connection),
                     Waiter::Call(id) => answered = self.answered(connection, id, kind),
                 }
+                self.connections[connection as usize].note_silence(self.now_ns, true);
                 self.mark_dirty(connection);
                 self.end_drained(connection);
             }

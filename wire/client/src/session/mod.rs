@@ -229,30 +229,32 @@ impl Session {
         request: &Request<'_>,
         options: CallOptions,
     ) -> Result<CallId, SubmitError> {
-        self.see(now_ns);
-        match request {
-            Request::Hello(_) => return Err(SubmitError::Hello),
-            Request::Cancel { .. } => return Err(SubmitError::Cancel),
-            _ => {}
-        }
         if self.is_full() {
             return Err(SubmitError::TooManyCalls);
         }
-        request.check().map_err(SubmitError::Invalid)?;
-        let kind = request.kind();
-        let mut frame = self.calls.spare_frame();
-        self.encoder.request(&mut frame, 0, 0, request);
-        let mut call = Calls::new_call(kind, frame);
-        call.key_hash = routed_key(request).map(key_hash);
+        let frame = self.calls.spare_frame();
+        let prepared = Prepared::new(request, &mut self.encoder, frame)?;
+        Ok(self.begin(now_ns, prepared, options))
+    }
+
+    /// Begins a call whose request was prepared elsewhere.
+    ///
+    /// # Panics
+    /// If the session is full.
+    pub(crate) fn begin(&mut self, now_ns: u64, prepared: Prepared, options: CallOptions) -> CallId {
+        assert!(!self.is_full(), "a call beyond the bound of calls");
+        self.see(now_ns);
+        let mut call = Calls::new_call(prepared.kind, prepared.frame);
+        call.key_hash = prepared.key_hash;
         call.timings = options.timings;
         call.timeout_ms = options.timeout_ms;
         call.deadline_ns = self.now_ns.saturating_add(nanoseconds(options.timeout_ms));
         // A write with a name of the caller's own is the caller's to send again.
-        call.is_repeatable = self.options.retry && request.retry().is_none();
+        call.is_repeatable = self.options.retry && !prepared.has_name;
         let id = self.calls.open(call);
         self.route(id.slot);
         self.pump();
-        Ok(id)
+        id
     }
 
     /// Is there no room for another call?
@@ -381,6 +383,37 @@ impl Session {
     fn fail(&mut self, slot: u32, error: Error) {
         self.failed.push_back((self.calls.id(slot), error));
         self.end(slot);
+    }
+}
+
+/// A request that was checked and encoded.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    kind: Kind,
+    frame: Vec<u8>,
+    key_hash: Option<u64>,
+    has_name: bool,
+}
+
+impl Prepared {
+    /// Encodes a request into an empty frame.
+    pub(crate) fn new(
+        request: &Request<'_>,
+        encoder: &mut Encoder,
+        mut frame: Vec<u8>,
+    ) -> Result<Prepared, SubmitError> {
+        match request {
+            Request::Hello(_) => return Err(SubmitError::Hello),
+            Request::Cancel { .. } => return Err(SubmitError::Cancel),
+            _ => request.check().map_err(SubmitError::Invalid)?,
+        }
+        encoder.request(&mut frame, 0, 0, request);
+        Ok(Prepared {
+            kind: request.kind(),
+            frame,
+            key_hash: routed_key(request).map(key_hash),
+            has_name: request.retry().is_some(),
+        })
     }
 }
 

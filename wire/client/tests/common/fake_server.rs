@@ -4,11 +4,21 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use ostrakon_client::Options;
 use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::{Request, Response};
 
 use crate::common::{hello_reply, response_frame};
+
+/// One connection, over which nothing is sent twice: what a script of one connection can follow.
+pub(crate) fn once() -> Options {
+    Options {
+        core: Some(2),
+        retry: false,
+        ..Options::default()
+    }
+}
 
 /// The listener's address, and the thread that runs the script. Joining it passes on what the script asserts.
 pub(crate) struct FakeServer {

@@ -14,9 +14,10 @@ use ostrakon_client::{
 };
 use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
-use ostrakon_wire::message::{Encoder, Kind};
+use ostrakon_wire::message::Kind;
 
 use self::model::{Model, Reply};
+use crate::common::response_frame;
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -76,7 +77,6 @@ pub(crate) struct World {
     contents: BTreeMap<u64, Event>,
     events_made: u64,
     links: BTreeMap<ConnectionId, Link>,
-    encoder: Encoder,
     is_down: bool,
     /// How each call ended, and when.
     pub(crate) finished: BTreeMap<CallId, (Result<(), Error>, u64)>,
@@ -111,7 +111,6 @@ impl World {
             contents: BTreeMap::new(),
             events_made: 0,
             links: BTreeMap::new(),
-            encoder: Encoder::new(),
             is_down: false,
             finished: BTreeMap::new(),
             connects: Vec::new(),
@@ -362,9 +361,7 @@ impl World {
             }
             self.links.get_mut(&id).expect("it was made").core = Some(core);
             let reply = Response::Hello(self.model.hello(core));
-            let mut bytes = Vec::new();
-            let timestamp = self.timestamp();
-            self.encoder.response(&mut bytes, 0, timestamp, &reply);
+            let bytes = response_frame(0, self.timestamp(), &reply);
             return self.deliver(id, bytes);
         }
         // A connection that was handed over late belongs to a core that need not be there any more.
@@ -388,10 +385,7 @@ impl World {
         if !self.links[&id].is_served {
             return;
         }
-        let mut bytes = Vec::new();
-        let timestamp = self.timestamp();
-        self.encoder
-            .response(&mut bytes, request_id, timestamp, &reply.as_response());
+        let bytes = response_frame(request_id, self.timestamp(), &reply.as_response());
         self.deliver(id, bytes);
     }
 

@@ -1,4 +1,6 @@
-//! Tests of the memtable as a whole, against a plain ordered map, and of its bounds.
+//! Tests of the memtable as a whole, against a plain ordered map. Its bounds are in [`memory`].
+
+mod memory;
 
 use super::{KEY_BYTES_MAX, Memtable, Mutation, Version};
 use ostrakon_core::hlc::Timestamp;
@@ -8,10 +10,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
+/// A value and its expiry, or a tombstone.
+type Content = Option<(Vec<u8>, Option<u64>)>;
 
-/// Timestamp and value of a version, if there is one.
-type Found = Option<(u64, Option<Vec<u8>>)>;
+type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Content>;
+
+/// Timestamp and content of a version, if there is one.
+type Found = Option<(u64, Content)>;
 
 /// One key of a scan.
 type Scanned = (Vec<u8>, Found);
@@ -37,16 +42,44 @@ impl Hashing {
     }
 }
 
+/// A put that never expires.
+fn lasting(value: &[u8]) -> Mutation<'_> {
+    Mutation::Put { value, expiry: None }
+}
+
+fn mutation(content: &Content) -> Mutation<'_> {
+    match content {
+        Some((value, expiry)) => Mutation::Put {
+            value,
+            expiry: expiry.map(Timestamp),
+        },
+        None => Mutation::Tombstone,
+    }
+}
+
 fn put(table: &mut Memtable, key: &[u8], timestamp: u64, value: &[u8]) {
-    table.insert(xxh3_64(key), key, Timestamp(timestamp), Mutation::Put(value));
+    table.insert(xxh3_64(key), key, Timestamp(timestamp), lasting(value));
 }
 
 fn get(table: &Memtable, key: &[u8]) -> Found {
     table.newest(xxh3_64(key), key).map(owned)
 }
 
-fn owned(version: Version<'_>) -> (u64, Option<Vec<u8>>) {
-    (version.timestamp.0, version.value.map(<[u8]>::to_vec))
+fn owned(version: Version<'_>) -> (u64, Content) {
+    let expiry = version.expiry.map(|expiry| expiry.0);
+    assert!(
+        version.value.is_some() || expiry.is_none(),
+        "a tombstone never expires"
+    );
+    (
+        version.timestamp.0,
+        version.value.map(|value| (value.to_vec(), expiry)),
+    )
+}
+
+/// What [`owned`] gives for a value that never expires.
+fn lasting_content(timestamp: u64, value: &[u8]) -> (u64, Content) {
+    (timestamp, Some((value.to_vec(), None)))
 }
 
 fn model_at(model: &Model, key: &[u8], snapshot: u64) -> Found {
@@ -70,6 +103,32 @@ fn scan(table: &Memtable, start: &[u8], snapshot: u64) -> Vec<Scanned> {
     found
 }
 
+/// All keys of a scan from below `end` down to the first one.
+fn scan_back(table: &Memtable, end: Option<&[u8]>, snapshot: u64) -> Vec<Scanned> {
+    let mut cursor = table.cursor_below(end);
+    let mut found = Vec::new();
+    while let Some(key) = cursor.key() {
+        found.push((key.to_vec(), cursor.version_at(Timestamp(snapshot)).map(owned)));
+        cursor.retreat();
+    }
+    assert!(cursor.version_at(Timestamp::MAX).is_none());
+    cursor.retreat();
+    assert!(cursor.key().is_none());
+    found
+}
+
+fn reversed<T>(mut items: Vec<T>) -> Vec<T> {
+    items.reverse();
+    items
+}
+
+/// The model's keys below `end`, descending.
+fn model_scan_back(model: &Model, end: Option<&[u8]>, snapshot: u64) -> Vec<Scanned> {
+    let mut all = model_scan(model, b"", snapshot);
+    all.retain(|(key, _)| end.is_none_or(|end| key.as_slice() < end));
+    reversed(all)
+}
+
 fn model_scan(model: &Model, start: &[u8], snapshot: u64) -> Vec<Scanned> {
     let mut keys: Vec<_> = model
         .keys()
@@ -83,16 +142,15 @@ fn model_scan(model: &Model, start: &[u8], snapshot: u64) -> Vec<Scanned> {
 }
 
 /// Checks the accounting of an insert while doing it.
-fn insert_counted(table: &mut Memtable, hash: u64, key: &[u8], timestamp: u64, value: Option<&[u8]>) {
+fn insert_counted(table: &mut Memtable, hash: u64, key: &[u8], timestamp: u64, mutation: Mutation<'_>) {
     let before_bytes = table.memory_bytes();
-    table.insert(
-        hash,
-        key,
-        Timestamp(timestamp),
-        value.map_or(Mutation::Tombstone, Mutation::Put),
-    );
+    table.insert(hash, key, Timestamp(timestamp), mutation);
     let grown_bytes = table.memory_bytes() - before_bytes;
-    let cost_bytes = Memtable::insert_cost_bytes(key.len(), value.map_or(0, <[u8]>::len));
+    let (value_len, is_expiring) = match mutation {
+        Mutation::Put { value, expiry } => (value.len(), expiry.is_some()),
+        Mutation::Tombstone => (0, false),
+    };
+    let cost_bytes = Memtable::insert_cost_bytes(key.len(), value_len, is_expiring);
     assert!(
         grown_bytes <= cost_bytes,
         "grew {grown_bytes} of at most {cost_bytes} at {} keys",
@@ -118,8 +176,15 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn any_value() -> impl Strategy<Value = Option<Vec<u8>>> {
-    prop_oneof![1 => Just(None), 6 => vec(any::<u8>(), 0..40).prop_map(Some), 1 => Just(Some(vec![7; 3000]))]
+fn any_content() -> impl Strategy<Value = Content> {
+    let value = prop_oneof![6 => vec(any::<u8>(), 0..40), 1 => Just(vec![7; 3000])];
+    // Timestamps go up to 2400, so that expiries lie on both sides of them.
+    let expiry = prop_oneof![
+        3 => Just(None),
+        2 => (0..3000_u64).prop_map(Some),
+        1 => any::<u64>().prop_map(Some),
+    ];
+    prop_oneof![1 => Just(None), 7 => (value, expiry).prop_map(Some)]
 }
 
 fn any_hashing() -> impl Strategy<Value = Hashing> {
@@ -132,16 +197,16 @@ proptest! {
     #[test]
     fn behaves_like_an_ordered_map(
         hashing in any_hashing(),
-        writes in vec((any_key(), any_value(), 1..4_u64), 0..800),
+        writes in vec((any_key(), any_content(), 1..4_u64), 0..800),
         probes in vec((any_key(), any::<prop::sample::Index>()), 1..24),
     ) {
         let mut table = Memtable::new();
         let mut model = Model::new();
         let mut timestamp = 0;
-        for (key, value, step) in &writes {
+        for (key, content, step) in &writes {
             timestamp += step;
-            insert_counted(&mut table, hashing.of(key), key, timestamp, value.as_deref());
-            model.insert((key.clone(), Reverse(timestamp)), value.clone());
+            insert_counted(&mut table, hashing.of(key), key, timestamp, mutation(content));
+            model.insert((key.clone(), Reverse(timestamp)), content.clone());
         }
         prop_assert_eq!(table.version_count(), model.len());
         for (random_key, choice) in &probes {
@@ -153,11 +218,14 @@ proptest! {
                 let at = table.at(hashing.of(key), key, Timestamp(snapshot)).map(owned);
                 prop_assert_eq!(at, model_at(&model, key, snapshot));
                 prop_assert_eq!(scan(&table, key, snapshot), model_scan(&model, key, snapshot));
+                let below = scan_back(&table, Some(key), snapshot);
+                prop_assert_eq!(below, model_scan_back(&model, Some(key), snapshot));
             }
         }
         let all = scan(&table, b"", u64::MAX);
         prop_assert_eq!(all.len(), table.key_count());
-        prop_assert_eq!(all, model_scan(&model, b"", u64::MAX));
+        prop_assert_eq!(&all, &model_scan(&model, b"", u64::MAX));
+        prop_assert_eq!(scan_back(&table, None, u64::MAX), reversed(all));
     }
 }
 
@@ -187,9 +255,12 @@ fn many_keys_in_any_order_are_found_and_scanned_within_the_bounds() {
                 xxh3_64(&key),
                 &key,
                 1 + u64::from(n),
-                Some(&n.to_le_bytes()),
+                Mutation::Put {
+                    value: &n.to_le_bytes(),
+                    expiry: (n % 3 == 0).then_some(Timestamp(u64::from(n))),
+                },
             );
-            cost_bytes += Memtable::insert_cost_bytes(key.len(), 4);
+            cost_bytes += Memtable::insert_cost_bytes(key.len(), 4, n % 3 == 0);
         }
         assert!(
             table.memory_bytes() <= cost_bytes,
@@ -198,11 +269,8 @@ fn many_keys_in_any_order_are_found_and_scanned_within_the_bounds() {
         assert_eq!(table.key_count(), count as usize, "{name}");
         for n in 0..count {
             let found = get(&table, &key_of(n));
-            assert_eq!(
-                found,
-                Some((1 + u64::from(n), Some(n.to_le_bytes().to_vec()))),
-                "{name} {n}"
-            );
+            let content = (n.to_le_bytes().to_vec(), (n % 3 == 0).then_some(u64::from(n)));
+            assert_eq!(found, Some((1 + u64::from(n), Some(content))), "{name} {n}");
         }
         let scanned = scan(&table, b"", u64::MAX);
         assert_eq!(scanned.len(), count as usize, "{name}");
@@ -215,50 +283,16 @@ fn many_keys_in_any_order_are_found_and_scanned_within_the_bounds() {
             let after = [key.as_slice(), b"\0"].concat();
             let expected = scanned.get(position + 1).map(|(next, _)| next.as_slice());
             assert_eq!(table.cursor(&after).key(), expected, "{name}");
+            assert_eq!(
+                table.cursor_below(Some(&after)).key(),
+                Some(key.as_slice()),
+                "{name}"
+            );
+            let expected = position.checked_sub(1).map(|before| scanned[before].0.as_slice());
+            assert_eq!(table.cursor_below(Some(key)).key(), expected, "{name}");
         }
+        assert!(scan_back(&table, None, u64::MAX) == reversed(scanned), "{name}");
     }
-}
-
-/// Bytes per key, held and charged, above the payload of 200,000 keys of 16 bytes with values of 104.
-fn overhead(key_of: impl Fn(u64) -> u64) -> (usize, usize) {
-    const COUNT: usize = 200_000;
-    let mut table = Memtable::new();
-    for n in 0..COUNT as u64 {
-        let key = key_of(n).to_be_bytes();
-        put(&mut table, &[key, key].concat(), 1, &[1; 104]);
-    }
-    let payload_bytes = COUNT * (16 + 104);
-    let above = |bytes: usize| (bytes - payload_bytes) / COUNT;
-    (above(table.held_bytes()), above(table.memory_bytes()))
-}
-
-#[test]
-fn overhead_per_key_stays_small() {
-    let (held_bytes, charged_bytes) = overhead(|n| xxh3_64(&n.to_le_bytes()));
-    assert!(held_bytes <= 72, "{held_bytes} bytes of overhead per key");
-    assert!(
-        charged_bytes <= 88,
-        "{charged_bytes} bytes charged per key above the payload"
-    );
-    let (ascending_bytes, _) = overhead(|n| n);
-    assert!(
-        ascending_bytes <= held_bytes - 4,
-        "keys in order must fill their leaves: {ascending_bytes}"
-    );
-}
-
-#[test]
-fn an_empty_table_costs_less_than_a_kibibyte() {
-    let table = Memtable::new();
-    assert!(table.memory_bytes() < 1024, "{}", table.memory_bytes());
-    assert_eq!((table.key_count(), table.version_count()), (0, 0));
-    assert_eq!(get(&table, b"any"), None);
-    assert!(table.cursor(b"").key().is_none());
-    table.prefetch(1);
-    table.prefetch_node(1);
-    let mut one = Memtable::new();
-    put(&mut one, b"key", 1, b"value");
-    assert!(one.held_bytes() < 4096, "{}", one.held_bytes());
 }
 
 #[test]
@@ -288,9 +322,77 @@ fn a_hot_key_is_read_without_walking_its_versions() {
     let cursor = table.cursor(b"");
     assert_eq!(
         cursor.version_at(Timestamp(1)).map(owned),
-        Some((1, Some(b"1".to_vec())))
+        Some(lasting_content(1, b"1"))
     );
     assert_eq!(cursor.version_at(Timestamp::ZERO), None);
+}
+
+#[test]
+fn a_version_is_absent_from_the_moment_of_its_expiry_on() {
+    let live_at = |expiry: Option<u64>, at: u64| {
+        let version = Version {
+            timestamp: Timestamp(10),
+            value: Some(b"value"),
+            expiry: expiry.map(Timestamp),
+        };
+        version.live_value(Timestamp(at)) == Some(b"value")
+    };
+    assert!(live_at(None, 0) && live_at(None, u64::MAX));
+    assert!(live_at(Some(20), 10) && live_at(Some(20), 19));
+    assert!(!live_at(Some(20), 20) && !live_at(Some(20), 21));
+    assert!(!live_at(Some(0), 10), "expired before it was written");
+    assert!(!live_at(Some(u64::MAX), u64::MAX));
+    let tombstone = Version {
+        timestamp: Timestamp(10),
+        value: None,
+        expiry: None,
+    };
+    assert_eq!(tombstone.live_value(Timestamp(10)), None);
+}
+
+#[test]
+fn an_expired_version_hides_those_below() {
+    let mut table = Memtable::new();
+    put(&mut table, b"key", 1, b"old");
+    let expiring = Mutation::Put {
+        value: b"new",
+        expiry: Some(Timestamp(5)),
+    };
+    table.insert(xxh3_64(b"key"), b"key", Timestamp(2), expiring);
+    let live_at = |at| {
+        let version = table.at(xxh3_64(b"key"), b"key", Timestamp(at))?;
+        version.live_value(Timestamp(at))
+    };
+    assert_eq!(live_at(1), Some(b"old".as_slice()));
+    assert_eq!(live_at(4), Some(b"new".as_slice()));
+    assert_eq!(live_at(5), None);
+}
+
+#[test]
+fn a_cursor_turns_round_on_a_key_and_stays_out_at_either_end() {
+    let mut table = Memtable::new();
+    assert!(table.cursor_below(None).key().is_none());
+    assert!(table.cursor_below(Some(b"a")).key().is_none());
+    for n in 0..200_u8 {
+        put(&mut table, &[n], 1 + u64::from(n), b"");
+    }
+    let mut cursor = table.cursor_below(Some(&[100]));
+    assert_eq!(cursor.key(), Some([99].as_slice()));
+    for n in 100..200 {
+        cursor.advance();
+        assert_eq!(cursor.key(), Some([n].as_slice()));
+    }
+    for n in (0..199).rev() {
+        cursor.retreat();
+        assert_eq!(cursor.key(), Some([n].as_slice()));
+    }
+    cursor.retreat();
+    cursor.advance();
+    assert_eq!(cursor.key(), None, "before the first key");
+    let mut cursor = table.cursor(&[199]);
+    cursor.advance();
+    cursor.retreat();
+    assert_eq!(cursor.key(), None, "past the last key");
 }
 
 #[test]
@@ -304,81 +406,6 @@ fn snapshots_between_versions_see_the_one_below() {
         let found = table.at(xxh3_64(b"key"), b"key", Timestamp(snapshot));
         assert_eq!(found.map(|version| version.timestamp), expected, "at {snapshot}");
     }
-}
-
-#[test]
-fn values_of_any_size_fit_and_are_accounted_for() {
-    let mut table = Memtable::new();
-    let sizes = [
-        0,
-        1,
-        7,
-        8,
-        511,
-        512,
-        4096,
-        200_000,
-        (256 << 10) - 48,
-        256 << 10,
-        1 << 20,
-        8 << 20,
-    ];
-    let mut timestamp = 0;
-    for round in 0..2_u8 {
-        for size in sizes {
-            timestamp += 1;
-            let key = format!("size{size}").into_bytes();
-            insert_counted(
-                &mut table,
-                xxh3_64(&key),
-                &key,
-                timestamp,
-                Some(&vec![round; size]),
-            );
-            timestamp += 1;
-            insert_counted(
-                &mut table,
-                xxh3_64(b"shared"),
-                b"shared",
-                timestamp,
-                Some(&vec![round; size]),
-            );
-            timestamp += 1;
-            insert_counted(&mut table, xxh3_64(b"shared"), b"shared", timestamp, None);
-        }
-    }
-    for size in sizes {
-        let key = format!("size{size}").into_bytes();
-        assert_eq!(get(&table, &key).unwrap().1, Some(vec![1; size]));
-    }
-    assert_eq!(get(&table, b"shared"), Some((timestamp, None)));
-    let before = table
-        .at(xxh3_64(b"shared"), b"shared", Timestamp(timestamp - 1))
-        .unwrap();
-    assert_eq!(before.value.map(<[u8]>::len), Some(8 << 20));
-    let stored_bytes = 4 * sizes.iter().sum::<usize>();
-    assert!(table.held_bytes() >= stored_bytes);
-    assert!(
-        table.memory_bytes() <= stored_bytes + stored_bytes / 4,
-        "{} for {stored_bytes}",
-        table.memory_bytes()
-    );
-}
-
-#[test]
-fn a_large_value_between_small_ones_leaves_their_chunk_open() {
-    let mut small = Memtable::new();
-    let mut mixed = Memtable::new();
-    for n in 0..1000_u64 {
-        put(&mut small, &n.to_be_bytes(), n + 1, &[1; 50]);
-        put(&mut mixed, &n.to_be_bytes(), n + 1, &[1; 50]);
-        if n % 100 == 0 {
-            put(&mut mixed, &n.to_be_bytes(), n + 2, &vec![2; 1 << 20]);
-        }
-    }
-    let large_bytes = 10 * ((1 << 20) + 24);
-    let table_bytes = 20 * 48;
-    assert!(mixed.held_bytes() - small.held_bytes() <= large_bytes + table_bytes);
 }
 
 #[test]
@@ -416,9 +443,15 @@ fn empty_and_binary_keys_are_ordered_bytewise() {
         keys
     );
     for key in &keys {
-        assert_eq!(get(&table, key).unwrap().1.as_deref(), Some(*key));
+        assert_eq!(table.newest(xxh3_64(key), key).unwrap().value, Some(*key));
         assert_eq!(table.cursor(key).key(), Some(*key));
     }
+    assert_eq!(scan_back(&table, None, u64::MAX), reversed(scanned));
+    assert!(
+        table.cursor_below(Some(b"")).key().is_none(),
+        "nothing is below the empty key"
+    );
+    assert_eq!(table.cursor_below(Some(b"\0")).key(), Some(&b""[..]));
     assert_eq!(get(&table, b"\0\0\0"), None);
     assert!(table.cursor(&vec![0xff; KEY_BYTES_MAX + 1]).key().is_none());
 }
@@ -429,12 +462,7 @@ fn keys_with_equal_hashes_stay_apart() {
     for n in 0..6000_u32 {
         // Equal in the bits that are used, in full for every second key.
         let hash = 0xabcd_0123_4567 | u64::from(n % 2) << 40;
-        table.insert(
-            hash,
-            &n.to_be_bytes(),
-            Timestamp(1),
-            Mutation::Put(&n.to_le_bytes()),
-        );
+        table.insert(hash, &n.to_be_bytes(), Timestamp(1), lasting(&n.to_le_bytes()));
         assert!(table.held_bytes() <= table.memory_bytes());
     }
     for n in 0..6000_u32 {
@@ -444,37 +472,6 @@ fn keys_with_equal_hashes_stay_apart() {
     }
     assert_eq!(table.newest(0xabcd_0123_4567, b"another key"), None);
     assert_eq!(table.key_count(), 6000);
-}
-
-#[test]
-fn keys_made_for_one_index_segment_only_make_it_larger() {
-    let mut table = Memtable::new();
-    let hash_of = |n: u32| u64::from(n.wrapping_mul(0x9e37_79b1) & !0xfff | 0x123);
-    for n in 0..20_000_u32 {
-        table.insert(
-            hash_of(n),
-            &n.to_be_bytes(),
-            Timestamp(1),
-            Mutation::Put(b"value"),
-        );
-        assert!(table.held_bytes() <= table.memory_bytes());
-    }
-    assert!((0..20_000_u32).all(|n| table.newest(hash_of(n), &n.to_be_bytes()).is_some()));
-    assert_eq!(table.newest(hash_of(20_000), &20_000_u32.to_be_bytes()), None);
-}
-
-#[test]
-fn hashes_of_one_shard_fill_the_index_evenly() {
-    // A shard is a range of hashes: the upper bits are all the same.
-    let mut table = Memtable::new();
-    for n in 0..100_000_u64 {
-        let key = n.to_be_bytes();
-        let hash = xxh3_64(&key) >> 16 | 0xbeef << 48;
-        insert_counted(&mut table, hash, &key, 1, Some(b"value"));
-        table.prefetch(hash);
-        table.prefetch_node(hash);
-    }
-    assert_eq!(table.key_count(), 100_000);
 }
 
 #[test]
@@ -489,18 +486,4 @@ fn a_version_that_is_not_newer_is_a_bug() {
 #[should_panic(expected = "at most 65535 fit")]
 fn a_key_beyond_the_limit_is_a_bug() {
     put(&mut Memtable::new(), &vec![0; KEY_BYTES_MAX + 1], 1, b"");
-}
-
-#[test]
-fn the_largest_key_with_the_largest_value_is_one_block() {
-    let mut table = Memtable::new();
-    let key = vec![1; KEY_BYTES_MAX];
-    insert_counted(&mut table, xxh3_64(&key), &key, 1, Some(&vec![2; 8 << 20]));
-    insert_counted(&mut table, xxh3_64(&key), &key, 2, Some(&vec![3; 8 << 20]));
-    assert_eq!(
-        table.newest(xxh3_64(&key), &key).unwrap().value,
-        Some(vec![3; 8 << 20].as_slice())
-    );
-    let first = table.at(xxh3_64(&key), &key, Timestamp(1)).unwrap();
-    assert_eq!(first.value, Some(vec![2; 8 << 20].as_slice()));
 }

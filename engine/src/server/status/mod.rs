@@ -1,55 +1,17 @@
 //! What a core and a node say of themselves: counters, latencies, sizes.
+//!
+//! [`counters`] is what a core counts, in [`histogram`]s where it is a time. The node tells it in two ways: in short as
+//! [`NodeStatus`], and in full as [`report::StatsReport`].
 
-use hdrhistogram::Histogram;
+pub mod counters;
+pub mod histogram;
+pub mod report;
+
 use ostrakon_wire::message::ErrorCode;
 use serde::Serialize;
 
 use super::core::Core;
 use crate::cluster::identity::Identity;
-
-/// Longest latency that is told apart, in nanoseconds.
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
-
-/// Counters of one core since its start.
-pub(super) struct CoreCounters {
-    pub(super) gets: u64,
-    pub(super) writes: u64,
-    pub(super) scans: u64,
-    pub(super) pings: u64,
-    pub(super) forwarded: u64,
-    errors: u64,
-    busy: u64,
-    write_latency_ns: Histogram<u64>,
-}
-
-impl CoreCounters {
-    pub(super) fn new() -> CoreCounters {
-        CoreCounters {
-            gets: 0,
-            writes: 0,
-            scans: 0,
-            pings: 0,
-            forwarded: 0,
-            errors: 0,
-            busy: 0,
-            write_latency_ns: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("valid bounds"),
-        }
-    }
-
-    /// A put or delete was answered, so long after it was decoded.
-    pub(super) fn write_answered(&mut self, latency_ns: u64) {
-        self.write_latency_ns.saturating_record(latency_ns);
-    }
-
-    /// An error was answered.
-    pub(super) fn error(&mut self, code: ErrorCode) {
-        if code == ErrorCode::Busy {
-            self.busy += 1;
-        } else {
-            self.errors += 1;
-        }
-    }
-}
 
 /// Percentiles in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -77,7 +39,7 @@ pub struct CoreStatus {
     pub connections: usize,
     /// Gets executed on this core's shards.
     pub gets: u64,
-    /// Puts and deletes executed on this core's shards.
+    /// Writes executed on this core's shards.
     pub writes: u64,
     /// Scans that this core's clients asked for.
     pub scans: u64,
@@ -89,7 +51,7 @@ pub struct CoreStatus {
     pub errors: u64,
     /// `Busy` answers.
     pub busy: u64,
-    /// Puts and deletes of this core's clients, from decoded request to encoded answer.
+    /// Writes of this core's clients, from decoded request to encoded answer.
     pub write_latency: LatencySummary,
     /// Keys with at least one version.
     pub keys: usize,
@@ -135,11 +97,11 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    pub(super) fn new(identity: &Identity, mut cores: Vec<CoreStatus>) -> NodeStatus {
+    pub(in crate::server) fn new(identity: &Identity, mut cores: Vec<CoreStatus>) -> NodeStatus {
         cores.sort_by_key(|status| status.core);
         NodeStatus {
-            cluster_id: format!("{:016x}{:016x}", identity.cluster.0, identity.cluster.1),
-            node_id: format!("{:016x}", identity.node),
+            cluster_id: cluster_text(identity),
+            node_id: node_text(identity),
             version: env!("CARGO_PKG_VERSION"),
             boot: identity.boot.0,
             shards: identity.shards,
@@ -147,35 +109,45 @@ impl NodeStatus {
         }
     }
 
-    pub(super) fn to_json(&self) -> String {
+    pub(in crate::server) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("numbers and strings always serialize")
     }
 }
 
+fn cluster_text(identity: &Identity) -> String {
+    format!("{:016x}{:016x}", identity.cluster.0, identity.cluster.1)
+}
+
+fn node_text(identity: &Identity) -> String {
+    format!("{:016x}", identity.node)
+}
+
 impl Core {
     /// This core's report.
-    pub(super) fn status(&self) -> CoreStatus {
+    pub(in crate::server) fn status(&self) -> CoreStatus {
         let host = self.host.statistics();
         let log = self.host.log().statistics();
-        let latency = &self.answers.counters.write_latency_ns;
-        let at = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
+        let counters = &self.answers.counters;
+        let latency = counters.write_latency();
+        let [p50_us, p95_us, p99_us] = latency.quantiles_ns([0.5, 0.95, 0.99]).map(|ns| ns as f64 / 1e3);
+        let busy = counters.errors_of(ErrorCode::Busy);
         CoreStatus {
             core: self.id().0,
             shards: host.shards,
             connections: self.answers.connections.count(),
-            gets: self.answers.counters.gets,
-            writes: self.answers.counters.writes,
-            scans: self.answers.counters.scans,
-            pings: self.answers.counters.pings,
-            forwarded: self.answers.counters.forwarded,
-            errors: self.answers.counters.errors,
-            busy: self.answers.counters.busy,
+            gets: counters.gets,
+            writes: counters.writes,
+            scans: counters.scans,
+            pings: counters.pings,
+            forwarded: counters.forwarded,
+            errors: counters.errors() - busy,
+            busy,
             write_latency: LatencySummary {
-                count: latency.len(),
-                p50_us: at(0.5),
-                p95_us: at(0.95),
-                p99_us: at(0.99),
-                max_us: latency.max() as f64 / 1e3,
+                count: latency.count(),
+                p50_us,
+                p95_us,
+                p99_us,
+                max_us: latency.max_ns() as f64 / 1e3,
             },
             keys: host.keys,
             versions: host.versions,

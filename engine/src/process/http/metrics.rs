@@ -1,0 +1,379 @@
+//! A node's report as metrics.
+//!
+//! Counters and sizes are told per core, and sizes of shards per shard. Latencies are summed over the cores: their
+//! buckets would be too many samples otherwise.
+
+use super::exposition::{Exposition, Labels, Type};
+use super::process;
+use crate::server::status::counters::{Operation, Stage};
+use crate::server::status::report::{CoreReport, LatencyReport, StatsReport, latency_bounds_ns};
+use crate::shard::host::ShardStatistics;
+
+const MICROSECONDS: f64 = 1e6;
+const NANOSECONDS: f64 = 1e9;
+
+/// A metric with one value per core: name, type, help, value.
+type PerCore = (&'static str, Type, &'static str, fn(&CoreReport) -> f64);
+/// A metric with one value per shard.
+type PerShard = (&'static str, &'static str, fn(&ShardStatistics) -> usize);
+
+const PER_CORE: [PerCore; 17] = [
+    (
+        "ostrakon_forwarded_requests_total",
+        Type::Counter,
+        "Requests that a core passed to the owner of the key, another core.",
+        |core| core.forwarded as f64,
+    ),
+    (
+        "ostrakon_connections",
+        Type::Gauge,
+        "Client connections.",
+        |core| core.connections.open as f64,
+    ),
+    (
+        "ostrakon_requests_in_flight",
+        Type::Gauge,
+        "Requests of clients that are not answered.",
+        |core| core.connections.requests_in_flight as f64,
+    ),
+    (
+        "ostrakon_connections_accepted_total",
+        Type::Counter,
+        "Client connections taken in, those handed over by another core included.",
+        |core| core.connections.accepted as f64,
+    ),
+    (
+        "ostrakon_received_bytes_total",
+        Type::Counter,
+        "Bytes that came from clients.",
+        |core| core.connections.received_bytes as f64,
+    ),
+    (
+        "ostrakon_sent_bytes_total",
+        Type::Counter,
+        "Bytes that went to clients.",
+        |core| core.connections.sent_bytes as f64,
+    ),
+    (
+        "ostrakon_log_batches_total",
+        Type::Counter,
+        "Batches written to the log.",
+        |core| core.log.batches as f64,
+    ),
+    (
+        "ostrakon_log_records_total",
+        Type::Counter,
+        "Records written to the log.",
+        |core| core.log.records as f64,
+    ),
+    (
+        "ostrakon_log_bytes_total",
+        Type::Counter,
+        "Bytes written to the log, padding included.",
+        |core| core.log.bytes as f64,
+    ),
+    (
+        "ostrakon_log_write_seconds_total",
+        Type::Counter,
+        "Time that log writes took, together.",
+        |core| core.log.write_us / MICROSECONDS,
+    ),
+    (
+        "ostrakon_log_segments_total",
+        Type::Counter,
+        "Log segments begun.",
+        |core| core.log.segments as f64,
+    ),
+    (
+        "ostrakon_log_failed",
+        Type::Gauge,
+        "1 after a failed log write: the core serves nothing.",
+        |core| f64::from(u8::from(core.log.failed)),
+    ),
+    (
+        "ostrakon_disk_full",
+        Type::Gauge,
+        "1 while no further log segment can be made.",
+        |core| f64::from(u8::from(core.log.disk_full)),
+    ),
+    (
+        "ostrakon_draining",
+        Type::Gauge,
+        "1 while the node shuts down.",
+        |core| f64::from(u8::from(core.draining)),
+    ),
+    (
+        "ostrakon_memory_bytes",
+        Type::Gauge,
+        "Bytes of the memtables.",
+        |core| core.memory_bytes as f64,
+    ),
+    (
+        "ostrakon_memory_budget_bytes",
+        Type::Gauge,
+        "Bound on the bytes of the memtables.",
+        |core| core.memory_budget_bytes as f64,
+    ),
+    (
+        "ostrakon_shards",
+        Type::Gauge,
+        "Shards that a core owns.",
+        |core| core.shards.len() as f64,
+    ),
+];
+
+const PER_SHARD: [PerShard; 4] = [
+    (
+        "ostrakon_shard_keys",
+        "Keys with at least one version, deleted ones included.",
+        |shard| shard.keys,
+    ),
+    ("ostrakon_shard_versions", "Versions of all keys.", |shard| {
+        shard.versions
+    }),
+    ("ostrakon_shard_memory_bytes", "Bytes of the memtable.", |shard| {
+        shard.memory_bytes
+    }),
+    (
+        "ostrakon_shard_proposals_in_flight",
+        "Writes that are accepted and not applied.",
+        |shard| shard.in_flight,
+    ),
+];
+
+/// The whole text of `/metrics`.
+pub(super) fn text(report: &StatsReport) -> String {
+    let mut exposition = Exposition::default();
+    node(&mut exposition, report);
+    operations(&mut exposition, report);
+    latencies(&mut exposition, report);
+    for (name, of_type, help, value) in PER_CORE {
+        let mut family = exposition.family(name, of_type, help);
+        for core in &report.cores {
+            family.sample(&[("core", &core.core.to_string())], value(core));
+        }
+    }
+    let name = "ostrakon_connections_refused_total";
+    let help = "Client connections refused, or ended by the server, by reason.";
+    let mut family = exposition.family(name, Type::Counter, help);
+    for core in &report.cores {
+        for (reason, count) in &core.connections.refused {
+            family.sample(&[("core", &core.core.to_string()), ("reason", reason)], count);
+        }
+    }
+    for (name, help, value) in PER_SHARD {
+        let mut family = exposition.family(name, Type::Gauge, help);
+        for core in &report.cores {
+            for shard in &core.shards {
+                let labels: Labels<'_> = &[
+                    ("core", &core.core.to_string()),
+                    ("shard", &shard.shard.to_string()),
+                ];
+                family.sample(labels, value(shard));
+            }
+        }
+    }
+    process::metrics(&mut exposition);
+    exposition.into_text()
+}
+
+fn node(exposition: &mut Exposition, report: &StatsReport) {
+    let labels: Labels<'_> = &[
+        ("version", report.version),
+        ("cluster_id", &report.cluster_id),
+        ("node_id", &report.node_id),
+    ];
+    exposition
+        .family("ostrakon_node_info", Type::Gauge, "Who the node is; always 1.")
+        .sample(labels, 1);
+    exposition
+        .family(
+            "ostrakon_boot",
+            Type::Gauge,
+            "How often the data directory was started.",
+        )
+        .sample(&[], report.boot);
+}
+
+fn operations(exposition: &mut Exposition, report: &StatsReport) {
+    let help = "Requests of clients that were answered, error answers included.";
+    let mut family = exposition.family("ostrakon_requests_total", Type::Counter, help);
+    for core in &report.cores {
+        for (operation, of_core) in &core.operations {
+            let labels: Labels<'_> = &[("core", &core.core.to_string()), ("operation", operation)];
+            family.sample(labels, of_core.requests);
+        }
+    }
+    let help = "Error answers, by code, counted by the core that made them.";
+    let mut family = exposition.family("ostrakon_request_errors_total", Type::Counter, help);
+    for core in &report.cores {
+        for (operation, of_core) in &core.operations {
+            for (code, count) in &of_core.errors {
+                let labels: Labels<'_> = &[
+                    ("core", &core.core.to_string()),
+                    ("operation", operation),
+                    ("code", code),
+                ];
+                family.sample(labels, count);
+            }
+        }
+    }
+}
+
+fn latencies(exposition: &mut Exposition, report: &StatsReport) {
+    let help = "From the decoded request to its encoded answer, on the core of the client's connection.";
+    let mut family = exposition.family("ostrakon_request_duration_seconds", Type::Histogram, help);
+    for operation in Operation::ALL.map(Operation::name) {
+        let of_cores = report
+            .cores
+            .iter()
+            .map(|core| &core.operations[operation].latency);
+        let (buckets, sum, count) = summed(of_cores);
+        family.histogram(&[("operation", operation)], buckets, sum, count);
+    }
+    let help = "Parts of the way of requests, on the core where each lies.";
+    let mut family = exposition.family("ostrakon_stage_duration_seconds", Type::Histogram, help);
+    for stage in Stage::ALL.map(Stage::name) {
+        let (buckets, sum, count) = summed(report.cores.iter().map(|core| &core.stages[stage]));
+        family.histogram(&[("stage", stage)], buckets, sum, count);
+    }
+}
+
+/// Buckets with their bounds in seconds, the sum in seconds and the count, of all together.
+fn summed<'a>(
+    latencies: impl Iterator<Item = &'a LatencyReport>,
+) -> (impl Iterator<Item = (f64, u64)>, f64, u64) {
+    let bounds: Vec<f64> = latency_bounds_ns()
+        .map(|bound_ns| bound_ns as f64 / NANOSECONDS)
+        .collect();
+    let mut counts = vec![0; bounds.len()];
+    let (mut sum, mut count) = (0.0, 0);
+    for latency in latencies {
+        for (own, others) in counts.iter_mut().zip(&latency.counts) {
+            *own += others;
+        }
+        sum += latency.sum_us / MICROSECONDS;
+        count += latency.count;
+    }
+    (bounds.into_iter().zip(counts), sum, count)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::server::status::histogram::LatencyHistogram;
+    use crate::server::status::report::{ConnectionReport, LogReport, OperationReport};
+
+    fn latency(latencies_ns: &[u64]) -> LatencyReport {
+        let mut histogram = LatencyHistogram::default();
+        for latency_ns in latencies_ns {
+            histogram.record(*latency_ns);
+        }
+        LatencyReport::new(&histogram)
+    }
+
+    fn core(number: u16, shard: u32) -> CoreReport {
+        let operation = |operation: Operation| {
+            let report = OperationReport {
+                requests: 2,
+                errors: BTreeMap::from([("Busy".to_owned(), 1)]),
+                latency: latency(&[5_000, 20_000]),
+            };
+            (operation.name(), report)
+        };
+        CoreReport {
+            core: number,
+            draining: false,
+            operations: Operation::ALL.map(operation).into(),
+            stages: Stage::ALL.map(|stage| (stage.name(), latency(&[1]))).into(),
+            forwarded: 3,
+            connections: ConnectionReport {
+                open: 1,
+                requests_in_flight: 0,
+                accepted: 2,
+                refused: BTreeMap::from([("too_many", 4)]),
+                received_bytes: 5,
+                sent_bytes: 6,
+            },
+            log: LogReport {
+                batches: 1,
+                records: 1,
+                bytes: 4096,
+                write_us: 250.0,
+                segments: 1,
+                failed: false,
+                disk_full: false,
+            },
+            memory_bytes: 7,
+            memory_budget_bytes: 8,
+            shards: vec![ShardStatistics {
+                shard,
+                keys: 1,
+                versions: 2,
+                memory_bytes: 3,
+                in_flight: 0,
+            }],
+        }
+    }
+
+    /// A report of a node of two cores with a shard each.
+    pub(in crate::process::http) fn two_cores() -> StatsReport {
+        StatsReport {
+            cluster_id: "c".repeat(32),
+            node_id: "a".repeat(16),
+            version: "1.2.3",
+            boot: 4,
+            latency_bounds_us: Vec::new(),
+            cores: vec![core(0, 1), core(1, 0)],
+        }
+    }
+
+    #[test]
+    fn everything_is_told_once_with_its_labels() {
+        let text = text(&two_cores());
+        for line in [
+            "ostrakon_requests_total{core=\"1\",operation=\"multi_put\"} 2",
+            "ostrakon_request_errors_total{core=\"0\",operation=\"get\",code=\"Busy\"} 1",
+            "ostrakon_connections_refused_total{core=\"0\",reason=\"too_many\"} 4",
+            "ostrakon_log_write_seconds_total{core=\"1\"} 0.00025",
+            "ostrakon_shard_versions{core=\"1\",shard=\"0\"} 2",
+            "ostrakon_boot 4",
+        ] {
+            assert_eq!(
+                text.lines().filter(|found| *found == line).count(),
+                1,
+                "{line} in {text}"
+            );
+        }
+        let families: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .collect();
+        let distinct: std::collections::BTreeSet<_> = families.iter().collect();
+        assert_eq!(families.len(), distinct.len(), "a family is in one piece");
+    }
+
+    #[test]
+    fn latencies_are_summed_over_the_cores() {
+        let text = text(&two_cores());
+        for line in [
+            "bucket{operation=\"get\",le=\"0.000004096\"} 0",
+            "bucket{operation=\"get\",le=\"0.000008192\"} 2",
+            "bucket{operation=\"get\",le=\"0.000016384\"} 2",
+            "bucket{operation=\"get\",le=\"0.000032768\"} 4",
+            "bucket{operation=\"get\",le=\"17.179869184\"} 4",
+            "bucket{operation=\"get\",le=\"+Inf\"} 4",
+            "sum{operation=\"get\"} 0.00005",
+            "count{operation=\"get\"} 4",
+        ] {
+            let line = format!("ostrakon_request_duration_seconds_{line}");
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(
+            text.contains("ostrakon_stage_duration_seconds_count{stage=\"apply\"} 2\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! What clients are told when a shard refuses: code, sentence, and when to try again.
+
+use ostrakon_wire::message::ErrorCode;
+
+use crate::limits::BUSY_RETRY_AFTER_MS;
+use crate::shard::Refusal;
+
+/// Code, sentence and hint (in milliseconds; 0: none) for a refusal.
+pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
+    match refusal {
+        Refusal::Busy => (
+            ErrorCode::Busy,
+            "the node's queues are full; try again",
+            BUSY_RETRY_AFTER_MS,
+        ),
+        Refusal::TooLarge => (
+            ErrorCode::TooLarge,
+            "what is to be written does not fit into a log segment of this cluster, which may have been made with a \
+             small segment size; the server's hello says how long a value may be: use several keys or requests",
+            0,
+        ),
+        Refusal::MemoryFull => (
+            ErrorCode::MemoryFull,
+            "the memory budget for data is used up; restart the node with a larger --memory",
+            0,
+        ),
+        Refusal::DiskFull => (
+            ErrorCode::DiskFull,
+            "no further log segment can be made, for lack of disk space as a rule; free some, writes resume by \
+             themselves",
+            1000,
+        ),
+        Refusal::CoreFailed => (
+            ErrorCode::CoreFailed,
+            "a write to this core's log failed; whether this request took effect is unknown. Check the disk and \
+             restart the node",
+            0,
+        ),
+        Refusal::OutcomeUnknown => (
+            ErrorCode::OutcomeUnknown,
+            "this write was sent long ago, or its answer was reported as received, and the shard does not remember \
+             it: it may have been applied, and is not applied now. Read the key to see what it has",
+            0,
+        ),
+        Refusal::SessionWindow => (
+            ErrorCode::SessionWindow,
+            "too many writes of this session have no answer that the client has reported as received; collect answers, \
+             then send this one again with a higher answered_below",
+            BUSY_RETRY_AFTER_MS,
+        ),
+        Refusal::RetryAnswered => (
+            ErrorCode::BadRequest,
+            "this write reports its own answer as received: its sequence is below answered_below",
+            0,
+        ),
+        Refusal::SentAhead => (
+            ErrorCode::TimestampAhead,
+            "the write says that it was first sent at a time that lies too far ahead of this node's clock; derive \
+             first_sent from the timestamps that the server sends",
+            0,
+        ),
+    }
+}

@@ -1,0 +1,440 @@
+//! Multi-gets and multi-puts: requests for several keys, which may lie on several cores.
+//!
+//! The gateway passes the whole request to each core that owns one of its keys; each looks for its own. Keys of one
+//! shard are read at one moment, and written by one entry. The gateway puts the parts together.
+
+use std::collections::BTreeMap;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::limits::MULTI_GET_BYTES_MAX;
+use ostrakon_wire::message::{
+    Action, Condition, ErrorCode, Found, Keys, Kind, MultiPutReply, MultiValue, PutEntries, Request,
+};
+use ostrakon_wire::routing::{ShardId, shard_of};
+
+use super::core::Core;
+use super::dispatch::shard_retry;
+use super::gather::Gathers;
+use super::message::{Asker, CoreMessage, GatherId};
+use super::reads::{PendingRead, ReadKind, found};
+use super::refusal::describe;
+use crate::env::CoreId;
+use crate::limits::MULTIS_MAX;
+use crate::shard::host::{ShardHost, hashes};
+use crate::shard::replica::WriteOutcome;
+use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
+
+/// Who wants a core's part of a multi-get.
+#[derive(Clone, Copy)]
+pub(super) enum ValuesFor {
+    /// The client: all keys are this core's.
+    Client(Ticket),
+    /// The core that puts the parts together.
+    Gateway(Asker),
+}
+
+/// What one core has of a multi-get's keys.
+#[derive(Default)]
+pub struct ValuesPart {
+    bytes: Vec<u8>,
+    values: Vec<PartValue>,
+}
+
+struct PartValue {
+    /// Place of the key in the request.
+    position: u32,
+    content: PartContent,
+}
+
+enum PartContent {
+    NotFound,
+    Omitted,
+    Found {
+        version: u64,
+        expires: u64,
+        start: usize,
+        length: usize,
+    },
+}
+
+/// A multi-get that not all cores have answered.
+pub(super) struct ValuesGather {
+    pub(super) ticket: Ticket,
+    outstanding: usize,
+    keys: usize,
+    parts: Vec<ValuesPart>,
+    refusal: Option<Refusal>,
+}
+
+/// A multi-put that not all shards have answered.
+pub(super) struct PutsGather {
+    ticket: Ticket,
+    /// Places of the entries of each shard that has not answered.
+    outstanding: BTreeMap<ShardId, Vec<u32>>,
+    versions: Vec<u64>,
+    /// Empty as long as nothing was refused.
+    codes: Vec<Option<ErrorCode>>,
+    first_refusal: Option<Refusal>,
+}
+
+impl ValuesPart {
+    fn push(&mut self, position: usize, value: MultiValue<'_>) {
+        let content = match value {
+            MultiValue::NotFound => PartContent::NotFound,
+            MultiValue::Omitted => PartContent::Omitted,
+            MultiValue::Found(found) => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(found.value);
+                PartContent::Found {
+                    version: found.version,
+                    expires: found.expires,
+                    start,
+                    length: found.value.len(),
+                }
+            }
+        };
+        let position = position as u32;
+        self.values.push(PartValue { position, content });
+    }
+
+    fn value(&self, content: &PartContent) -> MultiValue<'_> {
+        match *content {
+            PartContent::NotFound => MultiValue::NotFound,
+            PartContent::Omitted => MultiValue::Omitted,
+            PartContent::Found {
+                version,
+                expires,
+                start,
+                length,
+            } => MultiValue::Found(Found {
+                version,
+                expires,
+                value: &self.bytes[start..start + length],
+            }),
+        }
+    }
+}
+
+/// Lets values through until an answer is full; the first is always let through.
+struct Room {
+    left_bytes: usize,
+    is_empty: bool,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room {
+            left_bytes: MULTI_GET_BYTES_MAX,
+            is_empty: true,
+        }
+    }
+
+    fn admit<'a>(&mut self, value: MultiValue<'a>) -> MultiValue<'a> {
+        let MultiValue::Found(found) = value else {
+            return value;
+        };
+        if found.value.len() > self.left_bytes && !self.is_empty {
+            return MultiValue::Omitted;
+        }
+        self.is_empty = false;
+        self.left_bytes = self.left_bytes.saturating_sub(found.value.len());
+        value
+    }
+}
+
+impl Core {
+    /// Begins a client's multi-get.
+    pub(super) fn multi_get(&mut self, ticket: Ticket, body: &[u8], keys: &Keys<'_>) {
+        let owners = self.owners_of(keys.iter());
+        if owners == [self.id()] {
+            return self.begin_values(ValuesFor::Client(ticket), body);
+        }
+        if self.gathers.values.len() >= MULTIS_MAX || self.is_any_outbox_full(&owners) {
+            return self.refuse(ticket, Refusal::Busy);
+        }
+        let gather = self.gathers.next_id();
+        let waiting = ValuesGather {
+            ticket,
+            outstanding: owners.len(),
+            keys: keys.len(),
+            parts: Vec::new(),
+            refusal: None,
+        };
+        self.gathers.values.insert(gather, waiting);
+        for owner in owners {
+            if owner == self.id() {
+                let core = self.id();
+                self.begin_values(ValuesFor::Gateway(Asker { core, gather }), body);
+            } else {
+                self.answers.outboxes[owner.index()]
+                    .push_with_bytes(body, |range| CoreMessage::AskValues(gather, range));
+            }
+        }
+    }
+
+    /// Reads this core's keys of a multi-get, all at one moment, once all of them can be read.
+    pub(super) fn begin_values(&mut self, whom: ValuesFor, body: &[u8]) {
+        let Request::MultiGet { keys } = Request::decode_trusted(Kind::MultiGet as u16, body) else {
+            unreachable!("the gateway passes on what it has decoded");
+        };
+        let now = self.host.read_clock();
+        let read = self.next_read();
+        let mut waiting = 0;
+        for key in &keys {
+            let place = self.place_of(key);
+            if place.owner != self.id() {
+                continue;
+            }
+            match self.host.prepare_get((place.shard, place.hash), key, now, read) {
+                Ok(true) => {}
+                Ok(false) => waiting += 1,
+                Err(refusal) => return self.deliver_values(whom, Err(refusal)),
+            }
+        }
+        if waiting > 0 {
+            let body = body.to_vec();
+            let kind = ReadKind::Values { whom, body };
+            self.answers
+                .pending_reads
+                .insert(read, PendingRead { kind, waiting });
+            return;
+        }
+        match whom {
+            ValuesFor::Client(ticket) => self.answer_values(ticket, &keys, now),
+            ValuesFor::Gateway(_) => {
+                let mut part = ValuesPart::default();
+                let mut room = Room::new();
+                for (position, key) in keys.iter().enumerate() {
+                    if self.place_of(key).owner == self.id() {
+                        let value = value_at(&self.host, self.identity.shards, key, now);
+                        part.push(position, room.admit(value));
+                    }
+                }
+                self.deliver_values(whom, Ok(part));
+            }
+        }
+    }
+
+    /// Passes on what was read, or why it can't be.
+    pub(super) fn deliver_values(&mut self, whom: ValuesFor, part: Result<ValuesPart, Refusal>) {
+        match (whom, part) {
+            (ValuesFor::Client(ticket), Err(refusal)) => self.refuse(ticket, refusal),
+            (ValuesFor::Client(_), Ok(_)) => unreachable!("a client is answered from the memtable"),
+            (ValuesFor::Gateway(asker), part) if asker.core == self.id() => {
+                self.values_heard(asker.gather, part);
+            }
+            (ValuesFor::Gateway(asker), part) => {
+                let message = CoreMessage::Values(asker.gather, part.map(Box::new));
+                self.answers.outboxes[asker.core.index()].push(message);
+            }
+        }
+    }
+
+    /// A core's part of a multi-get was heard.
+    pub(super) fn values_heard(&mut self, id: GatherId, part: Result<ValuesPart, Refusal>) {
+        // It may have been cancelled.
+        let Some(gather) = self.gathers.values.get_mut(&id) else {
+            return;
+        };
+        match part {
+            Ok(part) => gather.parts.push(part),
+            Err(refusal) => gather.refusal = Some(refusal),
+        }
+        gather.outstanding -= 1;
+        if gather.outstanding > 0 {
+            return;
+        }
+        let gather = self.gathers.values.remove(&id).expect("looked up above");
+        let ticket = self.gathered(gather.ticket);
+        let is_full = self.answers.connections.is_full(ticket.connection);
+        if let Some(refusal) = gather.refusal.or(is_full.then_some(Refusal::Busy)) {
+            return self.refuse(ticket, refusal);
+        }
+        let mut values = vec![MultiValue::Omitted; gather.keys];
+        for part in &gather.parts {
+            for value in &part.values {
+                values[value.position as usize] = part.value(&value.content);
+            }
+        }
+        let mut room = Room::new();
+        let timestamp = self.host.hlc().peek().0;
+        self.answers().answer(ticket, |encoder, out| {
+            let values = values.into_iter().map(|value| room.admit(value));
+            encoder.multi_get_reply(out, ticket.request_id, timestamp, values);
+        });
+    }
+
+    /// Begins a client's multi-put.
+    pub(super) fn multi_put(&mut self, ticket: Ticket, body: &[u8], entries: &PutEntries<'_>) {
+        let mut outstanding: BTreeMap<ShardId, Vec<u32>> = BTreeMap::new();
+        for (position, entry) in entries.iter().enumerate() {
+            let shard = self.place_of(entry.key).shard;
+            outstanding.entry(shard).or_default().push(position as u32);
+        }
+        let owners = self.owners_of(entries.iter().map(|entry| entry.key));
+        if self.gathers.puts.len() >= MULTIS_MAX || self.is_any_outbox_full(&owners) {
+            return self.refuse(ticket, Refusal::Busy);
+        }
+        let gather = self.gathers.next_id();
+        let waiting = PutsGather {
+            ticket,
+            outstanding,
+            versions: vec![0; entries.len()],
+            codes: Vec::new(),
+            first_refusal: None,
+        };
+        self.gathers.puts.insert(gather, waiting);
+        let part = Ticket {
+            connection: gather.0,
+            is_timed: false,
+            ..ticket
+        };
+        for owner in owners {
+            if owner == self.id() {
+                self.execute_puts(part, body);
+            } else {
+                self.answers.outboxes[owner.index()]
+                    .push_with_bytes(body, |range| CoreMessage::AskPuts(part, range));
+            }
+        }
+    }
+
+    /// Writes this core's entries of a multi-put, those of each shard together.
+    pub(super) fn execute_puts(&mut self, part: Ticket, body: &[u8]) {
+        let Request::MultiPut { entries, retry } = Request::decode_trusted(Kind::MultiPut as u16, body)
+        else {
+            unreachable!("the gateway passes on what it has decoded");
+        };
+        let mut shards: BTreeMap<ShardId, Vec<KeyWrite<'_>>> = BTreeMap::new();
+        for entry in &entries {
+            let place = self.place_of(entry.key);
+            if place.owner == self.id() {
+                shards.entry(place.shard).or_default().push(KeyWrite {
+                    hash: place.hash,
+                    key: entry.key,
+                    action: Action::Put {
+                        value: entry.value,
+                        ttl_ms: entry.ttl_ms,
+                    },
+                    condition: Condition::None,
+                });
+            }
+        }
+        for (shard, keys) in shards {
+            self.answers.counters.writes += 1;
+            let ticket = Ticket {
+                request_id: u64::from(shard.0),
+                executed_ns: self.answers.turn_ns,
+                ..part
+            };
+            let write = Write {
+                keys: &keys,
+                retry: retry.map(shard_retry),
+                ticket,
+            };
+            match self.host.write(shard, &write) {
+                Ok(WriteOutcome::Pending) => {}
+                Ok(WriteOutcome::Decided(answer)) => self.answers().decided(ticket, &answer),
+                Err(refusal) => self.refuse(ticket, refusal),
+            }
+        }
+    }
+
+    /// What became of the entries of one shard was heard.
+    pub(super) fn puts_heard(&mut self, id: GatherId, shard: ShardId, part: Result<Timestamp, Refusal>) {
+        let Some(gather) = self.gathers.puts.get_mut(&id) else {
+            return;
+        };
+        let positions = gather.outstanding.remove(&shard).expect("a shard answers once");
+        match part {
+            Ok(version) => {
+                for position in positions {
+                    gather.versions[position as usize] = version.0;
+                }
+            }
+            Err(refusal) => {
+                gather.first_refusal.get_or_insert(refusal);
+                gather.codes.resize(gather.versions.len(), None);
+                for position in positions {
+                    gather.codes[position as usize] = Some(describe(refusal).0);
+                }
+            }
+        }
+        if !gather.outstanding.is_empty() {
+            return;
+        }
+        let gather = self.gathers.puts.remove(&id).expect("looked up above");
+        let ticket = self.gathered(gather.ticket);
+        let (_, message, retry_after_ms) = gather.first_refusal.map_or((ErrorCode::Busy, "", 0), describe);
+        let reply = MultiPutReply {
+            versions: gather.versions,
+            codes: gather.codes,
+            message,
+            retry_after_ms,
+        };
+        let timestamp = self.host.hlc().peek().0;
+        self.answers().answer(ticket, |encoder, out| {
+            encoder.multi_put_reply(out, ticket.request_id, timestamp, &reply);
+        });
+    }
+
+    /// Takes in what this core's own shards have said of multi-puts.
+    pub(super) fn take_put_parts(&mut self) {
+        while let Some((gather, shard, part)) = self.answers.put_parts.pop() {
+            self.puts_heard(gather, shard, part);
+        }
+    }
+
+    fn answer_values(&mut self, ticket: Ticket, keys: &Keys<'_>, now: Timestamp) {
+        let clock = self.host.hlc().peek();
+        let mut room = Room::new();
+        // Not through `Core::answers`: the values are borrowed from the shards.
+        let (host, shards) = (&self.host, self.identity.shards);
+        self.answers.timestamp = clock;
+        self.answers.answer(ticket, |encoder, out| {
+            let values = keys
+                .iter()
+                .map(|key| room.admit(value_at(host, shards, key, now)));
+            encoder.multi_get_reply(out, ticket.request_id, clock.0, values);
+        });
+    }
+
+    /// The cores that own these keys, each once, in order.
+    fn owners_of<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<CoreId> {
+        let mut owners: Vec<CoreId> = keys.map(|key| self.place_of(key).owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    fn is_any_outbox_full(&self, owners: &[CoreId]) -> bool {
+        let others = owners.iter().filter(|owner| **owner != self.id());
+        others
+            .map(|owner| &self.answers.outboxes[owner.index()])
+            .any(|outbox| !outbox.takes_requests())
+    }
+}
+
+/// The value of a key of this core, at a moment that [`ShardHost::prepare_get`] has made readable.
+fn value_at<'a>(host: &'a ShardHost, shards: u32, key: &[u8], now: Timestamp) -> MultiValue<'a> {
+    let (routing_hash, hash) = hashes(key);
+    let version = host
+        .newest(shard_of(routing_hash, shards), hash, key)
+        .ok()
+        .flatten();
+    let value = version.and_then(|version| Some((version, version.live_value(now)?)));
+    value.map_or(MultiValue::NotFound, |(version, value)| {
+        MultiValue::Found(found(&version, value))
+    })
+}
+
+impl Gathers {
+    /// The multi-get of a client's request, if it waits for cores.
+    pub(super) fn values_of(&self, connection: u64, request_id: u64) -> Option<GatherId> {
+        let of_client = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
+        self.values
+            .iter()
+            .find(|(_, gather)| of_client(&gather.ticket))
+            .map(|(id, _)| *id)
+    }
+}

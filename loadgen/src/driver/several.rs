@@ -1,0 +1,150 @@
+//! What follows from the answers to requests for several records: parts of them can be missing or fail.
+
+use std::time::{Duration, Instant};
+
+use ostrakon_wire::message::{MultiPutReply, MultiValue, MultiValues};
+
+use super::operation::{self, Operation, Stage};
+use super::thread::{Next, Thread, is_unknown};
+use crate::statistics::{ErrorLabel, Measure};
+
+impl Thread {
+    /// Takes the values that came; what was left out for want of room is asked for again.
+    pub(super) fn multi_read_answered(
+        &mut self,
+        mut operation: Operation,
+        values: MultiValues<'_>,
+        now: Instant,
+    ) -> Next {
+        let Stage::MultiRead(parts) = &mut operation.stage else {
+            unreachable!("called for the answer to a multi-get");
+        };
+        let mut parts = std::mem::take(parts);
+        let asked = parts.len();
+        let mut values = values.iter();
+        let (mut missing, mut not_found) = (asked != values.len(), 0);
+        parts.retain(|part| {
+            let found = match values.next() {
+                Some(MultiValue::Found(found)) => Some((found.version, found.value)),
+                Some(MultiValue::NotFound) => None,
+                Some(MultiValue::Omitted) => return true,
+                None => {
+                    missing = true;
+                    return false;
+                }
+            };
+            not_found += u64::from(found.is_none());
+            let judged = self.ledger.read_answered(&part.read, found);
+            self.judge(judged);
+            false
+        });
+        self.count_not_found(&operation, not_found);
+        // An answer that leaves everything out would be asked for forever.
+        missing |= parts.len() == asked;
+        let is_over = missing || parts.is_empty();
+        operation.stage = Stage::MultiRead(parts);
+        if !is_over {
+            return Next::Submit(operation);
+        }
+        if missing {
+            let label = ErrorLabel::Word("values".to_owned());
+            self.failed(
+                &operation,
+                label,
+                "a multi-get was answered without its values",
+                now,
+            );
+        } else {
+            self.record(Measure::MultiRead, &operation, operation.requested_at, now);
+            self.done(&operation, now);
+        }
+        self.keep_room(operation);
+        Next::Done
+    }
+
+    /// Settles what the answer tells of; the rest is tried again, or has failed.
+    pub(super) fn multi_write_answered(
+        &mut self,
+        mut operation: Operation,
+        reply: &MultiPutReply<'_>,
+        now: Instant,
+    ) -> Next {
+        let Stage::MultiWrite(parts) = &mut operation.stage else {
+            unreachable!("called for the answer to a multi-put");
+        };
+        let mut parts = std::mem::take(parts);
+        let hint = Duration::from_millis(u64::from(reply.retry_after_ms.max(1)));
+        let is_in_session = operation.issued.is_some();
+        let sent = operation::parts_sent(&parts, is_in_session).count();
+        let mut error = (sent != reply.versions.len()).then(no_outcome);
+        let mut is_tried_again = false;
+        let mut place = 0;
+        for part in &mut parts {
+            if part.is_settled && !is_in_session {
+                continue;
+            }
+            let version = reply.versions.get(place).copied().unwrap_or(0);
+            let code = reply.codes.get(place).copied().flatten();
+            place += 1;
+            if part.is_settled {
+                continue;
+            }
+            match code {
+                None if version > 0 => {
+                    part.is_settled = true;
+                    self.write_answered(part.key, &part.write, true, version);
+                }
+                None => {
+                    part.is_settled = true;
+                    error.get_or_insert_with(no_outcome);
+                    self.settle_write(&part.write, true);
+                }
+                Some(code) => {
+                    if self.is_tried_again(&operation, code, now + hint) {
+                        is_tried_again = true;
+                        continue;
+                    }
+                    part.is_settled = true;
+                    error.get_or_insert(ErrorLabel::Code(code.number()));
+                    self.settle_write(&part.write, is_unknown(code) || operation.may_be_applied);
+                }
+            }
+        }
+        operation.stage = Stage::MultiWrite(parts);
+        if is_tried_again {
+            return Next::Park {
+                operation,
+                after: hint,
+            };
+        }
+        match error {
+            None => {
+                self.record(Measure::MultiUpdate, &operation, operation.requested_at, now);
+                self.done(&operation, now);
+            }
+            Some(label) => self.failed(&operation, label, reply.message, now),
+        }
+        self.keep_room(operation);
+        Next::Done
+    }
+
+    /// Keeps what a request for several records needed for the next one.
+    pub(super) fn keep_room(&mut self, operation: Operation) {
+        match operation.stage {
+            Stage::MultiRead(mut parts) => {
+                parts.clear();
+                self.spare_reads.push(parts);
+            }
+            Stage::MultiWrite(mut parts) => {
+                parts.clear();
+                self.spare_writes.push(parts);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Of an answer to a multi-put that does not say what became of an entry.
+fn no_outcome() -> ErrorLabel {
+    ErrorLabel::Word("no outcome".to_owned())
+}
