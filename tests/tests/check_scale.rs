@@ -36,7 +36,7 @@ fn shape(workload: Workload, versions: bool) -> Shape {
 fn judge(history: &History, workload: Workload, level: Level) -> Vec<String> {
     let began = Instant::now();
     let names = match workload {
-        Workload::Registers => {
+        Workload::Registers | Workload::Expiring => {
             let verdict = registers::check(history, &registers::Settings::default()).expect("a history");
             assert!(!matches!(verdict, Verdict::Undecided { .. }), "{verdict}");
             verdict.violations().iter().map(ToString::to_string).collect()
@@ -153,11 +153,11 @@ fn scans() -> History {
                 end: None,
             });
             let read = |(key, version): (&i64, &u64)| Step {
-                action: StepAction::Read {
+                version: Some(Version(*version)),
+                ..Step::new(StepAction::Read {
                     key: Datum::from(*key),
                     value: Observed::Value(Datum::from(*version as i64)),
-                },
-                version: Some(Version(*version)),
+                })
             };
             let steps = present.iter().map(read).collect();
             let call = Action::Transaction {

@@ -307,6 +307,7 @@ fn every_answer_can_tell_where_its_time_went() {
             let mut pipeline = client.pipeline();
             let ticket = pipeline.submit(request).unwrap();
             pipeline.wait(ticket).unwrap();
+            drop(pipeline);
             (client.last_timings(), begun.elapsed())
         };
         assert_eq!(ask(false).0, None, "{request:?}");

@@ -65,7 +65,7 @@ impl Bench {
     async fn call(&self, request: &Request<'_>) -> Reply {
         let timer = self.world.sleep_until(self.world.now_ns() + 5 * SECOND_NS);
         let reply = self.link.call(request, Box::pin(timer)).await;
-        reply.expect("every request is answered")
+        reply.expect("every request is answered").reply
     }
 
     async fn put(&self, key: &[u8], value_bytes: usize) -> Option<ErrorCode> {
@@ -82,11 +82,8 @@ impl Bench {
     /// All keys at one new snapshot, or why not.
     async fn scan(&self) -> Result<Vec<Vec<u8>>, ErrorCode> {
         let request = ScanRequest {
-            start: &[],
-            end: None,
-            limit: 0,
-            snapshot: 0,
             keys_only: true,
+            ..ScanRequest::ALL
         };
         match self.call(&Request::Scan(request)).await {
             Reply::Scan(Page { entries, .. }) => Ok(entries.into_iter().map(|(key, ..)| key).collect()),
