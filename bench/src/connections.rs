@@ -11,16 +11,11 @@
 mod hostile;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use ostrakon_client::{Client, ErrorCode, Options, Request};
-use ostrakon_wire::frame;
-use ostrakon_wire::limits::BODY_BYTES_MAX;
-use ostrakon_wire::message::Encoder;
+use ostrakon_client::{Client, ErrorCode, Options};
 use serde_json::json;
 
 use self::hostile::{Hostile, Kind};
@@ -42,7 +37,7 @@ const UNREAD_KEY: &[u8] = b"unread";
 /// Its length: enough that answers soon wait in the server.
 const UNREAD_VALUE_BYTES: usize = 64 * 1024;
 /// How long the server may take for what it owes at the end.
-const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+const SETTLED_WITHIN: Duration = Duration::from_mins(1);
 /// Between two turns of the hostile ones.
 const TURN: Duration = Duration::from_millis(20);
 /// How long memory may take to come back after all have gone.
@@ -217,8 +212,7 @@ impl Connections {
         let deadline = Instant::now() + Duration::from_secs(self.seconds);
         turns_until(deadline, &mut hostile, false)?;
         let mut crowd = Crowd::default();
-        let dropped = idle.iter_mut().filter_map(|stream| sign_of_life(stream).err());
-        let dropped: Vec<String> = dropped.collect();
+        let dropped = crowd::dead(&mut idle, SETTLED_WITHIN)?;
         if let Some(first) = dropped.first() {
             let sentence = format!(
                 "{} of {} idle connections are dead: {first}",
@@ -306,25 +300,6 @@ impl Connections {
 
 fn explained(error: &str, server: &Server) -> String {
     format!("{error}; the server's log ends with:\n{}", server.log_end())
-}
-
-/// Asks for one and waits for the answer.
-fn sign_of_life(stream: &mut TcpStream) -> Result<(), String> {
-    let mut ping = Vec::new();
-    Encoder::new().request(&mut ping, 1, 0, &Request::Ping);
-    let mut received = Vec::new();
-    let mut chunk = [0; 256];
-    stream.write_all(&ping).map_err(|error| error.to_string())?;
-    loop {
-        match stream.read(&mut chunk).map_err(|error| error.to_string())? {
-            0 => return Err("the server has ended it".to_owned()),
-            count => received.extend_from_slice(&chunk[..count]),
-        }
-        let decoded = frame::decode(&received, BODY_BYTES_MAX).map_err(|error| error.to_string())?;
-        if decoded.is_some_and(|(header, _)| header.request_id == 1) {
-            return Ok(());
-        }
-    }
 }
 
 impl Seen {

@@ -5,7 +5,7 @@
 
 use plotters::prelude::*;
 
-use super::{Area, Axes, BLUE, Drawn, GREEN, GREY, Line, ORANGE, RED, builder, legend, milliseconds};
+use super::{Area, Axes, BLUE, Drawn, GREEN, GREY, Line, ORANGE, RED, builder, grouped, legend};
 use crate::report::StageRow;
 use crate::stages::Stage;
 use crate::statistics::Measure;
@@ -22,7 +22,7 @@ const STACK: [(Stage, RGBColor); 5] = [
     (Stage::NetworkAndClient, GREY),
 ];
 
-/// One part of a bar: its kind's place, and from where to where it reaches in ms.
+/// One part of a bar: its kind's place, and from where to where it reaches in µs.
 #[derive(Debug, PartialEq)]
 struct Part {
     place: usize,
@@ -35,11 +35,11 @@ pub(super) fn draw(area: &Area<'_>, rows: &[StageRow]) -> Drawn {
     let kinds = kinds(rows);
     let parts: Vec<(RGBColor, Vec<Part>)> = stacked(rows, &kinds);
     let tops = parts.iter().flat_map(|(_, parts)| parts).map(|part| part.to);
-    let top = tops.fold(0.001, f64::max) * 1.08;
+    let top = tops.fold(1.0, f64::max) * 1.08;
     let axes = Axes {
-        title: "Medians of the stages of a request, one upon the other",
+        title: "Medians of the stages",
         x_title: "",
-        y_title: "ms",
+        y_title: "µs",
         x_range: (0.0, kinds.len() as f64),
         x_ticks: (0..kinds.len()).map(|place| place as f64 + 0.5).collect(),
     };
@@ -54,13 +54,7 @@ pub(super) fn draw(area: &Area<'_>, rows: &[StageRow]) -> Drawn {
         .configure_mesh()
         .disable_x_mesh()
         .y_desc(axes.y_title)
-        .y_label_formatter(&|value| {
-            if *value > 0.0 {
-                milliseconds(*value)
-            } else {
-                "0".to_owned()
-            }
-        })
+        .y_label_formatter(&|value| grouped(*value))
         .x_label_formatter(&name)
         .light_line_style(WHITE)
         .draw()?;
@@ -96,10 +90,7 @@ fn stacked(rows: &[StageRow], kinds: &[Measure]) -> Vec<(RGBColor, Vec<Part>)> {
         let mut parts = Vec::with_capacity(kinds.len());
         for (place, (kind, height)) in kinds.iter().zip(&mut heights).enumerate() {
             let of_this = |row: &&StageRow| row.operation == *kind && row.stage == stage;
-            let median = rows
-                .iter()
-                .find(of_this)
-                .map_or(0.0, |row| row.latency.p50_us / 1000.0);
+            let median = rows.iter().find(of_this).map_or(0.0, |row| row.latency.p50_us);
             let from = *height;
             *height += median;
             parts.push(Part {
@@ -144,13 +135,13 @@ mod tests {
         let stacked = stacked(&rows, &kinds);
         let updates: Vec<(f64, f64)> = stacked
             .iter()
-            .map(|(_, parts)| (parts[1].from * 1000.0, parts[1].to * 1000.0))
+            .map(|(_, parts)| (parts[1].from, parts[1].to))
             .map(|(from, to)| (from.round(), to.round()))
             .collect();
         assert_eq!(
             updates,
             [(0.0, 5.0), (5.0, 5.0), (5.0, 45.0), (45.0, 45.0), (45.0, 65.0)]
         );
-        assert_eq!((stacked[0].1[0].from, stacked[4].1[0].to), (0.0, 0.01));
+        assert_eq!((stacked[0].1[0].from, stacked[4].1[0].to), (0.0, 10.0));
     }
 }

@@ -16,6 +16,12 @@ impl fmt::Display for RunReport<'_> {
                 writeln!(formatter, "{search}")?;
             }
             writeln!(formatter, "{phase}")?;
+            if self.configuration.stages_every.is_some() && phase.operations > 0 && phase.stages.is_empty() {
+                writeln!(
+                    formatter,
+                    "  no answer said where its time went: the node knows nothing of --stages\n"
+                )?;
+            }
             if self.configuration.series && index + 1 == self.phases.len() {
                 writeln!(formatter, "{}", seconds(&phase.series))?;
             }
