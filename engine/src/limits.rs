@@ -80,6 +80,8 @@ pub const BUSY_RETRY_AFTER_MS: u32 = 5;
 pub const CEILING_AHEAD_US: u64 = 3_000_000;
 /// How long, in microseconds of a shard's clock, a write is remembered after its first sending, at least.
 pub const RETRY_HORIZON_US: u64 = 600_000_000;
+/// How far, in microseconds, the time of a write's first sending may lie ahead of the shard's clock.
+pub const SENT_AHEAD_MAX_US: u64 = 60_000_000;
 /// Milliseconds that a shutdown waits for requests under way.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 

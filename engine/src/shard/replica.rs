@@ -22,7 +22,8 @@ use super::in_flight::{Entry, InFlight, Newest, PendingKey};
 use super::recovering::{Applied, applied};
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::limits::{
-    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, RETRY_HORIZON_US, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
+    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, RETRY_HORIZON_US, SENT_AHEAD_MAX_US, SHARD_IN_FLIGHT_MAX,
+    SHARD_WAITERS_MAX,
 };
 use crate::log::format::OwnershipEpoch;
 use crate::log::{DurableBatch, EntryPlace, Log};
@@ -154,13 +155,9 @@ impl ShardReplica {
             return Err(Refusal::CoreFailed);
         }
         if let Some(retry) = &write.retry {
-            // A session lives until the horizon has passed this time, so it must be one that a clock can have shown.
-            let is_ahead = core
-                .hlc
-                .clone()
-                .observe_checked(retry.first_sent, core.wall_us)
-                .is_err();
-            if is_ahead {
+            // A session lives until the horizon has passed this time, so it must be about now. Clients estimate it.
+            let clock_us = core.hlc.peek().micros().max(core.wall_us);
+            if retry.first_sent.micros() > clock_us.saturating_add(SENT_AHEAD_MAX_US) {
                 return Err(Refusal::SentAhead);
             }
             if let Some(outcome) = self.was_here(write.ticket, retry)? {
