@@ -1,6 +1,8 @@
 //! What a session does in one situation each: where calls go, what is sent again and when, how calls end.
 
 mod common;
+#[path = "common/model.rs"]
+mod model;
 mod world;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! A session in any weather: each write happens once if its call says so, and each call ends once, in time.
 
 mod common;
+#[path = "common/model.rs"]
+mod model;
 mod world;
 
 use std::collections::BTreeMap;

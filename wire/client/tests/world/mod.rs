@@ -3,8 +3,6 @@
 //! Each direction of a connection is a stream with delays; connections break with anything under way, or fall silent.
 //! What was sent before a connection broke may still be executed long after: that is what makes late copies.
 
-pub(crate) mod model;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
@@ -16,8 +14,8 @@ use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::Kind;
 
-use self::model::{Model, Reply};
 use crate::common::response_frame;
+use crate::model::{Model, Reply};
 
 pub(crate) const MS: u64 = 1_000_000;
 
