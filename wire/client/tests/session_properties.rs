@@ -128,7 +128,7 @@ fn check(world: &World, open: &[Open]) {
         match result {
             Ok(()) => assert_eq!(happened, 1, "write {number} was acknowledged"),
             Err(Error::UnknownOutcome { .. }) => {
-                assert!(happened <= 1, "write {number} happened {happened} times")
+                assert!(happened <= 1, "write {number} happened {happened} times");
             }
             Err(error) => assert_eq!(happened, 0, "write {number} ended with {error}"),
         }
