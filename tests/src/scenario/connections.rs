@@ -350,7 +350,7 @@ impl Client {
             (code, _) => shared.may_refuse(code, asked),
         };
         if !has_reason {
-            let sentence = format!("refused without a reason: {code:?}, {message}");
+            let sentence = format!("refused without a reason: {code:?}, {message} ({asked:?})");
             shared.recorder.violation(sentence);
         }
     }

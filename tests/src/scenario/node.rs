@@ -21,6 +21,9 @@ use crate::sim::{HostId, ProcessId, ProcessStatus, World};
 
 /// Where nodes listen, on any host.
 pub const PORT: u16 = 5750;
+/// After how many milliseconds the node closes a connection that asks for nothing; no client of a run is idle for so long
+/// while it still has something to do.
+pub const IDLE_TIMEOUT_MS: u64 = 45_000;
 
 /// What a node is started with.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +75,10 @@ impl SimNode {
                 memory_budget_bytes: settings.memory_budget_bytes,
             },
             listen: SocketAddr::new(world.address(host), PORT),
-            connections: ConnectionLimits::default(),
+            connections: ConnectionLimits {
+                idle_timeout_ms: IDLE_TIMEOUT_MS,
+                ..ConnectionLimits::default()
+            },
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),

@@ -163,10 +163,12 @@ pub enum RudenessKind {
     UnknownFlag,
     /// Half a frame, and silence.
     HalfRequest,
+    /// A request, and silence.
+    Idle,
 }
 
 impl RudenessKind {
-    const ALL: [RudenessKind; 12] = [
+    const ALL: [RudenessKind; 13] = [
         RudenessKind::Garbage,
         RudenessKind::HalfHello,
         RudenessKind::NoHello,
@@ -179,6 +181,7 @@ impl RudenessKind {
         RudenessKind::WrongWrites,
         RudenessKind::UnknownFlag,
         RudenessKind::HalfRequest,
+        RudenessKind::Idle,
     ];
 }
 

@@ -24,10 +24,10 @@ use super::rude_scripts::{Answer, Ending, Script, script_of};
 use super::shared::Shared;
 use crate::sim::{Counters, FaultKind, HostId};
 
-/// How long the node may take for anything, pauses of its process included.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A silent connection is not ended before: 10 seconds (`docs/wire.md`) on a clock that runs fast.
-const SILENCE_MIN_NS: u64 = 9_900_000_000;
+/// How long the node may take for anything, its longest time-out and pauses of its process included.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The part of a time-out that has passed at least, in percent, since the node's clock may run fast.
+const TIMEOUT_PERCENT_MIN: u64 = 99;
 /// How long a connection is watched on which nothing should happen, or left unread.
 const WATCH: Duration = Duration::from_secs(3);
 /// Id of the request that shows that a connection is still served.
@@ -129,7 +129,7 @@ impl Conversation<'_> {
         }
         match script.ending {
             Ending::Leaves => {}
-            Ending::Closed { .. } | Ending::ClosedSilently => self.until(usize::MAX, PATIENCE).await,
+            Ending::Closed { .. } | Ending::TimesOut { .. } => self.until(usize::MAX, PATIENCE).await,
             Ending::Waits => {
                 self.until(script.answers.len(), PATIENCE).await;
                 let is_late = self.is_late;
@@ -259,7 +259,9 @@ impl Conversation<'_> {
         }
         let ends_rightly = match script.ending {
             Ending::Closed { .. } => self.end == Some(End::Closed),
-            Ending::ClosedSilently => self.end == Some(End::Closed) && passed_ns >= SILENCE_MIN_NS,
+            Ending::TimesOut { after_ns } => {
+                self.end == Some(End::Closed) && passed_ns >= after_ns / 100 * TIMEOUT_PERCENT_MIN
+            }
             _ => self.end.is_none(),
         };
         (!ends_rightly || self.is_late).then(|| {

@@ -8,6 +8,7 @@ use ostrakon_wire::message::{
     PutEntries, PutEntry, Request, Response, Retry, ScanRequest,
 };
 
+use super::node::IDLE_TIMEOUT_MS;
 use super::plan::{Rudeness, RudenessKind};
 use super::values;
 
@@ -17,8 +18,12 @@ const UNREAD_REQUESTS: u64 = 1_500;
 const BODY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 4096;
 /// A timestamp that no honest clock shows before the year 2041.
 const FAR_AHEAD: u64 = u64::MAX >> 1;
-/// Id of the error that answers bytes which are no frame.
+/// Id of the error that ends a connection.
 const NO_ID: u64 = 0;
+const SECOND_NS: u64 = 1_000_000_000;
+/// Time-outs of `docs/wire.md`: for the hello, and for a frame that was begun.
+const HELLO_TIMEOUT_NS: u64 = 10 * SECOND_NS;
+const FRAME_TIMEOUT_NS: u64 = 30 * SECOND_NS;
 
 /// One conversation.
 pub struct Script {
@@ -55,8 +60,11 @@ pub enum Ending {
         /// The node may find enough to close it before it has read everything.
         may_be_reset: bool,
     },
-    /// The node closes it without a word when it was silent for 10 seconds.
-    ClosedSilently,
+    /// The node closes it when it was silent for too long.
+    TimesOut {
+        /// For how long at least.
+        after_ns: u64,
+    },
     /// It stays open, and nothing comes any more: the node waits for the rest of a frame.
     Waits,
     /// It stays open, and is served.
@@ -225,6 +233,10 @@ impl Writer {
     }
 
     fn ends(mut self, ending: Ending) -> Script {
+        if let Ending::TimesOut { .. } = ending {
+            let refusal = (NO_ID, Answer::Refused(ErrorCode::IdleTimeout));
+            self.script.answers.push(refusal);
+        }
         self.script.ending = ending;
         self.script
     }
@@ -301,19 +313,22 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
         next_id: 1 + number % 7,
     };
     let closed = Ending::Closed { may_be_reset: false };
+    let no_hello = Ending::TimesOut {
+        after_ns: HELLO_TIMEOUT_NS,
+    };
     let refused = |code| Some(Answer::Refused(code));
     let get = Request::Get { key: b"key 00001" };
     match rudeness.kind {
         RudenessKind::Garbage => {
             let garbage = (0..number % 3_000).map(|place| (place.wrapping_mul(number) >> 3) as u8);
             writer.script.bytes.extend(garbage);
-            writer.ends_after_bad_bytes(0, HELLO_BODY_BYTES_MAX, Ending::ClosedSilently)
+            writer.ends_after_bad_bytes(0, HELLO_BODY_BYTES_MAX, no_hello)
         }
         RudenessKind::HalfHello => {
             writer.say(&Request::Hello(hello(None)), 0, None);
             let half = writer.script.bytes.len() / 2;
             writer.script.bytes.truncate(half);
-            writer.ends(Ending::ClosedSilently)
+            writer.ends(no_hello)
         }
         RudenessKind::NoHello => {
             writer.say(&get, 0, refused(ErrorCode::BadRequest));
@@ -377,7 +392,16 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
             writer.say(&get, 0, None);
             let rest = writer.script.bytes.len() - start;
             writer.script.bytes.truncate(start + 1 + number as usize % (rest - 1));
-            writer.ends(Ending::Waits)
+            writer.ends(Ending::TimesOut {
+                after_ns: FRAME_TIMEOUT_NS,
+            })
+        }
+        RudenessKind::Idle => {
+            writer.greet();
+            writer.say(&get, 0, Some(Answer::Get));
+            writer.ends(Ending::TimesOut {
+                after_ns: IDLE_TIMEOUT_MS * 1_000_000,
+            })
         }
     }
 }

@@ -166,6 +166,7 @@ impl Shared {
 }
 
 /// How the clocks stood when a request was made.
+#[derive(Debug)]
 pub(super) struct Asked {
     /// Which process ran the node.
     process: u64,
@@ -173,7 +174,8 @@ pub(super) struct Asked {
     latest: Timestamp,
     /// The highest of those to which the node moves its clock.
     carried: u64,
-    /// True if the process that runs the node has told a timestamp that high.
+    /// True if the process that runs the node has told a timestamp that high. A client's estimate of when it sent a write
+    /// first is told by nobody.
     is_known: bool,
     /// What the node's wall clock showed, in microseconds.
     wall_us: u64,
@@ -206,7 +208,7 @@ impl Asked {
             process: clocks.processes.get(),
             latest,
             carried,
-            is_known: latest.0 <= clocks.told.get(),
+            is_known: latest.0 == carried && carried <= clocks.told.get(),
             wall_us: world.wall_us(SERVER),
             times_set: times_set(world),
             adds,
