@@ -90,7 +90,7 @@ fn the_text_has_a_line_for_each_check_and_a_conclusion() {
     let findings = text
         .lines()
         .filter(|line| statuses.iter().any(|status| line.starts_with(status)));
-    assert_eq!(findings.count(), 12, "{text}");
+    assert_eq!(findings.count(), 13, "{text}");
     let conclusion = text.lines().last().unwrap_or_default();
     assert_eq!(
         conclusion.contains("can't run"),

@@ -84,8 +84,7 @@ fn judge(example: &Example, level: Level) -> (Vec<String>, String) {
             (names.collect(), verdict.to_string())
         }
         "answers" => {
-            let verdict =
-                answers::check(&example.history).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let verdict = answers::check(&example.history).unwrap_or_else(|error| panic!("{path}: {error}"));
             let names = verdict.violations().iter().map(|_| "changed answer".to_owned());
             (names.collect(), verdict.to_string())
         }

@@ -59,7 +59,8 @@ mod every_order {
 
     /// Has what is there expired when the operation is decided, or not? False if that can't be.
     fn expire(key: &mut Key, operation: &Operation, expired: bool) -> bool {
-        let observes = operation.outcome != Outcome::Ok || matches!(operation.action, Action::Read { .. } | Action::Check { .. });
+        let observes = operation.outcome != Outcome::Ok
+            || matches!(operation.action, Action::Read { .. } | Action::Check { .. });
         let (from, to) = match operation.version {
             Some(version) if !observes => (version.0, version.0),
             _ => operation.clock.unwrap_or((0, u64::MAX)),
@@ -91,7 +92,9 @@ mod every_order {
         match &operation.action {
             Action::Read { .. } | Action::Check { .. } if operation.outcome == Outcome::Unknown => true,
             Action::Read { value, .. } => {
-                let told = operation.expires.is_none_or(|told| told == key.expires.unwrap_or(0));
+                let told = operation
+                    .expires
+                    .is_none_or(|told| told == key.expires.unwrap_or(0));
                 *value == key.value && told && found(key, version)
             }
             Action::CompareAndSet { old, .. } if refused => *old != key.value && found(key, version),
@@ -224,7 +227,11 @@ fn it_accepts_good_histories_where_values_expire_and_outcomes_are_unknown() {
         };
         let history = generate(&shape, seed);
         let verdict = registers::check(&history, &Settings::default()).expect("a history");
-        assert!(verdict.is_allowed(), "seed {seed}: {verdict}\n{}", history.to_edn());
+        assert!(
+            verdict.is_allowed(),
+            "seed {seed}: {verdict}\n{}",
+            history.to_edn()
+        );
     }
 }
 
@@ -242,7 +249,10 @@ fn expiring(unknown_permille: u64) -> Shape {
 
 /// Changes what an answer tells of value, version, expiry or clock.
 fn change_expiring_answer(history: &mut History, random: &mut Random) {
-    let answers = history.events.iter_mut().filter(|event| event.kind == EventKind::Ok);
+    let answers = history
+        .events
+        .iter_mut()
+        .filter(|event| event.kind == EventKind::Ok);
     let mut answers: Vec<&mut Event> = answers.collect();
     if answers.is_empty() {
         return;
@@ -277,7 +287,9 @@ fn change_expiring_answer(history: &mut History, random: &mut Random) {
 /// Calls and answers at random, with lifetimes and clocks. Each write tells its version.
 fn random_expiring_history(random: &mut Random) -> History {
     let mut history = random_history(random);
-    history.events.retain(|event| !matches!(event.action, Action::Add { .. } | Action::CompareAndSet { .. }));
+    history
+        .events
+        .retain(|event| !matches!(event.action, Action::Add { .. } | Action::CompareAndSet { .. }));
     for event in &mut history.events {
         match event.kind {
             EventKind::Invoke => {

@@ -126,7 +126,10 @@ fn increments_through(increment: impl FnOnce(&str)) {
         "{INCREMENTS} increments; {lost} answers lost, {cut} connections cut behind a request, {} writes recognised",
         deduplicated(&stats)
     );
-    assert!(lost >= 100 && cut >= 50, "{lost} answers lost, {cut} requests cut off");
+    assert!(
+        lost >= 100 && cut >= 50,
+        "{lost} answers lost, {cut} requests cut off"
+    );
     assert!(deduplicated(&stats) > 0, "{stats}");
 }
 

@@ -107,11 +107,20 @@ fn values_are_conditions() {
     let version = client.put(b"k", b"one").unwrap();
     let written = client.put_if(b"k", b"two", Condition::Value(b"on")).unwrap();
     assert_eq!((written.applied, written.version), (false, version));
-    assert!(client.put_if(b"k", b"two", Condition::Value(b"one")).unwrap().applied);
+    assert!(
+        client
+            .put_if(b"k", b"two", Condition::Value(b"one"))
+            .unwrap()
+            .applied
+    );
     assert!(!client.delete_if(b"k", Condition::Value(b"one")).unwrap().applied);
     assert!(client.delete_if(b"k", Condition::Value(b"two")).unwrap().applied);
     let written = client.put_if(b"k", b"three", Condition::Value(b"")).unwrap();
-    assert_eq!((written.applied, written.version), (false, 0), "absent is not empty");
+    assert_eq!(
+        (written.applied, written.version),
+        (false, 0),
+        "absent is not empty"
+    );
 }
 
 #[test]
@@ -126,7 +135,11 @@ fn what_is_put_for_a_while_is_gone_afterwards() {
     let found = client.get(b"long").unwrap().unwrap();
     assert_eq!(found.expires, long.version + 3_600_000 * MILLISECOND);
     client.put(b"long", b"y").unwrap();
-    assert_eq!(client.get(b"long").unwrap().unwrap().expires, 0, "a put without one stays");
+    assert_eq!(
+        client.get(b"long").unwrap().unwrap().expires,
+        0,
+        "a put without one stays"
+    );
     let short = client.put_with(b"short", b"x", for_a_while(30)).unwrap();
     let expires = short.version + 30 * MILLISECOND;
     let begun = Instant::now();
@@ -141,17 +154,26 @@ fn what_is_put_for_a_while_is_gone_afterwards() {
         .map(|entry| entry.unwrap().key)
         .collect();
     assert_eq!(scanned, [b"long".to_vec()]);
-    assert_eq!(client.add_with(b"short", 4, 3_600_000).unwrap().1, 4, "it counts from 0 again");
+    assert_eq!(
+        client.add_with(b"short", 4, 3_600_000).unwrap().1,
+        4,
+        "it counts from 0 again"
+    );
     let (version, _) = client.add(b"short", 1).unwrap();
     let found = client.get(b"short").unwrap().unwrap();
-    assert!(found.version == version && found.expires > version, "an add keeps the expiry: {found:?}");
+    assert!(
+        found.version == version && found.expires > version,
+        "an add keeps the expiry: {found:?}"
+    );
 }
 
 #[test]
 fn several_keys_at_once() {
     let server = server();
     let mut client = server.client();
-    let keys: Vec<Vec<u8>> = (0..50).map(|number| format!("key {number:02}").into_bytes()).collect();
+    let keys: Vec<Vec<u8>> = (0..50)
+        .map(|number| format!("key {number:02}").into_bytes())
+        .collect();
     let entries: Vec<PutEntry<'_>> = keys
         .iter()
         .map(|key| PutEntry {
@@ -161,7 +183,11 @@ fn several_keys_at_once() {
         })
         .collect();
     let written = client.multi_put(&entries).unwrap();
-    let versions: Vec<u64> = written.results.into_iter().map(|result| result.unwrap()).collect();
+    let versions: Vec<u64> = written
+        .results
+        .into_iter()
+        .map(|result| result.unwrap())
+        .collect();
     let mut asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     asked.push(b"absent");
     asked.push(b"key 07");
@@ -197,7 +223,10 @@ fn a_batch_is_done_whole_or_not_at_all() {
         operation(b"{b}2", Action::Check, Condition::Value(b"2")),
     ];
     let refused = client.batch(&operations).unwrap();
-    assert_eq!((refused.applied, refused.failed, refused.version), (false, 1, reply.version));
+    assert_eq!(
+        (refused.applied, refused.failed, refused.version),
+        (false, 1, reply.version)
+    );
     assert_eq!(value(&mut client, b"{b}9"), None);
     let keys: Vec<Vec<u8>> = (0..40).map(|number| vec![b'k', number]).collect();
     let apart: Vec<BatchOperation<'_>> = keys
@@ -205,7 +234,13 @@ fn a_batch_is_done_whole_or_not_at_all() {
         .map(|key| operation(key, put(b"x"), Condition::None))
         .collect();
     assert_eq!(refusal(client.batch(&apart)), ErrorCode::NotOneShard);
-    assert!(client.multi_get(&[&keys[0], &keys[39]]).unwrap().iter().all(Option::is_none));
+    assert!(
+        client
+            .multi_get(&[&keys[0], &keys[39]])
+            .unwrap()
+            .iter()
+            .all(Option::is_none)
+    );
 }
 
 #[test]
@@ -239,17 +274,34 @@ fn scans_go_both_ways_and_by_prefix() {
         reverse: true,
         ..paged
     };
-    let expected: Vec<Vec<u8>> = reversed.into_iter().filter(|key| key.starts_with(b"b/")).collect();
+    let expected: Vec<Vec<u8>> = reversed
+        .into_iter()
+        .filter(|key| key.starts_with(b"b/"))
+        .collect();
     assert_eq!(scan(&mut client, of_prefix), expected);
 }
 
 #[test]
 fn a_cancel_says_whether_it_came_in_time() {
     let server = server();
-    let mut client = server.client();
-    let mut pipeline = client.pipeline();
-    let unknown = pipeline.submit(&Request::Cancel { request_id: 1 << 60 }).unwrap();
-    assert_eq!(pipeline.wait(unknown).unwrap(), Answer::Cancel(false));
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut protocol = Protocol::new(&Options::default()).unwrap();
+    let mut is_sent = false;
+    loop {
+        if protocol.server().is_some() && !is_sent {
+            protocol.submit(&Request::Cancel { request_id: 1 << 60 }).unwrap();
+            is_sent = true;
+        }
+        let count = stream.write(protocol.bytes_to_send()).unwrap();
+        protocol.sent(count);
+        let count = stream.read(protocol.receive_room()).unwrap();
+        assert!(count > 0, "the server closed the connection");
+        protocol.received(count);
+        if let Some((_, response)) = protocol.next_response().unwrap() {
+            assert_eq!(response, Response::Cancel { cancelled: false });
+            return;
+        }
+    }
 }
 
 #[test]
@@ -258,7 +310,10 @@ fn statistics_are_an_object() {
     let mut client = server.client();
     for json in [client.stats().unwrap(), client.status().unwrap()] {
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert!(parsed.as_object().is_some_and(|object| !object.is_empty()), "{json}");
+        assert!(
+            parsed.as_object().is_some_and(|object| !object.is_empty()),
+            "{json}"
+        );
     }
 }
 
@@ -315,7 +370,10 @@ fn every_answer_can_tell_where_its_time_went() {
         let timings = timings.unwrap_or_else(|| panic!("{request:?}: no timings"));
         let stages = timings.queue_ns + timings.hop_ns + timings.log_ns + timings.apply_ns;
         assert_eq!(stages, timings.total_ns, "{request:?}: {timings:?}");
-        assert!(u128::from(timings.total_ns) <= waited.as_nanos(), "{request:?}: {timings:?}, waited {waited:?}");
+        assert!(
+            u128::from(timings.total_ns) <= waited.as_nanos(),
+            "{request:?}: {timings:?}, waited {waited:?}"
+        );
         let is_write = request.kind().is_write();
         assert!(timings.log_ns > 0 || !is_write, "{request:?}: {timings:?}");
     }

@@ -8,8 +8,8 @@
 )]
 
 use ostrakon_client::{
-    Action, Answer, BatchOperation, BatchReply, Client, Condition, Error, ErrorCode, PutEntry, Request, Retry,
-    Written,
+    Action, Answer, BatchOperation, BatchReply, Client, Condition, Error, ErrorCode, PutEntry, Request,
+    Retry, Written,
 };
 use ostrakon_tests::process::{Node, NodeCommand, binary};
 use ostrakon_wire::message::{BatchOperations, PutEntries};
@@ -28,8 +28,7 @@ struct Server {
 impl Server {
     fn start() -> Server {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let command =
-            NodeCommand::new(binary::for_tests(), &directory.path().join("node"), 2).shards(16);
+        let command = NodeCommand::new(binary::for_tests(), &directory.path().join("node"), 2).shards(16);
         let mut server = Server {
             command,
             node: None,
@@ -126,7 +125,9 @@ fn every_sending_of_a_write_gets_its_first_answer() {
             condition: Condition::Absent,
         },
     ];
-    let entries: Vec<Vec<u8>> = (0..20).map(|number| format!("entry {number}").into_bytes()).collect();
+    let entries: Vec<Vec<u8>> = (0..20)
+        .map(|number| format!("entry {number}").into_bytes())
+        .collect();
     let entries: Vec<PutEntry<'_>> = entries
         .iter()
         .map(|key| PutEntry {
@@ -158,17 +159,27 @@ fn every_sending_of_a_write_gets_its_first_answer() {
         .iter()
         .map(|request| ask(&mut client, request).unwrap())
         .collect();
-    assert!(matches!(first[1], Answer::Write(Written { applied: true, .. })), "{first:?}");
+    assert!(
+        matches!(first[1], Answer::Write(Written { applied: true, .. })),
+        "{first:?}"
+    );
     assert!(matches!(first[2], Answer::Add { number: 5, .. }), "{first:?}");
     assert!(
         matches!(&first[3], Answer::Batch(BatchReply { applied: true, numbers, .. }) if numbers == &[3]),
         "{first:?}"
     );
-    assert!(matches!(first[5], Answer::Write(Written { applied: false, .. })), "{first:?}");
+    assert!(
+        matches!(first[5], Answer::Write(Written { applied: false, .. })),
+        "{first:?}"
+    );
     for (turn, cores) in [2, 3, 1, 2].into_iter().enumerate() {
         let mut other = server.client();
         for (request, first) in requests.iter().zip(&first) {
-            assert_eq!(&ask(&mut other, request).unwrap(), first, "turn {turn}: {request:?}");
+            assert_eq!(
+                &ask(&mut other, request).unwrap(),
+                first,
+                "turn {turn}: {request:?}"
+            );
         }
         assert_eq!(value(&mut other, b"number"), Some(b"5".to_vec()));
         assert_eq!(value(&mut other, b"{b}number"), Some(b"3".to_vec()));
@@ -186,7 +197,11 @@ fn a_late_original_changes_nothing() {
     let first = ask(&mut client, &original).unwrap();
     let second = put(b"{k}", b"second", Condition::None, retry(&client, 1, 1, 0));
     ask(&mut client, &second).unwrap();
-    assert_eq!(ask(&mut server.client(), &original).unwrap(), first, "not reported: remembered");
+    assert_eq!(
+        ask(&mut server.client(), &original).unwrap(),
+        first,
+        "not reported: remembered"
+    );
     assert_eq!(value(&mut client, b"{k}"), Some(b"second".to_vec()));
     // The report covers both; what is sent again is not remembered, and not done.
     let third = put(b"{k}other", b"third", Condition::None, retry(&client, 1, 2, 2));
@@ -252,7 +267,10 @@ fn a_refusal_is_no_answer() {
     );
     assert_eq!(refusal(refused), ErrorCode::NotOneShard);
     let written = ask(&mut client, &put(b"k", b"v", Condition::Absent, now)).unwrap();
-    assert!(matches!(written, Answer::Write(Written { applied: true, .. })), "{written:?}");
+    assert!(
+        matches!(written, Answer::Write(Written { applied: true, .. })),
+        "{written:?}"
+    );
 }
 
 #[test]
@@ -263,12 +281,19 @@ fn sequences_have_a_window_and_first_sends_a_horizon() {
     let window = u64::from(client.server().session_window);
     let put_at = |sequence, answered_below, client: &mut Client| {
         let retry = retry(client, 4, sequence, answered_below);
-        ask(client, &put(b"{w}", &sequence.to_le_bytes(), Condition::None, retry))
+        ask(
+            client,
+            &put(b"{w}", &sequence.to_le_bytes(), Condition::None, retry),
+        )
     };
     put_at(window - 1, 0, &mut client).unwrap();
     assert_eq!(refusal(put_at(window, 0, &mut client)), ErrorCode::SessionWindow);
     put_at(window, 1, &mut client).unwrap();
-    assert_eq!(refusal(put_at(0, 0, &mut client)), ErrorCode::OutcomeUnknown, "reported");
+    assert_eq!(
+        refusal(put_at(0, 0, &mut client)),
+        ErrorCode::OutcomeUnknown,
+        "reported"
+    );
     put_at(1, 1, &mut client).unwrap();
     let horizon_ms = client.server().retry_horizon_ms;
     let long_ago = Retry {

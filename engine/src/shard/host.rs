@@ -198,9 +198,7 @@ impl ShardHost {
         let replica = self.replicas[shard.0 as usize]
             .as_mut()
             .expect("routed to the shard's owner");
-        let newest = replica.memtable().newest(hash, key);
-        let expiry = newest.and_then(|version| version.expiry);
-        replica.prepare_get(&mut self.core, expiry, now, read)
+        replica.prepare_get(&mut self.core, (hash, key), now, read)
     }
 
     /// Proposes a write to one of this core's shards.

@@ -189,22 +189,28 @@ impl ShardReplica {
     }
 
     /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
-    /// wait until [`Completions::read_ready`], because of an expiry that no ceiling covers yet.
+    /// wait until [`Completions::read_ready`]. That is so if its version has expired, and no ceiling covers the expiry yet,
+    /// or a write of the key is in flight: it is older than the expiry may be, and then the key never was absent.
     ///
     /// # Errors
     /// As for [`ShardReplica::prepare_read`].
     pub fn prepare_get(
         &mut self,
         core: &mut CoreContext,
-        expiry: Option<Timestamp>,
+        (hash, key): (u64, &[u8]),
         now: Timestamp,
         read: ReadId,
     ) -> Result<bool, Refusal> {
-        let is_uncovered = expiry.is_some_and(|expiry| expiry <= now && expiry > self.applied.ceiling);
-        if is_uncovered {
+        let newest = self.applied.memtable.newest(hash, key);
+        let Some(expiry) = newest.and_then(|version| version.expiry).filter(|expiry| *expiry <= now) else {
+            return Ok(true);
+        };
+        let is_settled =
+            expiry <= self.applied.ceiling && self.in_flight.find(&core.log, hash, key).is_none();
+        if !is_settled {
             self.cover(core, now, read)?;
         }
-        Ok(!is_uncovered)
+        Ok(is_settled)
     }
 
     /// The memtable, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.

@@ -8,6 +8,7 @@ use ostrakon_client::{Answer, Client, Error, ScanOptions, Value};
 
 use super::clients::as_found;
 use super::history::{Found, KeyHistory, Violation};
+use crate::scenario::scans::past;
 
 /// Gets on their way at once.
 const PIPELINE: usize = 64;
@@ -58,15 +59,15 @@ pub fn check(
 type Scanned = BTreeMap<Vec<u8>, Result<Found, String>>;
 
 fn scan(client: &mut Client, foreign: Option<&[u8]>) -> Result<Scanned, Error> {
-    let ranges = match foreign.map(ScanOptions::prefix) {
+    let ranges = match foreign {
         None => vec![ScanOptions::default()],
         Some(foreign) => {
             let before = ScanOptions {
-                end: Some(foreign.start),
+                end: Some(foreign.to_vec()),
                 ..ScanOptions::default()
             };
-            let after = foreign.end.map(|end| ScanOptions {
-                start: end,
+            let after = past(foreign).map(|start| ScanOptions {
+                start,
                 ..ScanOptions::default()
             });
             std::iter::once(before).chain(after).collect()

@@ -7,7 +7,7 @@ use ostrakon::log::format::{
     RecordKind, SegmentHead, SegmentSequence, ShardState, check_batch, directory, finish_batch, own_place,
     records,
 };
-use ostrakon::shard::command::Command;
+use ostrakon::shard::command::{Body, Command, Head, append_operation};
 
 /// Reads the bytes as the batch at the place that they claim, as they are and with the checksums put right.
 pub fn batch(data: &[u8]) {
@@ -94,21 +94,33 @@ fn with_checksums(data: &[u8]) -> Option<Vec<u8>> {
     Some(sealed)
 }
 
-/// Reads the bytes as what an entry of a shard says; what is accepted encodes to the same bytes, but for those that
-/// must be zero and are not looked at.
+/// Reads the bytes as what an entry of a shard says; what is accepted encodes to the same bytes.
 pub fn command(data: &[u8]) {
     let Some(command) = Command::decode(data) else {
         return;
     };
-    let header = command.header();
-    let (key, value): (&[u8], &[u8]) = match command {
-        Command::Put { key, value, .. } => (key, value),
-        Command::Delete { key, .. } => (key, &[]),
-        Command::Ceiling { .. } => (&[], &[]),
+    let (timestamp, retry) = (command.timestamp, command.retry.as_ref());
+    let encoded = match command.body {
+        Body::Write { key, change } => {
+            let head = Head::of_write(timestamp, retry, key, &change);
+            [head.as_bytes(), key, change.value()].concat()
+        }
+        Body::Batch(operations) => {
+            let mut encoded = Head::of_batch(timestamp, retry, operations.len())
+                .as_bytes()
+                .to_vec();
+            for (key, change) in operations.iter() {
+                append_operation(&mut encoded, key, &change);
+            }
+            encoded
+        }
+        Body::Failure(failure) => {
+            let retry = retry.expect("a failure has a retry");
+            Head::of_failure(timestamp, retry, &failure).as_bytes().to_vec()
+        }
+        Body::Ceiling { horizon } => Head::of_ceiling(timestamp, horizon).as_bytes().to_vec(),
     };
-    let encoded = [&header[..], key, value].concat();
-    assert_eq!(Command::decode(&encoded), Some(command));
-    assert_eq!(encoded.len(), data.len());
+    assert_eq!(encoded, data);
 }
 
 /// Reads the bytes as the file `node`, as they are and with the checksum put right.

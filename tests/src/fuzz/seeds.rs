@@ -7,9 +7,10 @@ use ostrakon::log::format::{
     FLAG_HEAD, LogId, OwnershipEpoch, RECORD_HEADER_BYTES, RecordKind, SegmentHead, SegmentSequence,
     ShardState, finish_batch, put_record_header, record_bytes,
 };
-use ostrakon::shard::command::Command;
+use ostrakon::shard::command::{Change, Head, append_operation};
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::raft::{EntryId, HardState, LogIndex, ReplicaId, Term};
+use ostrakon_core::sessions::{Failure, Retry, Sequence, SessionId};
 use ostrakon_wire::frame::{self, HEADER_BYTES};
 use ostrakon_wire::message::Kind;
 use ostrakon_wire::routing::ShardId;
@@ -218,20 +219,38 @@ fn batches() -> Vec<Seed> {
 
 fn commands() -> Vec<Seed> {
     let timestamp = Timestamp(0x0102_0304_0506_0708);
-    let put = Command::Put {
-        timestamp,
-        key: b"key",
-        value: b"value",
+    let retry = Retry {
+        session: SessionId(0x1112_1314_1516_1718_191A_1B1C_1D1E_1F20),
+        sequence: Sequence(3),
+        answered_below: Sequence(2),
+        first_sent: Timestamp(1),
     };
-    let delete = Command::Delete {
-        timestamp,
-        key: b"key",
+    let put = |value, expiry, is_sum| Change::Put {
+        value,
+        expiry,
+        is_sum,
     };
-    let ceiling = Command::Ceiling { timestamp };
+    let write = |retry, change: &Change<'_>| {
+        let head = Head::of_write(timestamp, retry, b"key", change);
+        [head.as_bytes(), b"key", change.value()].concat()
+    };
+    let mut batch = Head::of_batch(timestamp, Some(&retry), 2).as_bytes().to_vec();
+    append_operation(&mut batch, b"one", &put(b"-7", Some(timestamp), true));
+    append_operation(&mut batch, b"two", &Change::Delete);
+    let failure = Failure::ConditionFailed {
+        version: timestamp,
+        operation: 1,
+    };
     vec![
-        named("put", [&put.header()[..], b"key", b"value"].concat()),
-        named("delete", [&delete.header()[..], b"key"].concat()),
-        named("ceiling", ceiling.header()),
+        named("put", write(None, &put(b"value", None, false))),
+        named("delete", write(None, &Change::Delete)),
+        named("sum", write(Some(&retry), &put(b"42", Some(timestamp), true))),
+        named("ceiling", Head::of_ceiling(timestamp, Timestamp(1)).as_bytes()),
+        named("batch", batch),
+        named(
+            "failure",
+            Head::of_failure(timestamp, &retry, &failure).as_bytes(),
+        ),
     ]
 }
 

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use ostrakon::env::tasks::TaskFuture;
 use ostrakon::env::Env;
+use ostrakon::env::tasks::TaskFuture;
 use ostrakon_wire::message::{ErrorCode, Request};
 
 use super::client::{Answered, CallError, Link, Reply, within};
@@ -258,7 +258,10 @@ impl Client {
             }
         );
         if given_up.is_some_and(|given_up| given_up != is_cancelled) || (is_cancelled && !asking.cancels) {
-            let sentence = format!("a cancel came to {given_up:?}, its request to {:?}", answered.reply);
+            let sentence = format!(
+                "a cancel came to {given_up:?}, its request to {:?}",
+                answered.reply
+            );
             shared.recorder.violation(sentence);
         }
         match &answered.reply {
@@ -272,7 +275,8 @@ impl Client {
             }
             other => {
                 if asked.is_beyond_window() {
-                    let sentence = format!("beyond its session's window: {request:?} was answered with {other:?}");
+                    let sentence =
+                        format!("beyond its session's window: {request:?} was answered with {other:?}");
                     shared.recorder.violation(sentence);
                 }
                 if let Reply::MultiPut(results) = other {
@@ -293,7 +297,9 @@ impl Client {
     fn given_up(&self, reply: Reply) -> Option<bool> {
         match reply {
             Reply::Cancel(given_up) => Some(given_up),
-            Reply::Refused { code, .. } if self.shared.may_refuse_read(code) || code == ErrorCode::ShuttingDown => {
+            Reply::Refused { code, .. }
+                if self.shared.may_refuse_read(code) || code == ErrorCode::ShuttingDown =>
+            {
                 None
             }
             other => {
@@ -308,12 +314,14 @@ impl Client {
     fn judge_timings(&self, answered: &Answered, asking: Asking<'_>, waited_ns: u64) {
         let is_refused = matches!(answered.reply, Reply::Refused { .. });
         let complaint = match answered.timings {
-            None => (asking.with_timings && !is_refused).then(|| "no stage timings, although asked for".to_owned()),
+            None => (asking.with_timings && !is_refused)
+                .then(|| "no stage timings, although asked for".to_owned()),
             Some(timings) if !asking.with_timings => Some(format!("{timings:?}, and nobody asked")),
             Some(timings) => {
                 let stages = [timings.queue_ns, timings.hop_ns, timings.log_ns, timings.apply_ns];
                 let waited_max_ns = waited_ns + waited_ns * FASTER_PER_THOUSAND / 1_000 + ROUNDED_NS;
-                let is_plausible = stages.iter().sum::<u64>() == timings.total_ns && timings.total_ns <= waited_max_ns;
+                let is_plausible =
+                    stages.iter().sum::<u64>() == timings.total_ns && timings.total_ns <= waited_max_ns;
                 (!is_plausible).then(|| format!("{timings:?}, waited {waited_ns} ns"))
             }
         };

@@ -22,8 +22,18 @@ const MIX: [(Draw, u64); 19] = [
     (|_, _| OperationKind::PutAtWindow, 4),
     (|_, _| OperationKind::Status, 5),
     (scan, 40),
-    (|random, keys| OperationKind::ScanBack { keys: range(random, keys) }, 15),
-    (|random, _| OperationKind::ScanPrefix { bytes: random.between(1, 12) as u32 }, 15),
+    (
+        |random, keys| OperationKind::ScanBack {
+            keys: range(random, keys),
+        },
+        15,
+    ),
+    (
+        |random, _| OperationKind::ScanPrefix {
+            bytes: random.between(1, 12) as u32,
+        },
+        15,
+    ),
 ];
 
 type Draw = fn(&SimRandom, u32) -> OperationKind;
@@ -93,7 +103,11 @@ impl Workload {
             .min(random.below(u64::from(self.keys)));
         self.next_number += 1;
         let lasts = random.per_thousand(self.ttl_per_thousand);
-        let ttl_ms = if lasts { random.between(1, self.ttl_ms_max) } else { 0 };
+        let ttl_ms = if lasts {
+            random.between(1, self.ttl_ms_max)
+        } else {
+            0
+        };
         let sending = self.sending(random);
         Operation {
             pause_ns: if is_burst { 0 } else { pause_ns },

@@ -174,12 +174,24 @@ impl Writer {
         self.refuse(&multi_put(&[entry(b"key 00001"), entry(b"key 00001")]), bad);
         self.refuse(&batch(&[]), bad);
         self.refuse(&multi_put(&[]), bad);
-        self.refuse(&Request::MultiGet { keys: Keys::from(&[][..]) }, bad);
-        let many: Vec<Vec<u8>> = (0..=MULTI_MAX).map(|key| format!("{{rude}}{key}").into_bytes()).collect();
+        self.refuse(
+            &Request::MultiGet {
+                keys: Keys::from(&[][..]),
+            },
+            bad,
+        );
+        let many: Vec<Vec<u8>> = (0..=MULTI_MAX)
+            .map(|key| format!("{{rude}}{key}").into_bytes())
+            .collect();
         let keys: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
         let puts: Vec<BatchOperation<'_>> = keys.iter().map(|key| put(*key)).collect();
         let entries: Vec<PutEntry<'_>> = keys.iter().map(|key| entry(*key)).collect();
-        self.refuse(&Request::MultiGet { keys: Keys::from(keys.as_slice()) }, bad);
+        self.refuse(
+            &Request::MultiGet {
+                keys: Keys::from(keys.as_slice()),
+            },
+            bad,
+        );
         self.refuse(&batch(&puts), bad);
         self.refuse(&multi_put(&entries), bad);
         // With 16 shards and more, some of these keys lie in different ones.
@@ -391,7 +403,10 @@ pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
             let start = writer.script.bytes.len();
             writer.say(&get, 0, None);
             let rest = writer.script.bytes.len() - start;
-            writer.script.bytes.truncate(start + 1 + number as usize % (rest - 1));
+            writer
+                .script
+                .bytes
+                .truncate(start + 1 + number as usize % (rest - 1));
             writer.ends(Ending::TimesOut {
                 after_ns: FRAME_TIMEOUT_NS,
             })

@@ -77,7 +77,7 @@ impl Wish {
 }
 
 /// The first bytes past all that begin with these; none if there are none.
-fn past(prefix: &[u8]) -> Option<Vec<u8>> {
+pub fn past(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut past = prefix.to_vec();
     while let Some(last) = past.pop() {
         if last < u8::MAX {
@@ -104,7 +104,11 @@ impl Thread {
         };
         let known = shared.keys.iter().filter(|key| wish.contains(key));
         let steps = known.map(|key| self.seen(key, found.entries.get(key))).collect();
-        for key in found.entries.keys().filter(|key| shared.keys.binary_search(key).is_err()) {
+        for key in found
+            .entries
+            .keys()
+            .filter(|key| shared.keys.binary_search(key).is_err())
+        {
             let key = String::from_utf8_lossy(key);
             self.recorder()
                 .violation(format!("a scan returned the key {key:?}, which nobody wrote"));
@@ -155,7 +159,9 @@ impl Thread {
 
     /// The order of keys within a page and over pages, that none lies outside, and that nothing has expired.
     fn check_page(&self, page: &Page, wish: &Wish, found: &Found) {
-        if (found.snapshot != 0 && page.snapshot != found.snapshot) || page.entries.len() > PAGE_ENTRIES as usize {
+        if (found.snapshot != 0 && page.snapshot != found.snapshot)
+            || page.entries.len() > PAGE_ENTRIES as usize
+        {
             let sentence = format!(
                 "asked for {PAGE_ENTRIES} keys at snapshot {}, got {page:?}",
                 found.snapshot

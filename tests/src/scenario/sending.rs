@@ -121,7 +121,11 @@ impl Delivery {
                 hold_ns,
                 patience_ns,
                 cuts,
-            } => (Duration::from_nanos(hold_ns), Duration::from_nanos(patience_ns), cuts),
+            } => (
+                Duration::from_nanos(hold_ns),
+                Duration::from_nanos(patience_ns),
+                cuts,
+            ),
         };
         let sendings_max = if self.sequence.is_some() { SENDINGS_MAX } else { 1 };
         let mut pause = RETRY_PAUSE;
@@ -141,7 +145,9 @@ impl Delivery {
             let sending = Rc::clone(self).send(number, way, cancels && is_first);
             let client = &self.client;
             client.shared.world.spawn(client.host(), sending);
-            let is_heard = within(self.heard_of(number), client.sleep(patience)).await.is_some();
+            let is_heard = within(self.heard_of(number), client.sleep(patience))
+                .await
+                .is_some();
             if let Some(link) = link.filter(|_| !is_heard && (cuts || patience >= ANSWER_TIMEOUT)) {
                 link.lose("no answer in time");
             }
@@ -174,7 +180,9 @@ impl Delivery {
         assert_eq!(state.sendings.len(), number, "sendings come in order");
         let was_another = state.sendings.iter().any(|sending| sending.node != node);
         let counts = &self.client.shared.counts;
-        counts.sent_after_restart.set(counts.sent_after_restart.get() + u64::from(was_another));
+        counts
+            .sent_after_restart
+            .set(counts.sent_after_restart.get() + u64::from(was_another));
         state.sendings.push(SendingState { node, is_open: true });
     }
 
@@ -257,8 +265,12 @@ impl Delivery {
             Some((first, by)) => {
                 recorder.answer_again(part.call, told);
                 let is_same = first.version == told.version && first.action == told.action;
-                counts.answered_again.set(counts.answered_again.get() + u64::from(is_same));
-                counts.overtaken.set(counts.overtaken.get() + u64::from(number < *by));
+                counts
+                    .answered_again
+                    .set(counts.answered_again.get() + u64::from(is_same));
+                counts
+                    .overtaken
+                    .set(counts.overtaken.get() + u64::from(number < *by));
             }
         }
         part.told.get_or_insert((told.clone(), number));
@@ -267,7 +279,10 @@ impl Delivery {
     /// True if nothing more can be learned by sending again.
     fn is_settled(&self) -> bool {
         let state = self.state.borrow();
-        state.parts.iter().all(|part| part.told.is_some() || part.is_hopeless)
+        state
+            .parts
+            .iter()
+            .all(|part| part.told.is_some() || part.is_hopeless)
     }
 
     /// Waits until something was heard of this sending, or all is settled.

@@ -148,7 +148,10 @@ mod tests {
         let sessions = Sessions::new(3);
         let session = sessions.current();
         let (first, second) = (session.begin(100), session.begin(90));
-        assert_eq!((first.retry().answered_below, second.retry().answered_below), (0, 0));
+        assert_eq!(
+            (first.retry().answered_below, second.retry().answered_below),
+            (0, 0)
+        );
         assert_eq!(second.retry().first_sent, 100, "it does not fall");
         second.end();
         let third = session.begin(120);
@@ -157,7 +160,11 @@ mod tests {
         first.end();
         assert_eq!(third.retry().answered_below, 2);
         assert!(first.is_reported() && second.is_reported() && !third.is_reported());
-        assert_eq!(first.retry().answered_below, 0, "a late one says nothing above itself");
+        assert_eq!(
+            first.retry().answered_below,
+            0,
+            "a late one says nothing above itself"
+        );
         assert_ne!(sessions.fresh().id, session.id);
     }
 }

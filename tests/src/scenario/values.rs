@@ -58,9 +58,11 @@ pub fn number(value: &[u8]) -> Result<u64, String> {
 /// # Errors
 /// As for [`number`].
 pub fn datum(value: &[u8]) -> Result<Datum, String> {
-    let decimal = std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse::<i64>().ok().filter(|number| number.to_string() == text));
+    let decimal = std::str::from_utf8(value).ok().and_then(|text| {
+        text.parse::<i64>()
+            .ok()
+            .filter(|number| number.to_string() == text)
+    });
     match decimal {
         Some(decimal) => Ok(Datum::from(decimal)),
         None => number(value).map(text_datum),

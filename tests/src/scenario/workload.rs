@@ -154,9 +154,7 @@ impl Thread {
                 Reply::Scan(page) => {
                     page.entries.len() > 3 || page.entries.iter().any(|(_, value)| !value.bytes.is_empty())
                 }
-                Reply::Json(json) => {
-                    !matches!(serde_json::from_str(json), Ok(serde_json::Value::Object(_)))
-                }
+                Reply::Json(json) => !matches!(serde_json::from_str(json), Ok(serde_json::Value::Object(_))),
                 _ => false,
             };
             if complaint {
@@ -178,11 +176,19 @@ impl Thread {
         self.recorder().invoke_read(self.process, &called);
         let heard = match self.client.call(&Request::Get { key: &key }, asking).await {
             Ok(heard) => heard,
-            Err(error) => return self.recorder().failed(self.process, &called, describe(&Err(error))),
+            Err(error) => {
+                return self
+                    .recorder()
+                    .failed(self.process, &called, describe(&Err(error)));
+            }
         };
         let found = match heard.reply {
             Reply::Get(found) => found,
-            other => return self.recorder().failed(self.process, &called, describe(&Ok(other))),
+            other => {
+                return self
+                    .recorder()
+                    .failed(self.process, &called, describe(&Ok(other)));
+            }
         };
         let value = found.as_ref().and_then(|value| self.datum(&key, &value.bytes));
         let read = Action::Read {
@@ -213,7 +219,14 @@ impl Thread {
             .enumerate()
             .map(|(number, group)| {
                 let is_first = number == 0;
-                (if is_first { self.process } else { self.recorder().process() }, group)
+                (
+                    if is_first {
+                        self.process
+                    } else {
+                        self.recorder().process()
+                    },
+                    group,
+                )
             })
             .collect();
         let read = |group: &[usize], values: &[Option<Value>]| Action::Transaction {
@@ -254,7 +267,9 @@ impl Thread {
         }
         self.answered();
         let known = numbers.iter().zip(found);
-        let known: Vec<_> = known.filter_map(|(number, value)| Some((*number, value?))).collect();
+        let known: Vec<_> = known
+            .filter_map(|(number, value)| Some((*number, value?)))
+            .collect();
         for (number, value) in known {
             self.learn(number, value, clock.1);
         }
@@ -267,7 +282,8 @@ impl Thread {
         reason: &str,
     ) {
         for (process, group) in groups {
-            self.recorder().failed(*process, &read(group, &[]), reason.to_owned());
+            self.recorder()
+                .failed(*process, &read(group, &[]), reason.to_owned());
         }
     }
 
@@ -441,9 +457,10 @@ impl Thread {
     /// Takes over what a write was told.
     fn learn_written(&mut self, write: &Write, places: &[usize], told: &Told) {
         let versions: Vec<Option<u64>> = match &told.action {
-            Action::Transaction { steps, .. } => {
-                steps.iter().map(|step| step.version.map(|version| version.0)).collect()
-            }
+            Action::Transaction { steps, .. } => steps
+                .iter()
+                .map(|step| step.version.map(|version| version.0))
+                .collect(),
             _ => vec![told.version],
         };
         let sums: Vec<Option<i64>> = match &told.action {
@@ -469,7 +486,9 @@ impl Thread {
                 (None, Change::Delete) => Known::default(),
                 (None, change) => Known {
                     version: versions[turn].unwrap_or(0),
-                    expires: versions[turn].filter(|_| key.ttl_ms > 0).map_or(0, |version| version + key.lifetime()),
+                    expires: versions[turn]
+                        .filter(|_| key.ttl_ms > 0)
+                        .map_or(0, |version| version + key.lifetime()),
                     value: match change {
                         Change::Put(value) => Some(value.clone()),
                         _ => sums[turn].map(|sum| sum.to_string().into_bytes()),

@@ -365,7 +365,10 @@ impl Write {
     }
 
     fn said_of_batch(&self, part: &Part, reply: &BatchReply) -> Said {
-        let adds = self.keys.iter().filter(|key| matches!(key.change, Change::Add(_)));
+        let adds = self
+            .keys
+            .iter()
+            .filter(|key| matches!(key.change, Change::Add(_)));
         if !reply.applied {
             let failed = self.keys.get(reply.failed as usize);
             if failed.is_none_or(|failed| failed.wanted == Wanted::Nothing) {
@@ -433,13 +436,14 @@ fn said_of_single(part: &Part, reply: &Reply) -> Said {
             };
             Said::Decided(Told::done(action, Some(*version)))
         }
-        (history::Action::Write { .. } | history::Action::Delete { .. }, Reply::Write { applied, version }) => {
-            Said::Decided(if *applied {
-                Told::done(part.action.clone(), Some(*version))
-            } else {
-                Told::refused(part.action.clone(), Failure::Condition, Some(*version))
-            })
-        }
+        (
+            history::Action::Write { .. } | history::Action::Delete { .. },
+            Reply::Write { applied, version },
+        ) => Said::Decided(if *applied {
+            Told::done(part.action.clone(), Some(*version))
+        } else {
+            Told::refused(part.action.clone(), Failure::Condition, Some(*version))
+        }),
         (action, reply) => Said::Nonsense(format!("{action:?} was answered with {reply:?}")),
     }
 }

@@ -48,7 +48,11 @@ impl State {
         if self.cell == Cell::Absent {
             let is_before = matches!(self.expiry, Expiry::At(moment) if to < moment);
             return [
-                if is_before { None } else { self.step(call, follow_versions) },
+                if is_before {
+                    None
+                } else {
+                    self.step(call, follow_versions)
+                },
                 None,
             ];
         }
