@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod crash;
+pub mod fuzz;
 pub mod process;
 pub mod promises;
 pub mod real;

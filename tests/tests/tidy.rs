@@ -3,12 +3,23 @@
 
 use ostrakon_tests::tidy::{Violation, check_sources, crates, exemptions, repository};
 
+/// The folder of the fuzzers' workspace.
+const FUZZERS: &str = "tests/fuzz";
+
 #[test]
 fn the_repository_is_tidy() {
     let root = repository::root();
     let metadata = repository::own_packages(&root).unwrap_or_else(|error| panic!("{error}"));
     let sources = repository::sources(&root).unwrap_or_else(|error| panic!("{error}"));
-    let mut found = check_sources(&sources, &crates::roots(&metadata));
+    let mut roots = crates::roots(&metadata);
+    // A workspace of its own, since it is built with a fuzzer's instrumentation.
+    let fuzzers = repository::own_packages(&root.join(FUZZERS)).unwrap_or_else(|error| panic!("{error}"));
+    roots.extend(
+        crates::roots(&fuzzers)
+            .iter()
+            .map(|path| format!("{FUZZERS}/{path}")),
+    );
+    let mut found = check_sources(&sources, &roots);
     found.extend(crates::check(&metadata));
     let list = sources
         .iter()

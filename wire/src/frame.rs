@@ -11,8 +11,8 @@
 //! 32  body             flatbuffers table of the kind
 //! ```
 //!
-//! A request with bit 0 set asks for [`StageTimings`]. A response with bit 0 set has them before its table: five u64, which
-//! count as part of the body ([`split_timings`]).
+//! A request with bit 0 set asks for [`StageTimings`]. A response with bit 0 set has them before its table: five u64,
+//! which count as part of the body ([`split_timings`]).
 //!
 //! [`decode`] guarantees that what it returns came through whole and unchanged, not that the body means
 //! anything: that is [`crate::message`]'s part. It never copies and never looks at the body except for the

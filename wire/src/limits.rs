@@ -38,8 +38,8 @@ pub const SCAN_BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 /// Most keys of a multi-get, entries of a multi-put, operations of a batch.
 pub const MULTI_MAX: usize = 1024;
 
-/// Values of the answer to a multi-get, in bytes; what is beyond is left out and can be asked for again. One value bigger
-/// than that still travels, alone.
+/// Values of the answer to a multi-get, in bytes; what is beyond is left out and can be asked for again. One value
+/// bigger than that still travels, alone.
 pub const MULTI_GET_BYTES_MAX: usize = SCAN_PAGE_BYTES_MAX;
 
 /// Longest time to live, in milliseconds: ten years.

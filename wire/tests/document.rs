@@ -1,5 +1,5 @@
-//! `docs/wire.md` says what the code does: its schema, numbers, limits, test vectors and bytes are compared with it. What
-//! it says in sentences is the tests' and the simulator's part.
+//! `docs/wire.md` says what the code does: its schema, numbers, limits, test vectors and bytes are compared with it.
+//! What it says in sentences is the tests' and the simulator's part.
 
 use ostrakon_wire::frame::{self, HEADER_BYTES, TIMINGS_BYTES};
 use ostrakon_wire::limits::{

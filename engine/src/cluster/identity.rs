@@ -17,7 +17,7 @@ const TEMPORARY_FILE: &str = "node.tmp";
 const MAGIC: &[u8; 8] = b"OSTRNODE";
 const FORMAT_VERSION: u32 = 1;
 /// Bytes in use at the start of the block; the rest is zero.
-const CONTENT_BYTES: usize = 64;
+pub const CONTENT_BYTES: usize = 64;
 
 /// Who this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,17 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..CONTENT_BYTES])
 }
 
-fn decode(block: &[u8]) -> Result<Identity, String> {
+/// Reads the file's block, or as much of it as there is.
+///
+/// # Errors
+/// A sentence for the operator: the file is damaged, foreign, or of another format.
+pub fn decode(block: &[u8]) -> Result<Identity, String> {
+    if block.len() < CONTENT_BYTES {
+        return Err(format!(
+            "cut off: {} bytes of at least {CONTENT_BYTES}. Restore the file from a copy",
+            block.len()
+        ));
+    }
     let u32_at = |at: usize| u32::from_le_bytes(block[at..at + 4].try_into().expect("four bytes"));
     let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().expect("eight bytes"));
     if &block[0..8] != MAGIC {

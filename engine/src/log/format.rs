@@ -385,14 +385,15 @@ pub fn put_record_header(
 }
 
 /// Iterates over the records of a batch that [`check_batch`] accepted. `None` inside means that a record
-/// does not parse although its checksum matched: a writer's bug or a newer format.
+/// does not parse although its checksum matched: a writer's bug or a newer format. It is the last then, since nobody
+/// knows where the next record starts, whatever the header says of their number.
 pub fn records<'a>(batch: &'a [u8], header: &BatchHeader) -> impl Iterator<Item = Option<Record<'a>>> {
-    let mut rest = &batch[BATCH_HEADER_BYTES..header.directory_offset()];
+    let mut rest = Some(&batch[BATCH_HEADER_BYTES..header.directory_offset()]);
     let count = header.record_count;
-    (0..count).map(move |_| {
-        let (record, after) = parse_record(rest)?;
-        rest = after;
-        Some(record)
+    (0..count).map_while(move |_| {
+        let parsed = parse_record(rest?);
+        rest = parsed.map(|(_, after)| after);
+        Some(parsed.map(|(record, _)| record))
     })
 }
 

@@ -9,11 +9,12 @@ use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::FrameError;
 use ostrakon_wire::message::{DecodeError, ErrorCode, Kind};
 
-/// Why a call of [`crate::Client`] failed.
+/// Why a request failed. Whatever it says, unless it is [`Error::UnknownOutcome`]: nothing was changed, and nothing will
+/// be.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// No connection could be made. Nothing was sent.
+    /// No connection could be made. The request changed nothing.
     Connect {
         /// As given by the caller.
         address: String,
@@ -31,24 +32,23 @@ pub enum Error {
         /// When to try again, in milliseconds; 0: no hint.
         retry_after_ms: u32,
     },
-    /// A write was sent and it will never be known from this connection whether it was applied. It may even
-    /// be applied after a later read: only a condition on the version settles it.
+    /// A write was sent, and whether it was applied can't be told. It may even be applied after a later read: only a
+    /// condition on the version settles it.
     UnknownOutcome {
         /// Why the answer never came.
         cause: Box<Error>,
     },
-    /// The connection was lost. Whatever was asked changed nothing. Connect again.
+    /// The connection was lost, and the request is not sent again. It changed nothing.
     Lost {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// No answer within the time allowed. Whatever was asked changed nothing. The connection is closed;
-    /// connect again.
+    /// No answer within the time allowed. The request changed nothing.
     Timeout {
         /// How long was waited, in milliseconds.
         after_ms: u64,
     },
-    /// The server broke the protocol. The connection is closed.
+    /// The server broke the protocol.
     Protocol(ProtocolError),
 }
 
@@ -96,13 +96,12 @@ impl fmt::Display for Error {
                 "the write was sent but may or may not have been applied: {cause}; a later read may still miss it; \
                  repeat it only under a condition on the version you know"
             ),
-            Error::Lost { source } => write!(formatter, "the connection was lost: {source}; connect again"),
+            Error::Lost { source } => write!(formatter, "the connection was lost: {source}; ask again"),
             Error::Timeout { after_ms } => write!(
                 formatter,
-                "no answer within {after_ms} ms; the connection is closed: connect again, or allow more time \
-                 with request_timeout_ms"
+                "no answer within {after_ms} ms; ask again, or allow more time with request_timeout_ms"
             ),
-            Error::Protocol(source) => write!(formatter, "{source}; the connection is closed"),
+            Error::Protocol(source) => write!(formatter, "{source}"),
         }
     }
 }

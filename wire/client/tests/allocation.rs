@@ -6,8 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::hello_reply;
-use ostrakon_client::{Condition, Options, Protocol, Request, RequestId, Response};
-use ostrakon_wire::message::{Encoder, Found};
+use ostrakon_client::{
+    CallOptions, Condition, ConnectionId, Duty, Options, Protocol, Request, RequestId, Response, Session,
+};
+use ostrakon_wire::frame;
+use ostrakon_wire::limits::BODY_BYTES_MAX;
+use ostrakon_wire::message::{Encoder, Found, Kind};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -113,4 +117,78 @@ fn the_hot_path_does_not_allocate() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     drop(vec![0; 100]);
     assert_eq!(ALLOCATIONS.get() - before, 1, "the counter counts");
+}
+
+/// As [`round`], of a session with one connection.
+fn session_round(
+    session: &mut Session,
+    now_ns: u64,
+    id: ConnectionId,
+    encoder: &mut Encoder,
+    wire: &mut Vec<u8>,
+) {
+    const BATCH: usize = 32;
+    let options = CallOptions {
+        timeout_ms: 1_000,
+        timings: false,
+    };
+    for number in 0..BATCH {
+        let request = if number % 2 == 0 {
+            Request::Get { key: b"a key" }
+        } else {
+            Request::put(b"a key", &[7; 100], Condition::None)
+        };
+        session.submit(now_ns, &request, options).expect("room");
+    }
+    wire.clear();
+    let mut rest = session.bytes_to_send(id);
+    while let Some((header, _)) = frame::decode(rest, BODY_BYTES_MAX).expect("good frames") {
+        if header.kind == Kind::Get as u16 {
+            encoder.get_reply(wire, header.request_id, 9, Some(VALUE));
+        } else {
+            encoder.write_reply(wire, header.request_id, 9, true, 1);
+        }
+        rest = &rest[header.frame_bytes()..];
+    }
+    session.sent(now_ns, id, session.bytes_to_send(id).len());
+    session.receive_room(id)[..wire.len()].copy_from_slice(wire);
+    session.received(now_ns, id, wire.len());
+    let mut ended = 0;
+    while let Some(finished) = session.next_finished(now_ns) {
+        assert!(finished.result.is_ok());
+        ended += 1;
+    }
+    assert_eq!(ended, BATCH);
+    session.tick(now_ns);
+    assert!(session.next_timeout_ns().is_none());
+}
+
+#[test]
+fn the_hot_path_of_a_session_does_not_allocate() {
+    let options = Options {
+        core: Some(2),
+        ..Options::default()
+    };
+    let mut session = Session::new(&options, vec!["a:1".to_owned()], 1, 1).expect("good options");
+    session.open(0);
+    let Some(Duty::Connect { connection, .. }) = session.next_duty() else {
+        panic!("a connection is asked for")
+    };
+    session.connected(0, connection);
+    session.sent(0, connection, session.bytes_to_send(connection).len());
+    let hello = common::response_frame(0, 7 << 12, &Response::Hello(hello_reply(100)));
+    session.receive_room(connection)[..hello.len()].copy_from_slice(&hello);
+    session.received(0, connection, hello.len());
+    assert!(session.next_finished(0).is_none() && session.is_connected());
+
+    let (mut encoder, mut wire) = (Encoder::new(), Vec::new());
+    let mut rounds = |from: u64, to: u64| {
+        for number in from..to {
+            session_round(&mut session, number * 1_000, connection, &mut encoder, &mut wire);
+        }
+    };
+    rounds(0, 20);
+    let before = ALLOCATIONS.get();
+    rounds(20, 200);
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }

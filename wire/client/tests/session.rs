@@ -1,12 +1,14 @@
 //! What a session does in one situation each: where calls go, what is sent again and when, how calls end.
 
 mod common;
+#[path = "common/model.rs"]
+mod model;
 mod world;
 
 use std::collections::BTreeSet;
 
 use ostrakon_client::{
-    CallId, CallOptions, Condition, Error, ErrorCode, Kind, Options, Request, ScanRequest, Session,
+    CallId, CallOptions, Condition, Error, ErrorCode, Kind, Options, PutEntry, Request, ScanRequest, Session,
     SubmitError,
 };
 use world::{MS, Weather, World};
@@ -136,7 +138,7 @@ fn writes_beyond_the_window_wait_and_reads_do_not() {
     world.model.window = 4;
     settle(&mut world);
     // The first write is refused for a while, so that the window stands still.
-    world.refusals = vec![(ErrorCode::Busy, 400)];
+    world.model.refusals = vec![(ErrorCode::Busy, 400)];
     let first = put(&mut world, 1);
     world.run_until(world.now_ns + 10 * MS);
     let others: Vec<CallId> = (2..20).map(|number| put(&mut world, number)).collect();
@@ -162,7 +164,7 @@ fn an_abandoned_write_does_not_hold_the_window() {
     let mut world = world(1, &options());
     world.model.window = 4;
     settle(&mut world);
-    world.refusals = vec![(ErrorCode::Busy, 2_000)];
+    world.model.refusals = vec![(ErrorCode::Busy, 2_000)];
     let first = put(&mut world, 1);
     world.run_until(world.now_ns + 10 * MS);
     let others: Vec<CallId> = (2..20).map(|number| put(&mut world, number)).collect();
@@ -204,7 +206,7 @@ fn attempts_to_connect_go_from_address_to_address_with_pauses_that_grow_to_a_bou
 fn a_busy_server_is_asked_again_after_growing_pauses_and_not_before_its_hint() {
     let mut world = world(1, &options());
     settle(&mut world);
-    world.refusals = vec![(ErrorCode::Busy, 20); 4];
+    world.model.refusals = vec![(ErrorCode::Busy, 20); 4];
     let call = put(&mut world, 1);
     world.run_until(world.now_ns + 2_000 * MS);
     assert!(world.ended(call).is_ok());
@@ -220,7 +222,7 @@ fn a_busy_server_is_asked_again_after_growing_pauses_and_not_before_its_hint() {
 fn a_server_that_stays_busy_is_the_error_in_the_end() {
     let mut world = world(1, &options());
     settle(&mut world);
-    world.refusals = vec![(ErrorCode::Busy, 100); 1_000];
+    world.model.refusals = vec![(ErrorCode::Busy, 100); 1_000];
     let call = put(&mut world, 1);
     world.run_until(world.now_ns + 3_000 * MS);
     let code = ErrorCode::Busy;
@@ -241,7 +243,7 @@ fn a_refusal_that_time_does_not_mend_ends_the_call_at_once() {
     ] {
         let mut world = world(1, &options());
         settle(&mut world);
-        world.refusals = vec![(code, 30)];
+        world.model.refusals = vec![(code, 30)];
         let call = put(&mut world, 1);
         world.run_until(world.now_ns + 100 * MS);
         assert!(
@@ -266,7 +268,7 @@ fn a_refusal_that_leaves_the_outcome_open_says_so_of_writes_only() {
         for options in [options(), once()] {
             let mut world = world(1, &options);
             settle(&mut world);
-            world.refusals = vec![(code, 0), (code, 0)];
+            world.model.refusals = vec![(code, 0), (code, 0)];
             let write = put(&mut world, 1);
             let read = world.submit(&Request::Get { key: b"key" }, 3_000);
             world.run_until(world.now_ns + 100 * MS);
@@ -292,7 +294,7 @@ fn a_refusal_after_a_lost_answer_leaves_the_outcome_open() {
     settle(&mut world);
     let write = put(&mut world, 1);
     lose_next_answer(&mut world);
-    world.refusals = vec![(ErrorCode::MemoryFull, 0)];
+    world.model.refusals = vec![(ErrorCode::MemoryFull, 0)];
     world.run_until(world.now_ns + 200 * MS);
     let Err(Error::UnknownOutcome { cause }) = world.ended(write) else {
         panic!("{:?}", world.ended(write))
@@ -339,7 +341,7 @@ fn without_repetition_a_lost_answer_ends_the_call_at_once() {
     assert!(matches!(world.ended(read), Err(Error::Lost { .. })));
     assert_eq!(count(&world, Kind::Put), 1);
     // Nor is a refusal hidden.
-    world.refusals = vec![(ErrorCode::Busy, 5)];
+    world.model.refusals = vec![(ErrorCode::Busy, 5)];
     let refused = put(&mut world, 2);
     world.run_until(world.now_ns + 100 * MS);
     assert!(matches!(world.ended(refused), Err(Error::Server { .. })));
@@ -422,7 +424,7 @@ fn an_abandoned_scan_is_cancelled_and_an_abandoned_get_is_not() {
 fn a_node_that_goes_down_is_left_for_the_next_address() {
     let mut world = World::new(1, &options(), FAIR, 7);
     settle(&mut world);
-    world.refusals = vec![(ErrorCode::ShuttingDown, 0)];
+    world.model.refusals = vec![(ErrorCode::ShuttingDown, 0)];
     let write = put(&mut world, 1);
     world.run_until(world.now_ns + 200 * MS);
     assert!(world.ended(write).is_ok());
@@ -462,4 +464,43 @@ fn a_session_takes_no_more_calls_than_its_bound_and_none_that_break_a_limit() {
         .count();
     assert_eq!(taken, 8, "64 MiB of requests");
     assert!(matches!(submit(&Request::Ping), Err(SubmitError::TooManyCalls)));
+}
+
+fn multi_put(world: &mut World) -> CallId {
+    let entry = |key| PutEntry {
+        key,
+        value: b"1",
+        ttl_ms: 0,
+    };
+    let entries = [entry(&b"one"[..]), entry(b"other")];
+    let request = Request::MultiPut {
+        entries: entries[..].into(),
+        retry: None,
+    };
+    world.submit(&request, 3_000)
+}
+
+#[test]
+fn a_multi_put_that_was_refused_in_part_is_sent_again_if_that_may_help() {
+    let mut world = world(1, &options());
+    settle(&mut world);
+    world.model.refusals = vec![(ErrorCode::Busy, 10)];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 100 * MS);
+    assert!(world.ended(call).is_ok());
+    assert_eq!(count(&world, Kind::MultiPut), 2);
+
+    // Else the caller gets the entries that were written, and the reasons for the others.
+    world.model.refusals = vec![(ErrorCode::MemoryFull, 10)];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 100 * MS);
+    assert!(world.ended(call).is_ok());
+    assert_eq!(count(&world, Kind::MultiPut), 3);
+
+    // Unless what was refused now may have been written by a sending whose answer was lost.
+    let call = multi_put(&mut world);
+    lose_next_answer(&mut world);
+    world.model.refusals = vec![(ErrorCode::MemoryFull, 10)];
+    world.run_until(world.now_ns + 200 * MS);
+    assert!(matches!(world.ended(call), Err(Error::UnknownOutcome { .. })));
 }

@@ -1,6 +1,8 @@
 //! A session in any weather: each write happens once if its call says so, and each call ends once, in time.
 
 mod common;
+#[path = "common/model.rs"]
+mod model;
 mod world;
 
 use std::collections::BTreeMap;
@@ -126,7 +128,7 @@ fn check(world: &World, open: &[Open]) {
         match result {
             Ok(()) => assert_eq!(happened, 1, "write {number} was acknowledged"),
             Err(Error::UnknownOutcome { .. }) => {
-                assert!(happened <= 1, "write {number} happened {happened} times")
+                assert!(happened <= 1, "write {number} happened {happened} times");
             }
             Err(error) => assert_eq!(happened, 0, "write {number} ended with {error}"),
         }

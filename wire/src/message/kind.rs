@@ -222,8 +222,8 @@ pub enum ErrorCode {
     NotOneShard,
     /// 19: a write too far ahead of those of its session whose answers the client does not have.
     SessionWindow,
-    /// 20: the connection is being closed: nothing was asked for too long, or a hello or another frame was not finished in
-    /// time.
+    /// 20: the connection is being closed: nothing was asked for too long, or a hello or another frame was not
+    /// finished in time.
     IdleTimeout,
     /// A code that this version doesn't name, from a newer server. Never made from a number that has a name.
     Other(u16),

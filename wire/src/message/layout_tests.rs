@@ -154,7 +154,8 @@ proptest! {
 
     #[test]
     fn put_reads_back_and_means_what_the_builder_means(
-        key in vec(any::<u8>(), 1..70), value in bytes(70), condition in condition(), ttl_ms in ttl_ms(), retry in retry(),
+        key in vec(any::<u8>(), 1..70), value in bytes(70), condition in condition(),
+        ttl_ms in ttl_ms(), retry in retry(),
     ) {
         let condition = borrowed(&condition);
         let put = Request::Put { key: &key, value: &value, condition, ttl_ms, retry };

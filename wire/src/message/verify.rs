@@ -15,8 +15,9 @@ use crate::limits::{
 /// No table of the schema nests deeper than 2; the rest is room for fields that newer versions add.
 const DEPTH_MAX: usize = 8;
 
-/// What the verifier counts anew with each table although tables share it, generously: the vtable, and its entries as they
-/// are read. Without this a list of many tables of almost nothing, which is honest, would look like a hostile one.
+/// What the verifier counts anew with each table although tables share it, generously: the vtable, and its entries as
+/// they are read. Without this a list of many tables of almost nothing, which is honest, would look like a hostile
+/// one.
 const TABLE_SHARED_BYTES_MAX: usize = 64;
 
 /// The table of type `T` in `body`, all of it verified.

@@ -27,8 +27,8 @@ pub struct Retry {
     pub session: u128,
     /// Number of the write in its session; no two writes of a session share one.
     pub sequence: u64,
-    /// The client has the answers to all writes of the session below this one, or has given them up, and will send none of
-    /// them again.
+    /// The client has the answers to all writes of the session below this one, or has given them up, and will send
+    /// none of them again.
     pub answered_below: u64,
     /// Timestamp: the server's clock at the first sending, as the client estimates it. It does not fall from one
     /// sequence to the next.

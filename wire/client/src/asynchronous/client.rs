@@ -76,7 +76,7 @@ impl AsyncClient {
         let shared = Arc::new(Shared::default());
         let task = Task::new(
             addresses(address),
-            options,
+            &options,
             received,
             given_up,
             server_said,

@@ -74,7 +74,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         addresses: Vec<String>,
-        options: Options,
+        options: &Options,
         commands: mpsc::Receiver<Command>,
         abandoned: mpsc::UnboundedReceiver<u64>,
         server: watch::Sender<Option<Server>>,
@@ -92,7 +92,7 @@ impl Task {
         let seed = u64::from_le_bytes(seed.try_into().expect("8 bytes"));
         let started = Instant::now();
         Ok(Task {
-            session: Session::new(&options, addresses, session, seed).map_err(Error::Submit)?,
+            session: Session::new(options, addresses, session, seed).map_err(Error::Submit)?,
             request_timeout_ms: options.request_timeout_ms,
             started,
             sockets: BTreeMap::new(),

@@ -126,7 +126,7 @@ impl Protocol {
         }
         request.check().map_err(SubmitError::Invalid)?;
         self.queue_frame(request.kind(), timings, |encoder, send, id, timestamp| {
-            encoder.request(send, id, timestamp, request)
+            encoder.request(send, id, timestamp, request);
         })
     }
 

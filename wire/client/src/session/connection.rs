@@ -52,6 +52,15 @@ pub(super) enum Waiter {
     Call(CallId),
 }
 
+/// In which lists of its session a connection is.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// It may have a response that nobody has taken.
+    pub(super) readable: bool,
+    /// It may have room and calls for it.
+    pub(super) dirty: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The core that is named in its hello.
@@ -75,10 +84,7 @@ pub(super) struct Connection {
     pub(super) silent_since_ns: Option<u64>,
     /// The server goes down: nothing more is given to it.
     pub(super) is_draining: bool,
-    /// It may have a response that nobody has taken.
-    pub(super) is_readable: bool,
-    /// It may have room and calls for it.
-    pub(super) is_dirty: bool,
+    pub(super) listed: Listed,
     /// Its socket is gone, for this reason; what it has received is still to be taken.
     pub(super) ended_by: Option<Error>,
 }
@@ -98,8 +104,7 @@ impl Connection {
             is_wanted: false,
             silent_since_ns: None,
             is_draining: false,
-            is_readable: false,
-            is_dirty: false,
+            listed: Listed::default(),
             ended_by: None,
         }
     }

@@ -13,8 +13,10 @@ use crate::protocol::Protocol;
 
 impl Session {
     /// Asks for a connection although there is no call yet, so that a driver can tell its user whether a node is there.
+    /// It is tried until there is one.
     pub fn open(&mut self, now_ns: u64) {
         self.see(now_ns);
+        self.is_opening = !self.is_connected();
         self.want_any();
     }
 
@@ -214,6 +216,7 @@ impl Session {
     pub(super) fn greeted(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Up;
+        self.is_opening = false;
         let server = connection.server().expect("the hello was answered").clone();
         if let Some(sequences) = &mut self.sequences {
             sequences.set_window(server.session_window);
@@ -292,7 +295,7 @@ impl Session {
         }
         self.reroute_waiting(slot);
         self.note_hope(slot, error);
-        if !self.unrouted.is_empty() {
+        if !self.unrouted.is_empty() || self.is_opening {
             self.want_any();
         }
     }

@@ -7,6 +7,7 @@ use super::Session;
 use super::calls::{CallId, NEVER_NS, Place};
 use super::connection::{Phase, Waiter};
 use super::pauses::refused_pause_ns;
+use super::sequences::Sequences;
 use crate::error::Error;
 
 /// The memory for the next frame is given back if it is more than this.
@@ -51,17 +52,14 @@ impl Refusal {
 impl Session {
     /// Finds a connection for a call, or lets it wait for one.
     pub(super) fn route(&mut self, slot: u32) {
-        let place = match self.choose(slot) {
-            Some(connection) => {
-                self.connections[connection as usize].waiting.push_back(slot);
-                self.mark_dirty(connection);
-                Place::Waiting { connection }
-            }
-            None => {
-                self.unrouted.push_back(slot);
-                self.want_any();
-                Place::Unrouted
-            }
+        let place = if let Some(connection) = self.choose(slot) {
+            self.connections[connection as usize].waiting.push_back(slot);
+            self.mark_dirty(connection);
+            Place::Waiting { connection }
+        } else {
+            self.unrouted.push_back(slot);
+            self.want_any();
+            Place::Unrouted
         };
         self.calls.get_mut(slot).place = place;
     }
@@ -85,7 +83,7 @@ impl Session {
     /// The connection may have got room, or calls for the room it has.
     pub(super) fn mark_dirty(&mut self, connection: u32) {
         let state = &mut self.connections[connection as usize];
-        if !std::mem::replace(&mut state.is_dirty, true) {
+        if !std::mem::replace(&mut state.listed.dirty, true) {
             self.dirty.push_back(connection);
         }
     }
@@ -93,7 +91,7 @@ impl Session {
     /// The connection may have a response.
     pub(super) fn mark_readable(&mut self, connection: u32) {
         let state = &mut self.connections[connection as usize];
-        if !std::mem::replace(&mut state.is_readable, true) {
+        if !std::mem::replace(&mut state.listed.readable, true) {
             self.readable.push_back(connection);
         }
     }
@@ -101,7 +99,7 @@ impl Session {
     /// Gives waiting calls to connections as far as there is room.
     pub(super) fn pump(&mut self) {
         while let Some(connection) = self.dirty.pop_front() {
-            self.connections[connection as usize].is_dirty = false;
+            self.connections[connection as usize].listed.dirty = false;
             while self.connections[connection as usize].has_room() {
                 let Some(call) = self.connections[connection as usize].waiting.pop_front() else {
                     break;
@@ -114,7 +112,7 @@ impl Session {
     fn send(&mut self, slot: u32, connection: u32) {
         if self.calls.get(slot).lacks_sequence() {
             let sequences = self.sequences.as_ref();
-            let has_room = sequences.is_some_and(|sequences| sequences.has_room());
+            let has_room = sequences.is_some_and(Sequences::has_room);
             if !has_room || !self.held_back.is_empty() {
                 self.calls.get_mut(slot).place = Place::HeldBack;
                 self.held_back.push_back(slot);
@@ -164,11 +162,7 @@ impl Session {
 
     /// Lets writes go that the window no longer holds back. They get their names here, in their order.
     pub(super) fn release_held_back(&mut self) {
-        while self
-            .sequences
-            .as_ref()
-            .is_some_and(|sequences| sequences.has_room())
-        {
+        while self.sequences.as_ref().is_some_and(Sequences::has_room) {
             let Some(slot) = self.held_back.pop_front() else {
                 return;
             };
@@ -226,7 +220,7 @@ impl Session {
             first == Some(connection),
             "the first readable connection is looked at"
         );
-        self.connections[connection as usize].is_readable = false;
+        self.connections[connection as usize].listed.readable = false;
     }
 
     /// Ends a connection to a server that goes down, once all is answered.
@@ -260,11 +254,11 @@ impl Session {
                 // Of several reasons the one counts for which it is worth while to try again.
                 match passing.or(codes().next()) {
                     Some(code) => (*code, reply.message.to_owned(), reply.retry_after_ms),
-                    None => return self.ended(slot),
+                    None => return Some(self.ended(slot)),
                 }
             }
             // A refusal that can't be read is no reason to go on.
-            _ => return self.ended(slot),
+            _ => return Some(self.ended(slot)),
         };
         let is_whole = kind == Kind::Error;
         let refusal = Error::Server {
@@ -278,7 +272,7 @@ impl Session {
         let call = self.calls.get(slot);
         if !is_whole && !call.was_lost {
             // The entries that were written count, and each of the others has its own reason.
-            return self.ended(slot);
+            return Some(self.ended(slot));
         }
         let is_unknown = matches!(Refusal::of(code), Refusal::Unknown);
         let error = call.ended_with(refusal, is_unknown);
@@ -286,10 +280,10 @@ impl Session {
         None
     }
 
-    fn ended(&mut self, slot: u32) -> Option<(CallId, Kind)> {
+    fn ended(&mut self, slot: u32) -> (CallId, Kind) {
         let ended = (self.calls.id(slot), self.calls.get(slot).kind);
         self.end(slot);
-        Some(ended)
+        ended
     }
 
     /// After a refusal: will the call be sent again?

@@ -109,6 +109,8 @@ pub struct CallOptions {
 pub struct Session {
     options: Options,
     addresses: Vec<String>,
+    /// A connection is wanted, even without calls.
+    is_opening: bool,
     /// Position of the address in use.
     address: usize,
     answer_timeout_ns: u64,
@@ -173,6 +175,7 @@ impl Session {
         Ok(Session {
             options: options.clone(),
             addresses,
+            is_opening: false,
             address: 0,
             answer_timeout_ns,
             connections: vec![Connection::new(options.core)],

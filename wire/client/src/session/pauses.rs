@@ -49,8 +49,8 @@ pub(super) fn connect_pause_ns(failed_rounds: u32, random: &mut Random) -> u64 {
 pub(super) fn refused_pause_ns(retry_after_ms: u32, refusals_before: u32, random: &mut Random) -> u64 {
     let hint_ms = u64::from(retry_after_ms).max(REFUSED_PAUSE_MS_MIN);
     let grown_ms = (hint_ms << refusals_before.min(16)).min(hint_ms.max(REFUSED_PAUSE_MS_MAX));
-    let grown_ns = grown_ms * 1_000_000;
-    grown_ns + random.below(grown_ns / 2 + 1)
+    let least_ns = grown_ms * 1_000_000;
+    least_ns + random.below(least_ns / 2 + 1)
 }
 
 #[cfg(test)]
@@ -88,9 +88,9 @@ mod tests {
             (70_000, 9, 70_000),
         ] {
             let pause_ns = refused_pause_ns(hint_ms, refusals, &mut random);
-            let grown_ns = grown_ms * 1_000_000;
+            let least_ns = grown_ms * 1_000_000;
             assert!(
-                (grown_ns..=grown_ns + grown_ns / 2).contains(&pause_ns),
+                (least_ns..=least_ns + least_ns / 2).contains(&pause_ns),
                 "{pause_ns}"
             );
         }

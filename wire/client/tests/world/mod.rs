@@ -3,8 +3,6 @@
 //! Each direction of a connection is a stream with delays; connections break with anything under way, or fall silent.
 //! What was sent before a connection broke may still be executed long after: that is what makes late copies.
 
-pub(crate) mod model;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
@@ -16,8 +14,8 @@ use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::Kind;
 
-use self::model::{Model, Reply};
 use crate::common::response_frame;
+use crate::model::{Model, Reply};
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -84,8 +82,6 @@ pub(crate) struct World {
     pub(crate) connects: Vec<(u64, usize)>,
     /// The kind of each request that came to the node, its request id, and when it came.
     pub(crate) arrived: Vec<(Kind, u64, u64)>,
-    /// If there is something in it, what requests (but those of the session itself) are refused with, one after another.
-    pub(crate) refusals: Vec<(ErrorCode, u32)>,
 }
 
 impl World {
@@ -102,7 +98,8 @@ impl World {
         seed: u64,
     ) -> World {
         World {
-            session: Session::new(options, addresses, 0xABCD << 64 | 77, seed).expect("good options"),
+            session: Session::new(options, addresses, 0xABCD_0000_0000_0000_0077, seed)
+                .expect("good options"),
             model: Model::new(cores),
             weather,
             now_ns: 0,
@@ -115,7 +112,6 @@ impl World {
             finished: BTreeMap::new(),
             connects: Vec::new(),
             arrived: Vec::new(),
-            refusals: Vec::new(),
         }
     }
 
@@ -292,7 +288,9 @@ impl World {
                     .filter(|(_, link)| link.is_served)
                     .map(|(id, _)| *id)
                     .collect();
-                served.into_iter().for_each(|id| self.break_link(id));
+                for id in served {
+                    self.break_link(id);
+                }
                 // Nothing arrives at a process that is no more.
                 self.links.values_mut().for_each(|link| link.late_ns = None);
             }
@@ -368,10 +366,7 @@ impl World {
         let core = self.links[&id].core.expect("the hello comes first") % self.model.cores;
         self.arrived.push((request.kind(), request_id, self.now_ns));
         let is_own = matches!(request, Request::Topology | Request::Cancel { .. });
-        let reply = if !is_own && !self.refusals.is_empty() {
-            let (code, retry_after_ms) = self.refusals.remove(0);
-            Reply::Refused(code, retry_after_ms)
-        } else if !is_own && self.happens(self.weather.busy) {
+        let reply = if !is_own && self.happens(self.weather.busy) {
             Reply::Refused(ErrorCode::Busy, 5)
         } else {
             let clock_us = CLOCK_US + self.now_ns / 1_000;

@@ -13,8 +13,8 @@ use crate::frame;
 /// Appends whole frames to buffers of the caller. One per core or connection: it keeps one builder for the
 /// rare kinds and uses it again and again.
 ///
-/// It checks no limits but that of the frame: [`Request::check`](super::Request::check) is the sender's part. A body that doesn't
-/// fit a frame is a bug of the caller and panics.
+/// It checks no limits but that of the frame: [`Request::check`](super::Request::check) is the sender's part. A body
+/// that doesn't fit a frame is a bug of the caller and panics.
 #[derive(Default)]
 pub struct Encoder {
     builder: FlatBufferBuilder<'static>,

@@ -21,6 +21,8 @@ pub(crate) enum Reply {
     Write(u64),
     Add(u64, i64),
     MultiPut(Vec<u64>),
+    /// The first of two entries is written, the second refused.
+    PartlyPut(ErrorCode, u32),
     Batch(u64),
     Scan,
     Cancel,
@@ -53,6 +55,12 @@ impl Reply {
                 codes: Vec::new(),
                 message: "",
                 retry_after_ms: 0,
+            }),
+            Reply::PartlyPut(code, retry_after_ms) => Response::MultiPut(MultiPutReply {
+                versions: vec![1, 0],
+                codes: vec![None, Some(*code)],
+                message: "because",
+                retry_after_ms: *retry_after_ms,
             }),
             Reply::Batch(version) => Response::Batch(BatchReply {
                 applied: true,
@@ -94,6 +102,8 @@ pub(crate) struct Model {
     names: BTreeMap<u64, (Retry, Vec<u8>)>,
     /// How often each write happened.
     pub(crate) executions: BTreeMap<u64, u32>,
+    /// What requests (but those of the session itself) are refused with, one after another.
+    pub(crate) refusals: Vec<(ErrorCode, u32)>,
     /// Requests of one shard that came to its owner, and to another core.
     pub(crate) at_owner: u64,
     pub(crate) elsewhere: u64,
@@ -112,6 +122,7 @@ impl Model {
             forgotten_below: 0,
             names: BTreeMap::new(),
             executions: BTreeMap::new(),
+            refusals: Vec::new(),
             at_owner: 0,
             elsewhere: 0,
         }
@@ -153,6 +164,14 @@ impl Model {
             } else {
                 &mut self.elsewhere
             }) += 1;
+        }
+        let is_own = matches!(request, Request::Topology | Request::Cancel { .. });
+        if !is_own && !self.refusals.is_empty() {
+            let (reason, retry_after_ms) = self.refusals.remove(0);
+            return match request {
+                Request::MultiPut { .. } => Reply::PartlyPut(reason, retry_after_ms),
+                _ => Reply::Refused(reason, retry_after_ms),
+            };
         }
         match (request, request.retry()) {
             (_, Some(name)) => self.execute_once(name, clock_us, request, body),
