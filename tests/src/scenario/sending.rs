@@ -39,6 +39,8 @@ pub struct Delivery {
     sequence: Option<Sequence>,
     with_timings: bool,
     parts: Vec<Part>,
+    /// The lowest timestamp that any sending carried: the write may have been decided when that one arrived.
+    lowest: Cell<u64>,
     state: RefCell<State>,
     /// Of the thread that waits.
     waiting: Cell<Option<Waker>>,
@@ -107,6 +109,7 @@ impl Delivery {
             sequence,
             with_timings,
             parts,
+            lowest: Cell::new(u64::MAX),
             state: RefCell::new(state),
             waiting: Cell::default(),
         });
@@ -201,6 +204,7 @@ impl Delivery {
             cancels,
             sequence: self.sequence.as_ref(),
         };
+        self.lowest.set(self.lowest.get().min(link.timestamp()));
         let prepared = self.write.prepared(retry);
         self.client.ask(link, &prepared.request(), asking).await
     }
@@ -228,7 +232,10 @@ impl Delivery {
         let mut state = self.state.borrow_mut();
         state.sendings[number].is_open = false;
         let said = match &heard {
-            Ok(heard) => self.write.said(&self.parts, &heard.reply, heard.clock),
+            Ok(heard) => {
+                let clock = (self.lowest.get(), heard.clock.1);
+                self.write.said(&self.parts, &heard.reply, clock)
+            }
             Err(_) => Vec::new(),
         };
         let is_closed = state.is_closed;
