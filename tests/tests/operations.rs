@@ -6,11 +6,13 @@
     reason = "it drives real processes and sockets"
 )]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ostrakon_client::{
-    Action, Answer, BatchOperation, Client, Condition, Error, ErrorCode, PutEntry, PutOptions, Request,
-    ScanOptions,
+    Action, BatchOperation, Client, Condition, Error, ErrorCode, Options, Protocol, PutEntry, PutOptions,
+    Request, Response, ScanOptions,
 };
 use ostrakon_tests::process::{Node, NodeCommand, binary};
 use ostrakon_wire::message::{BatchOperations, Keys, PutEntries};
@@ -284,7 +286,7 @@ fn scans_go_both_ways_and_by_prefix() {
 #[test]
 fn a_cancel_says_whether_it_came_in_time() {
     let server = server();
-    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = TcpStream::connect(server.node.address()).unwrap();
     let mut protocol = Protocol::new(&Options::default()).unwrap();
     let mut is_sent = false;
     loop {

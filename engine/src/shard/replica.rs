@@ -202,7 +202,10 @@ impl ShardReplica {
         read: ReadId,
     ) -> Result<bool, Refusal> {
         let newest = self.applied.memtable.newest(hash, key);
-        let Some(expiry) = newest.and_then(|version| version.expiry).filter(|expiry| *expiry <= now) else {
+        let Some(expiry) = newest
+            .and_then(|version| version.expiry)
+            .filter(|expiry| *expiry <= now)
+        else {
             return Ok(true);
         };
         let is_settled =
