@@ -65,16 +65,16 @@ mod every_order {
             Some(version) if !observes => (version.0, version.0),
             _ => operation.clock.unwrap_or((0, u64::MAX)),
         };
-        let Some(expires) = key.expires else {
+        let Some(expires_at) = key.expires else {
             let is_blind = operation.condition == Condition::None
                 && matches!(operation.action, Action::Write { .. } | Action::Delete { .. });
             return !expired && (is_blind || key.gone.is_none_or(|gone| to >= gone));
         };
         if expired {
-            (key.value, key.expires, key.gone) = (None, None, Some(expires));
-            expires <= to
+            (key.value, key.expires, key.gone) = (None, None, Some(expires_at));
+            expires_at <= to
         } else {
-            expires > from
+            expires_at > from
         }
     }
 

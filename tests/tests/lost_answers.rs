@@ -70,7 +70,7 @@ fn pass_requests(mut from: &TcpStream, mut to: &TcpStream, counts: &Counts) {
             break;
         }
         let number = counts.requests.fetch_add(1, Ordering::Relaxed);
-        if !is_first && number % REQUESTS_PER_CUT == 0 {
+        if !is_first && number.is_multiple_of(REQUESTS_PER_CUT) {
             counts.cut_behind_requests.fetch_add(1, Ordering::Relaxed);
             // The node gets what was sent and then the end; the client hears nothing any more.
             let _ = from.shutdown(Shutdown::Both);
@@ -87,7 +87,7 @@ fn pass_answers(mut from: &TcpStream, mut to: &TcpStream, counts: &Counts) {
     let mut is_first = true;
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let number = counts.answers.fetch_add(1, Ordering::Relaxed);
-        if !is_first && number % ANSWERS_PER_CUT == 0 {
+        if !is_first && number.is_multiple_of(ANSWERS_PER_CUT) {
             counts.lost_answers.fetch_add(1, Ordering::Relaxed);
             break;
         }

@@ -11,8 +11,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ostrakon_client::{
-    Action, BatchOperation, Client, Condition, Error, ErrorCode, Options, Protocol, PutEntry, PutOptions,
-    Request, Response, ScanOptions,
+    Action, Answer, BatchOperation, Client, Condition, Error, ErrorCode, Options, Protocol, PutEntry,
+    PutOptions, Request, Response, ScanOptions,
 };
 use ostrakon_tests::process::{Node, NodeCommand, binary};
 use ostrakon_wire::message::{BatchOperations, Keys, PutEntries};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// A millisecond on the scale of timestamps.
 const MILLISECOND: u64 = 1_000 << 12;
 /// Longer than any test takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A node of its own for each test.
 struct Server {

@@ -106,6 +106,7 @@ fn value(client: &mut Client, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one request of each kind")]
 fn every_sending_of_a_write_gets_its_first_answer() {
     let mut server = Server::start();
     let mut client = server.client();
@@ -297,7 +298,7 @@ fn sequences_have_a_window_and_first_sends_a_horizon() {
     put_at(1, 1, &mut client).unwrap();
     let horizon_ms = client.server().retry_horizon_ms;
     let long_ago = Retry {
-        first_sent: client.timestamp() - (horizon_ms * 1_000 << 12) - MINUTE,
+        first_sent: client.timestamp() - ((horizon_ms * 1_000) << 12) - MINUTE,
         ..retry(&client, 5, 0, 0)
     };
     let old = put(b"{w}", b"old", Condition::None, long_ago);

@@ -28,24 +28,21 @@ fn decode_frame(data: &[u8]) {
     assert_eq!(frame::frame_bytes(data), Some(header.frame_bytes()));
     assert_eq!(body.len(), header.body_bytes as usize);
     let mut again = Vec::new();
-    match frame::split_timings(&header, body) {
-        Ok((timings, table)) => {
-            frame::append(
-                &mut again,
-                header.kind,
-                header.request_id,
-                header.timestamp,
-                table,
-            );
-            if let Some(timings) = timings {
-                frame::insert_timings(&mut again, 0, &timings);
-            }
+    if let Ok((timings, table)) = frame::split_timings(&header, body) {
+        frame::append(
+            &mut again,
+            header.kind,
+            header.request_id,
+            header.timestamp,
+            table,
+        );
+        if let Some(timings) = timings {
+            frame::insert_timings(&mut again, 0, &timings);
         }
+    } else {
         // The frame of a request that only asks for them.
-        Err(_) => {
-            frame::append(&mut again, header.kind, header.request_id, header.timestamp, body);
-            frame::ask_for_timings(&mut again, 0);
-        }
+        frame::append(&mut again, header.kind, header.request_id, header.timestamp, body);
+        frame::ask_for_timings(&mut again, 0);
     }
     assert_eq!(again, data[..header.frame_bytes()], "a frame has one form");
 }

@@ -429,6 +429,10 @@ fn own(response: &Response<'_>) -> Reply {
     }
 }
 
+#[expect(
+    clippy::option_option,
+    reason = "left out, or what was found, which may be nothing"
+)]
 fn own_value(value: MultiValue<'_>) -> Option<Option<Value>> {
     match value {
         MultiValue::Found(found) => Some(Some(found.into())),

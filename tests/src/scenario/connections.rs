@@ -352,7 +352,7 @@ impl Client {
         let has_reason = match (code, sequence) {
             (ErrorCode::NotANumber | ErrorCode::NumberOverflow, _) => asked.adds(),
             (ErrorCode::OutcomeUnknown, Some(sequence)) => {
-                sequence.is_reported() || shared.may_be_forgotten(sequence.first_sent(), timestamp)
+                sequence.is_reported() || Shared::may_be_forgotten(sequence.first_sent(), timestamp)
             }
             (ErrorCode::SessionWindow, Some(_)) => asked.is_beyond_window(),
             (code, _) => shared.may_refuse(code, asked),

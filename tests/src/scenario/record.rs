@@ -165,7 +165,7 @@ impl Recorder {
         };
         let mut event = self.event(process, kind, &told.action);
         event.version = told.version.map(Version);
-        event.failure = told.failure.clone();
+        event.failure.clone_from(&told.failure);
         event.expires = told.expires;
         event.clock = told.clock;
         event.failed_step = told.failed_step;

@@ -313,6 +313,7 @@ fn scan(limit: u32, snapshot: u64) -> Request<'static> {
 }
 
 /// What this rudeness sends to a node with so many cores, and what must come of it.
+#[expect(clippy::too_many_lines, reason = "one arm for each kind")]
 pub fn script_of(rudeness: &Rudeness, cores: u16) -> Script {
     let number = rudeness.number;
     let mut writer = Writer {

@@ -194,7 +194,7 @@ impl Delivery {
             Way::Shared(link) => self.ask(&link, cancels).await,
             Way::Own(hold) => self.ask_late(hold).await,
         };
-        self.hear(number, heard);
+        self.hear(number, &heard);
     }
 
     async fn ask(&self, link: &Link, cancels: bool) -> Result<Heard, CallError> {
@@ -215,11 +215,11 @@ impl Delivery {
             return Err(CallError::NotSent("no connection".to_owned()));
         };
         link.hold();
-        let (client, held) = (Rc::clone(&self.client), Rc::clone(&link));
+        let (sleeper, late_link) = (Rc::clone(&self.client), Rc::clone(&link));
         let released = async move {
-            client.sleep(hold).await;
-            held.release();
-            client.sleep(LATE_TIMEOUT).await;
+            sleeper.sleep(hold).await;
+            late_link.release();
+            sleeper.sleep(LATE_TIMEOUT).await;
         };
         let heard = within(self.ask(&link, false), Box::pin(released)).await;
         link.lose("no longer needed");
@@ -227,11 +227,11 @@ impl Delivery {
     }
 
     /// Takes what came of a sending.
-    fn hear(&self, number: usize, heard: Result<Heard, CallError>) {
+    fn hear(&self, number: usize, heard: &Result<Heard, CallError>) {
         let recorder = &self.client.shared.recorder;
         let mut state = self.state.borrow_mut();
         state.sendings[number].is_open = false;
-        let said = match &heard {
+        let said = match heard {
             Ok(heard) => {
                 let clock = (self.lowest.get(), heard.clock.1);
                 self.write.said(&self.parts, &heard.reply, clock)
@@ -240,7 +240,7 @@ impl Delivery {
         };
         let is_closed = state.is_closed;
         for (place, part) in state.parts.iter_mut().enumerate() {
-            match (said.get(place), &heard) {
+            match (said.get(place), heard) {
                 (Some(Said::Decided(told)), _) => self.decided(part, number, told, is_closed),
                 (Some(Said::NotNow(code)), _) => {
                     part.reason = format!("{code:?}");

@@ -149,7 +149,7 @@ impl Shared {
     }
 
     /// True if the node may have forgotten a write that was first sent then, by the highest timestamp that it has told since.
-    pub(super) fn may_be_forgotten(&self, first_sent: u64, told: u64) -> bool {
+    pub(super) fn may_be_forgotten(first_sent: u64, told: u64) -> bool {
         first_sent < told.saturating_sub(RETRY_HORIZON)
     }
 

@@ -24,6 +24,9 @@ use crate::check::history::{Action, Datum, Failure, Process, StepAction};
 /// Keys of an operation on several, at most.
 const SEVERAL_MAX: u64 = 6;
 
+/// The action of a read of these places, with what was found.
+type ReadOf<'a> = &'a dyn Fn(&[usize], &[Option<Value>]) -> Action;
+
 /// One thread of control.
 pub struct Thread {
     client: Rc<Client>,
@@ -275,12 +278,7 @@ impl Thread {
         }
     }
 
-    fn failed_groups(
-        &self,
-        groups: &[(Process, &[usize])],
-        read: &dyn Fn(&[usize], &[Option<Value>]) -> Action,
-        reason: &str,
-    ) {
+    fn failed_groups(&self, groups: &[(Process, &[usize])], read: ReadOf<'_>, reason: &str) {
         for (process, group) in groups {
             self.recorder()
                 .failed(*process, &read(group, &[]), reason.to_owned());
@@ -333,7 +331,7 @@ impl Thread {
     fn planned(&self, operation: &Operation) -> Write {
         let single = |change, wanted| Write {
             form: Form::Single,
-            keys: vec![self.key_write(operation, operation.key, change, wanted)],
+            keys: vec![Self::key_write(operation, operation.key, change, wanted)],
         };
         let known = self.known.get(&operation.key).cloned().unwrap_or_default();
         let version = match known.version {
@@ -358,7 +356,7 @@ impl Thread {
         }
     }
 
-    fn key_write(&self, operation: &Operation, number: u32, change: Change, wanted: Wanted) -> KeyWrite {
+    fn key_write(operation: &Operation, number: u32, change: Change, wanted: Wanted) -> KeyWrite {
         let lasts = matches!(change, Change::Put(_) | Change::Add(_));
         KeyWrite {
             number,
@@ -373,7 +371,7 @@ impl Thread {
         let numbers = self.several(operation, false);
         let put = |(place, number): (usize, u32)| {
             let value = values::value(part_number(operation, place), operation.value_bytes as usize);
-            let write = self.key_write(operation, number, Change::Put(value), Wanted::Nothing);
+            let write = Self::key_write(operation, number, Change::Put(value), Wanted::Nothing);
             KeyWrite {
                 // Some stay, others don't.
                 ttl_ms: if place % 2 == 0 { write.ttl_ms } else { 0 },
@@ -410,7 +408,7 @@ impl Thread {
                 5 if wanted != Wanted::Nothing => Change::Check,
                 _ => delta_of(part_number(operation, place)),
             };
-            self.key_write(operation, number, change, wanted)
+            Self::key_write(operation, number, change, wanted)
         };
         Write {
             form: Form::Batch,
@@ -421,7 +419,7 @@ impl Thread {
     /// The key of an operation and some others, each once; of one shard if need be.
     fn several(&self, operation: &Operation, in_one_shard: bool) -> Vec<u32> {
         let shared = &self.client.shared;
-        let shard = |number: u32| values::shard(&values::key(number), shared.shards);
+        let shard_of = |number: u32| values::shard(&values::key(number), shared.shards);
         let keys = shared.keys.len() as u32;
         let wanted = 2 + operation.number % (SEVERAL_MAX - 1);
         let step = 1 + (operation.number / 7 % 11) as u32;
@@ -432,7 +430,7 @@ impl Thread {
             if numbers.len() as u64 >= wanted {
                 break;
             }
-            let fits = !in_one_shard || shard(number) == shard(operation.key);
+            let fits = !in_one_shard || shard_of(number) == shard_of(operation.key);
             if fits && taken.insert(number) {
                 numbers.push(number);
             }

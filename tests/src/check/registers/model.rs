@@ -205,9 +205,8 @@ impl State {
     fn without(self, guard: Guard) -> Option<State> {
         let possible = match guard {
             Guard::Nothing => false,
-            Guard::Absent => self.cell != Cell::Absent,
+            Guard::Absent | Guard::Version(0) => self.cell != Cell::Absent,
             Guard::Present => self.cell == Cell::Absent,
-            Guard::Version(0) => self.cell != Cell::Absent,
             Guard::Version(version) => self.cell == Cell::Absent || self.version != Some(version),
             Guard::Holds(cell) => self.cell != cell,
         };

@@ -194,6 +194,10 @@ fn versions(table: &Table, key: usize, register: &mut Register<'_>, findings: &m
 }
 
 /// Finds the write that a read saw; reports one that it cannot have seen.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one case after the other, each with its sentence"
+)]
 fn resolve(
     table: &Table,
     key: usize,

@@ -144,7 +144,7 @@ impl Table {
         match operation.outcome {
             Outcome::Ok | Outcome::Unknown => self.transactions.push(transaction),
             Outcome::Failed | Outcome::Refused | Outcome::NotANumber | Outcome::Overflow => {
-                self.failed.push(transaction)
+                self.failed.push(transaction);
             }
         }
         Ok(())
