@@ -45,7 +45,8 @@ pub const REQUEST_BODY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 4096
 pub const CONNECTION_IN_FLIGHT_MAX: u32 = 1024;
 /// Bytes of answers that wait for one connection's socket; serving its requests stops past this.
 pub const CONNECTION_OUT_BYTES_MAX: usize = 4 << 20;
-/// What [`CONNECTION_OUT_BYTES_MAX`] falls to while the answers of all connections of a core reach [`UNSENT_BYTES_MAX`].
+/// What [`CONNECTION_OUT_BYTES_MAX`] falls to while the answers of all connections of a core reach
+/// [`UNSENT_BYTES_MAX`].
 pub const CONNECTION_OUT_BYTES_PRESSED: usize = 64 << 10;
 /// Bytes of answers of all connections of a core that wait for their sockets.
 pub const UNSENT_BYTES_MAX: usize = 256 << 20;

@@ -1,7 +1,8 @@
 //! What Ostrakon promises of a history, put to the checkers.
 //!
 //! 1. However often a call is answered, it is answered alike.
-//! 2. Each key alone is linearizable, with each scan as a read of every key in its range, and each step of a batch or of a
+//! 2. Each key alone is linearizable, with each scan as a read of every key in its range, and each step of a batch or
+//! of a
 //!    read of several keys as an operation of its own: they take effect at one moment, so each does.
 //! 3. All operations together are serializable, so a scan is one snapshot, and a batch is seen whole or not at all.
 //!
@@ -213,8 +214,8 @@ fn events_of(operation: &Operation) -> [Event; 2] {
     [call, answer]
 }
 
-/// The history with an operation on each single key in place of each transaction: for each key alone, a scan is as fresh
-/// as a get, and a step of a batch is a write like any other.
+/// The history with an operation on each single key in place of each transaction: for each key alone, a scan is as
+/// fresh as a get, and a step of a batch is a write like any other.
 fn key_by_key(operations: &[Placed]) -> History {
     let known = keys_of(operations);
     let mut next_process = PARTS_FROM;

@@ -12,8 +12,8 @@ use ostrakon_tests::check::registers::{self, Settings};
 mod every_order {
     use super::{Action, Condition, Datum, Operation, Outcome};
 
-    /// The key, the versions of all writes so far as far as they are known, when what is there expires, and when what was
-    /// there has expired.
+    /// The key, the versions of all writes so far as far as they are known, when what is there expires, and when what
+    /// was there has expired.
     #[derive(Clone)]
     struct Key {
         value: Option<Datum>,

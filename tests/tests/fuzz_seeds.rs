@@ -15,7 +15,10 @@ use ostrakon_tests::fuzz::{TARGETS, seeds};
 use ostrakon_tests::tidy::repository;
 
 /// What to do when the folders differ.
-const ADVICE: &str = "write them with `cargo test -p ostrakon-tests --test fuzz_seeds -- --ignored`";
+const ADVICE: &str =
+    "write them with `OSTRAKON_WRITE_SEEDS=1 cargo test -p ostrakon-tests --test fuzz_seeds`";
+/// Set: the seeds are written instead of compared.
+const WRITE: &str = "OSTRAKON_WRITE_SEEDS";
 
 fn folder(target: &str) -> PathBuf {
     repository::root().join("tests/fuzz/seeds").join(target)
@@ -56,10 +59,12 @@ fn the_folders_hold_the_seeds() {
     }
 }
 
-/// Not a test: writes the folders anew.
+/// Writes the folders anew, if that is asked for.
 #[test]
-#[ignore = "writes tests/fuzz/seeds"]
-fn write_the_seeds() {
+fn the_seeds_are_written_on_request() {
+    if std::env::var_os(WRITE).is_none() {
+        return;
+    }
     for (target, _) in TARGETS {
         let folder = folder(target);
         let _ = fs::remove_dir_all(&folder);

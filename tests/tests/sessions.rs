@@ -1,5 +1,5 @@
-//! Writes that are sent several times, against a real node: each happens once, and every sending gets the first answer, on
-//! other connections and after kills and restarts with another number of cores too.
+//! Writes that are sent several times, against a real node: each happens once, and every sending gets the first answer,
+//! on other connections and after kills and restarts with another number of cores too.
 
 #![allow(
     clippy::disallowed_methods,

@@ -4,7 +4,8 @@
 //! nothing, nor many that each send half of a large frame, can take the memory of others:
 //!
 //! 1. Connections of the core, and of one address ([`ConnectionLimits`]).
-//! 2. Unanswered requests and unsent answers of a connection: at the bound nothing more is read from it. When the unsent
+//! 2. Unanswered requests and unsent answers of a connection: at the bound nothing more is read from it. When the
+//! unsent
 //!    answers of all reach theirs, nothing is read from connections that have more than a small part.
 //! 3. Received bytes that are kept, because they are a part of a frame or can't be served yet: a connection that
 //!    would exceed what all may keep is ended.

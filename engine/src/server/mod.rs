@@ -6,8 +6,8 @@
 //! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core),
-//! [`connection_limits`], [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`reads`], [`gather`], [`several`], [`outbox`], [`status`],
-//! [`startup`], [`node`].
+//! [`connection_limits`], [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`reads`], [`gather`],
+//! [`several`], [`outbox`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 

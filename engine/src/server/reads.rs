@@ -1,6 +1,6 @@
 //! Reads of this core's shards that may have to wait: for what is in flight below a snapshot, or for a ceiling that
-//! covers an expiry. Each is carried out once [`Completions::read_ready`](crate::shard::Completions::read_ready) has come
-//! as often as it waits for.
+//! covers an expiry. Each is carried out once [`Completions::read_ready`](crate::shard::Completions::read_ready) has
+//! come as often as it waits for.
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::Found;

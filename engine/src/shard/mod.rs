@@ -1,7 +1,8 @@
 //! The shards of one core: each a Raft state machine, a memtable, a table of sessions, and the proposals between them.
 //!
 //! A write goes *decide, propose, log durable, raft-committed, applied, answered*:
-//! 1. [`ShardReplica::write`](replica::ShardReplica::write) asks the sessions whether the write was here before, decides
+//! 1. [`ShardReplica::write`](replica::ShardReplica::write) asks the sessions whether the write was here before,
+//! decides
 //!    its conditions and sums against the applied state and the proposals in flight, gives it a timestamp, and appends
 //!    its entry to the core's log.
 //! 2. The log reports a durable batch to [`ShardHost::batch_durable`](host::ShardHost::batch_durable), which

@@ -189,8 +189,9 @@ impl ShardReplica {
     }
 
     /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
-    /// wait until [`Completions::read_ready`]. That is so if its version has expired, and no ceiling covers the expiry yet,
-    /// or a write of the key is in flight: it is older than the expiry may be, and then the key never was absent.
+    /// wait until [`Completions::read_ready`]. That is so if its version has expired, and no ceiling covers the expiry
+    /// yet, or a write of the key is in flight: it is older than the expiry may be, and then the key never was
+    /// absent.
     ///
     /// # Errors
     /// As for [`ShardReplica::prepare_read`].

@@ -1,6 +1,7 @@
 //! The client's side of one Redis connection, without IO: RESP2, answers in the order of the requests.
 //!
-//! A get is `GET`, a put `SET` (with `PX` if it expires), an add of one `INCR`, a delete `DEL`, a ping `PING`. Answers are read by the crate
+//! A get is `GET`, a put `SET` (with `PX` if it expires), an add of one `INCR`, a delete `DEL`, a ping `PING`. Answers
+//! are read by the crate
 //! `redis-protocol`; values are lent from the receive buffer, never copied.
 
 use std::collections::VecDeque;
@@ -259,7 +260,8 @@ mod tests {
             retry: None,
         };
         assert_eq!((protocol.submit(&brief), protocol.submit(&add)), (Ok(2), Ok(3)));
-        let wanted = b"*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n$2\r\nPX\r\n$4\r\n1500\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n";
+        let wanted = b"*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n$2\r\nPX\r\n$4\r\n1500\r\n\
+            *2\r\n$4\r\nINCR\r\n$1\r\nn\r\n";
         assert_eq!(protocol.bytes_to_send(), wanted);
         receive(&mut protocol, b"+OK\r\n$-1\r\n+OK\r\n:7\r\n");
         for _ in 0..3 {

@@ -16,8 +16,8 @@ use super::history::{
 pub enum Workload {
     /// Reads, writes, conditional writes, compare-and-set, deletes and additions of single keys.
     Registers,
-    /// Reads, writes that last for a while, conditional writes, checks and deletes of single keys. Answers tell versions
-    /// and clocks.
+    /// Reads, writes that last for a while, conditional writes, checks and deletes of single keys. Answers tell
+    /// versions and clocks.
     Expiring,
     /// Transactions that read and append to lists.
     ListAppend,

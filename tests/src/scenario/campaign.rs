@@ -35,8 +35,8 @@ pub struct Demands {
     /// Requests for one key that came in on another core than the key's, in percent. Also a demand on all runs
     /// together.
     pub cross_core_percent: u64,
-    /// From so many runs on, every kind of fault there is must have struck in one of them, and all else that is counted must
-    /// have happened.
+    /// From so many runs on, every kind of fault there is must have struck in one of them, and all else that is counted
+    /// must have happened.
     pub runs_for_every_kind: u64,
 }
 

@@ -121,7 +121,7 @@ pub struct Link {
     protocol: RefCell<Protocol>,
     open: RefCell<BTreeMap<RequestId, Slot>>,
     lost: RefCell<Option<String>>,
-    /// Nothing is sent for now.
+    /// Nothing is sent until it is released.
     is_held: Cell<bool>,
     /// Of the task that moves the bytes.
     pump: Cell<Option<Waker>>,

@@ -2,7 +2,8 @@
 //!
 //! 1. [`plan`]: what a run does, drawn from a seed.
 //! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`writes`],
-//!    [`session`], [`sending`]: writes that are sent until they are answered; [`rude`]: connections that break the rules.
+//!    [`session`], [`sending`]: writes that are sent until they are answered; [`rude`]: connections that break the
+//!    rules.
 //! 3. [`run`]: the course of a run; [`refusal`], [`damage`], [`shared`]: what a node may and must say when it gives up
 //!    or refuses; [`judge`]: the verdict; [`strikes`]: what its faults at operations came to.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation

@@ -21,8 +21,8 @@ use crate::sim::{HostId, ProcessId, ProcessStatus, World};
 
 /// Where nodes listen, on any host.
 pub const PORT: u16 = 5750;
-/// After how many milliseconds the node closes a connection that asks for nothing; no client of a run is idle for so long
-/// while it still has something to do.
+/// After how many milliseconds the node closes a connection that asks for nothing; no client of a run is idle for so
+/// long while it still has something to do.
 pub const IDLE_TIMEOUT_MS: u64 = 45_000;
 
 /// What a node is started with.

@@ -64,7 +64,8 @@ pub enum Sending {
     Once,
     /// Again until it is answered.
     Session {
-        /// The original travels on a connection of its own, where it is kept back for so long; 0: on a shared one, at once.
+        /// The original travels on a connection of its own, where it is kept back for so long; 0: on a shared one, at
+        /// once.
         hold_ns: u64,
         /// How long the original is waited for before the next sending.
         patience_ns: u64,

@@ -81,8 +81,8 @@ enum Way {
 }
 
 impl Delivery {
-    /// Carries out a write, whatever it comes to; tells what was answered, by part. `process` is its thread; it comes back
-    /// as the number under which the thread goes on.
+    /// Carries out a write, whatever it comes to; tells what was answered, by part. `process` is its thread; it comes
+    /// back as the number under which the thread goes on.
     pub async fn carry_out(
         client: &Rc<Client>,
         write: Write,

@@ -1,5 +1,5 @@
-//! The numbers of a client's session: which writes are open, and what the client may say of them. A second implementation
-//! of what `ostrakon_client` does, so that neither believes the other.
+//! The numbers of a client's session: which writes are open, and what the client may say of them. A second
+//! implementation of what `ostrakon_client` does, so that neither believes the other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

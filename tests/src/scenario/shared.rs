@@ -148,7 +148,8 @@ impl Shared {
         }
     }
 
-    /// True if the node may have forgotten a write that was first sent then, by the highest timestamp that it has told since.
+    /// True if the node may have forgotten a write that was first sent then, by the highest timestamp that it has told
+    /// since.
     pub(super) fn may_be_forgotten(first_sent: u64, told: u64) -> bool {
         first_sent < told.saturating_sub(RETRY_HORIZON)
     }
@@ -174,8 +175,8 @@ pub(super) struct Asked {
     latest: Timestamp,
     /// The highest of those to which the node moves its clock.
     carried: u64,
-    /// True if the process that runs the node has told a timestamp that high. A client's estimate of when it sent a write
-    /// first is told by nobody.
+    /// True if the process that runs the node has told a timestamp that high. A client's estimate of when it sent a
+    /// write first is told by nobody.
     is_known: bool,
     /// What the node's wall clock showed, in microseconds.
     wall_us: u64,

@@ -1,7 +1,7 @@
 //! Keys and values of a run, and the check that a value read is one that was written, whole.
 //!
-//! A value is either a text that proves itself, or a number in decimal digits, which adds work on. No text of a run looks
-//! like a number: it begins with the bytes of a small one.
+//! A value is either a text that proves itself, or a number in decimal digits, which adds work on. No text of a run
+//! looks like a number: it begins with the bytes of a small one.
 
 use ostrakon_wire::routing::{key_hash, shard_of};
 

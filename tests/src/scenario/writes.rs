@@ -1,5 +1,5 @@
-//! Writes that own their bytes, so that they can be sent several times; what they are in a history, and what an answer says
-//! of them.
+//! Writes that own their bytes, so that they can be sent several times; what they are in a history, and what an answer
+//! says of them.
 //!
 //! A multi-put is as many operations of a history as it has shards, since each shard decides for itself; all other
 //! writes are one. These operations are the *parts* of a write.

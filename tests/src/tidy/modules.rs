@@ -92,7 +92,9 @@ fn files_named_by(path: &str, is_root: bool, lexed: &Lexed) -> Vec<Named> {
                 // Attributes stand directly before the declaration and its visibility.
                 let before = attributes
                     .iter()
-                    .rfind(|attribute| attribute.end <= at && at - attribute.end <= 4);
+                    .rfind(|attribute| attribute.end <= at && at - attribute.end <= 4)
+                    // The one of the declaration before is not its own.
+                    .filter(|attribute| !tokens[attribute.end..at].iter().any(|spot| spot.is_punct(';')));
                 let explicit = before
                     .filter(|attribute| attribute.names("path"))
                     .and_then(|attribute| {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Source;
 
 /// Endings of the files that tidy reads.
-const EXTENSIONS: [&str; 8] = ["rs", "md", "toml", "txt", "sh", "fbs", "yml", "supp"];
+const EXTENSIONS: [&str; 9] = ["rs", "md", "toml", "txt", "sh", "fbs", "yml", "supp", "py"];
 /// Files without such an ending that tidy reads too.
 const NAMES: [&str; 4] = ["run", "LICENSE", ".gitignore", ".gitattributes"];
 

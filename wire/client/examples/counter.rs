@@ -54,7 +54,8 @@ fn run(address: &str) -> Result<bool, Error> {
     Ok(value == (THREADS * ADDITIONS).to_string().as_bytes())
 }
 
-/// If an answer is lost, the client sends the same addition again, and the server knows it by its name: it is made once.
+/// If an answer is lost, the client sends the same addition again, and the server knows it by its name: it is made
+/// once.
 fn add_many(address: &str, key: &[u8]) -> Result<(), Error> {
     let mut client = Client::connect(address, Options::default())?;
     let mut before = 0;

@@ -4,8 +4,8 @@
 //! cargo run -p ostrakon-client --example rate_limiter -- 127.0.0.1:5750
 //! ```
 //!
-//! The first action of a window makes a counter that disappears by itself when the window ends. Counting up is one atomic
-//! step, so that nobody gets past the limit by being quick.
+//! The first action of a window makes a counter that disappears by itself when the window ends. Counting up is one
+//! atomic step, so that nobody gets past the limit by being quick.
 
 #![allow(
     clippy::disallowed_methods,

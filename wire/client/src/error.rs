@@ -9,8 +9,8 @@ use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::FrameError;
 use ostrakon_wire::message::{DecodeError, ErrorCode, Kind};
 
-/// Why a request failed. Whatever it says, unless it is [`Error::UnknownOutcome`]: nothing was changed, and nothing will
-/// be.
+/// Why a request failed. Whatever it says, unless it is [`Error::UnknownOutcome`]: nothing was changed, and nothing
+/// will be.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,8 +1,8 @@
 //! Bodies in exactly the layout that [`layout`](super::layout) gives them, recognised by their first bytes and their
 //! length: three comparisons in place of a walk through tables.
 //!
-//! What is not recognised may be as good; it goes through flatbuffers' verifier. What is recognised means the same as the
-//! verifier's reading of it.
+//! What is not recognised may be as good; it goes through flatbuffers' verifier. What is recognised means the same as
+//! the verifier's reading of it.
 
 use super::layout::align;
 

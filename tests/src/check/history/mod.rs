@@ -312,8 +312,8 @@ pub struct Event {
     pub version: Option<Version>,
     /// Why it was not done or is unknown.
     pub failure: Option<Failure>,
-    /// In the call of a write or an addition: how long what it makes stays. Version and lifetime together are the moment
-    /// from which on the key is absent.
+    /// In the call of a write or an addition: how long what it makes stays. Version and lifetime together are the
+    /// moment from which on the key is absent.
     pub lifetime: Option<u64>,
     /// In the `:ok` of a read: the moment from which on the key is absent, on the scale of versions; 0 is never.
     pub expires: Option<u64>,

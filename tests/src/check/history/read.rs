@@ -259,7 +259,8 @@ fn of_each(
 }
 
 fn step(form: &Edn<'_>) -> Result<Step, String> {
-    let expected = "`[:append key element]`, `[:r key value]`, `[:w key value]`, `[:add key delta]` or `[:check key nil]`";
+    let expected = "`[:append key element]`, `[:r key value]`, `[:w key value]`, `[:add key delta]` or \
+                    `[:check key nil]`";
     let (Edn::Vector(parts) | Edn::List(parts)) = form else {
         return Err(wrong(Some(form), expected));
     };

@@ -1,8 +1,10 @@
 //! A register, one step at a time: which calls are possible now, and what the key is afterwards.
 //!
-//! What was written for a while is gone by itself from some moment on: a call may find it gone when the clock by which the
-//! call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays gone, and the clock
-//! has reached the expiry for good: until the key is written, nothing that looks at it is decided by an earlier one. (A
+//! What was written for a while is gone by itself from some moment on: a call may find it gone when the clock by which
+//! the call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays
+//! gone, and the
+//! clock has reached the expiry for good: until the key is written, nothing that looks at it is decided by an
+//! earlier one. (A
 //! write that does not look may have got its version before, and take effect after that.)
 //!
 //! Versions may be known in part. `floor` is the lowest number that the newest version can have; a write of

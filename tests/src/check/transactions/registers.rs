@@ -3,8 +3,8 @@
 //! The order of a key's writes is known in part: from versions; from transactions that read one and wrote the
 //! next; where real time is promised, from writes that were finished before others were called; and the key's
 //! first state comes before all. A reader missed every direct successor of what it read. A value that several
-//! writes can have left gives no edge (a number, where a sum was not told), and neither does a read of nothing when the key
-//! may have been deleted or have expired.
+//! writes can have left gives no edge (a number, where a sum was not told), and neither does a read of nothing when the
+//! key may have been deleted or have expired.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,11 @@
 //! The transactions of a history with numbers in place of keys, and every key's steps in one place.
 //!
-//! A single-key operation becomes a transaction: a read one read; a write, delete or addition one write, after a read if
-//! its condition tells what was there; a compare-and-set a read and a write; a check what its condition tells. Steps with
-//! conditions become the same. A scan gets a read of nothing for each key of the history that lies in its range and that
-//! it did not return.
+//! A single-key operation becomes a transaction: a read one read; a write, delete or addition one write, after a read
+//! if its condition tells what was there; a compare-and-set a read and a write; a check what its condition
+//! tells. Steps
+//! with conditions become the same. A scan gets a read of nothing for each key of the history that lies in its
+//! range and
+//! that it did not return.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -21,8 +21,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the node at `address`: `host:port`, or several of them between commas, of which the first that answers
-    /// is used.
+    /// Connects to the node at `address`: `host:port`, or several of them between commas, of which the first that
+    /// answers is used.
     ///
     /// # Errors
     /// [`Error::Connect`] if nobody answers there, [`Error::Server`] if the node refuses the
@@ -131,8 +131,9 @@ impl Client {
         self.ask(&add).map(Answer::into_sum)
     }
 
-    /// Reads several keys, in their order. Those of one shard that come in one answer are read at one moment; the client
-    /// asks several times if there are more keys than the server takes at once, or if their values are too big for one
+    /// Reads several keys, in their order. Those of one shard that come in one answer are read at one moment; the
+    /// client asks several times if there are more keys than the server takes at once, or if their values are
+    /// too big for one
     /// answer.
     ///
     /// # Errors

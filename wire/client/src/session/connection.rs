@@ -1,7 +1,7 @@
 //! One of a session's connections: how far it is, what it was given, and when it may be tried again.
 //!
-//! A slot lives as long as its session; each attempt to connect is a new generation of it, so that a driver's word on an
-//! earlier socket finds nothing.
+//! A slot lives as long as its session; each attempt to connect is a new generation of it, so that a driver's word on
+//! an earlier socket finds nothing.
 
 use std::collections::VecDeque;
 

@@ -171,8 +171,8 @@ impl Session {
         }
     }
 
-    /// Looks for the next response of the connection that is the first of the readable ones. `Some`: it is the answer to
-    /// this call, which has ended, and is left in the connection's protocol.
+    /// Looks for the next response of the connection that is the first of the readable ones. `Some`: it is the answer
+    /// to this call, which has ended, and is left in the connection's protocol.
     pub(super) fn take_response(&mut self, connection: u32) -> Option<(CallId, Kind)> {
         let state = &mut self.connections[connection as usize];
         let Some(protocol) = &mut state.protocol else {

@@ -26,8 +26,8 @@
 //! 4. It ends with the answer, with an error that no repetition can change, or with its deadline. Each call ends once,
 //!    in [`Session::next_finished`], unless it was abandoned.
 //!
-//! Guarantees: a write that has a name is executed at most once, and exactly once if its call ends with an answer. A call
-//! that ends with an error other than [`Error::UnknownOutcome`] changed nothing and never will. Without
+//! Guarantees: a write that has a name is executed at most once, and exactly once if its call ends with an answer. A
+//! call that ends with an error other than [`Error::UnknownOutcome`] changed nothing and never will. Without
 //! [`Options::retry`] writes have no names, and nothing that went out whole is sent again.
 //! Never: a socket, a clock, a source of randomness. Once warm, a get or put allocates nothing.
 
@@ -150,8 +150,8 @@ pub struct Session {
 impl Session {
     /// A session with the node at these addresses, of which the first that answers is used.
     ///
-    /// `session` is a random number of 128 bits, unlike that of any other session that ever was; `seed` any number, best
-    /// a random one: pauses between attempts depend on it.
+    /// `session` is a random number of 128 bits, unlike that of any other session that ever was; `seed` any number,
+    /// best a random one: pauses between attempts depend on it.
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] if the client's name is too long.
@@ -265,8 +265,8 @@ impl Session {
         self.calls.len() >= CALLS_MAX || (self.calls.len() > 0 && self.calls.frame_bytes() >= CALL_BYTES_MAX)
     }
 
-    /// Nobody waits for this call any more. A read that was sent is cancelled; of a write it is not known what becomes of
-    /// it, but it is not sent again. A call that has ended is none of this function's business.
+    /// Nobody waits for this call any more. A read that was sent is cancelled; of a write it is not known what becomes
+    /// of it, but it is not sent again. A call that has ended is none of this function's business.
     pub fn abandon(&mut self, now_ns: u64, call: CallId) {
         self.see(now_ns);
         self.failed.retain(|(failed, _)| *failed != call);

@@ -1,4 +1,5 @@
-//! A node of several cores on loopback: the model behind sockets, with a thread for each connection. It may lose answers.
+//! A node of several cores on loopback: the model behind sockets, with a thread for each connection. It may lose
+//! answers.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
