@@ -437,8 +437,8 @@ impl Arguments {
         }
         if self.history.is_some() && mix.has_any(|kind| !is_in_history(kind)) {
             return Err(
-                "a history holds reads and writes of single records; choose a workload without scans, adds and requests \
-                 for several records, or leave --history out"
+                "a history holds reads and writes of single records; choose a workload without scans, adds and \
+                 requests for several records, or leave --history out"
                     .to_owned(),
             );
         }

@@ -1,7 +1,7 @@
 //! The client's side of one Redis connection, without IO: RESP2, answers in the order of the requests.
 //!
-//! A get is `GET`, a put `SET` (with `PX` if it expires), an add of one `INCR`, a delete `DEL`, a ping `PING`. Answers are read by the crate
-//! `redis-protocol`; values are lent from the receive buffer, never copied.
+//! A get is `GET`, a put `SET` (with `PX` if it expires), an add of one `INCR`, a delete `DEL`, a ping `PING`.
+//! Answers are read by the crate `redis-protocol`; values are lent from the receive buffer, never copied.
 
 use std::collections::VecDeque;
 
@@ -259,8 +259,9 @@ mod tests {
             retry: None,
         };
         assert_eq!((protocol.submit(&brief), protocol.submit(&add)), (Ok(2), Ok(3)));
-        let wanted = b"*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n$2\r\nPX\r\n$4\r\n1500\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n";
-        assert_eq!(protocol.bytes_to_send(), wanted);
+        let put = "*5\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n$2\r\nPX\r\n$4\r\n1500\r\n";
+        let wanted = format!("{put}*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n");
+        assert_eq!(protocol.bytes_to_send(), wanted.as_bytes());
         receive(&mut protocol, b"+OK\r\n$-1\r\n+OK\r\n:7\r\n");
         for _ in 0..3 {
             assert!(protocol.next_answer().unwrap().is_some());
