@@ -291,7 +291,8 @@ pub struct Arguments {
     /// Write every request and its answer to this file, as Jepsen's EDN (see docs/histories.md), for checkers
     /// of linearizability and serializability. Values stand there as the number of the write among the writes
     /// of their key. Implies --verify, and needs the load phase; with read, update, insert and rmw only. While a phase
-    /// runs, its part of the history lies in unnamed files beside FILE. About 125 bytes per event, two events per request
+    /// runs, its part of the history lies in unnamed files beside FILE. About 125 bytes per event, two events per
+    /// request
     #[arg(long, value_name = "FILE", help_heading = "Verification")]
     pub history: Option<PathBuf>,
 

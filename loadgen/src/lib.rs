@@ -6,8 +6,9 @@
 //! they are due. They go out in the words of [`target`] and are measured into [`statistics`], [`series`] and
 //! [`stages`]. [`search`] repeats this at rising rates. Values prove themselves ([`mod@value`]), the [`register`]
 //! knows what the database has promised, [`counters`] what counters must hold, and [`check`] compares both with a
-//! full scan. [`report`], [`plot`], [`percentiles`] and [`progress`] are all that a user sees, [`embedded`] is the node that is started when none is named. On
-//! request, [`history`] writes down every request and answer for checkers outside of loadgen.
+//! full scan. [`report`], [`plot`], [`percentiles`] and [`progress`] are all that a user sees, [`embedded`] is the
+//! node that is started when none is named. On request, [`history`] writes down every request and answer for
+//! checkers outside of loadgen.
 //!
 //! loadgen speaks to a node only over the wire, embedded or not, and shares no code with the engine that it
 //! checks, save the wire format's own crates. Redis, for comparison, gets the same operations from the same
