@@ -275,7 +275,7 @@ impl Node {
         self.stderr.so_far()
     }
 
-    /// A client of this node.
+    /// A client of this node that sends nothing twice.
     ///
     /// # Errors
     /// As of [`Client::connect`].
@@ -284,6 +284,8 @@ impl Node {
             self.address(),
             Options {
                 core,
+                // What the node answers is what a test sees.
+                retry: false,
                 ..Options::default()
             },
         )
