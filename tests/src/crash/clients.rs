@@ -100,6 +100,8 @@ pub fn start(
         let options = Options {
             request_timeout_ms: REQUEST_TIMEOUT_MS,
             core: Some(core),
+            // Each sending is one attempt of its history.
+            retry: false,
             client: "crash".to_owned(),
             ..Options::default()
         };

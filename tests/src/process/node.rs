@@ -279,7 +279,7 @@ impl Node {
         self.stderr.so_far()
     }
 
-    /// A client of this node.
+    /// A client of this node that sends nothing twice.
     ///
     /// # Errors
     /// As of [`Client::connect`].
@@ -288,6 +288,8 @@ impl Node {
             self.address(),
             Options {
                 core,
+                // What the node answers is what a test sees.
+                retry: false,
                 ..Options::default()
             },
         )

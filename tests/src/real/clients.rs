@@ -270,6 +270,8 @@ struct Run<'a> {
 fn run(address: &str, habits: Habits, number: u16, recorder: &Recorder, shared: &Shared) -> Ending {
     let options = Options {
         request_timeout_ms: REQUEST_TIMEOUT_MS,
+        // Each sending is one operation of the history.
+        retry: false,
         client: "real".to_owned(),
         ..Options::default()
     };

@@ -14,7 +14,7 @@ mod fake_server;
 
 use answers::found;
 use fake_server::{FakeServer, once};
-use ostrakon_client::{Answer, Client, Condition, Error, ErrorCode, Request, Response, Value};
+use ostrakon_client::{Answer, Client, Condition, Error, ErrorCode, Options, Request, Response, Value};
 use ostrakon_wire::message::ErrorReply;
 
 fn connect(server: &FakeServer) -> Client {
@@ -94,6 +94,38 @@ fn a_pipeline_keeps_to_what_the_server_allows() {
         .collect();
     for ticket in tickets {
         assert_eq!(pipeline.wait(ticket).expect("answered"), Answer::Get(None));
+    }
+    drop(pipeline);
+    drop(client);
+    server.join();
+}
+
+#[test]
+fn an_answer_that_came_in_time_counts_however_late_it_is_waited_for() {
+    const TIMEOUT_MS: u64 = 20;
+    let (answered, is_answered) = std::sync::mpsc::channel();
+    let server = FakeServer::greeting(10, move |session| {
+        let (first, second) = (session.expect(assert_get), session.expect(assert_get));
+        session.answer(first, &found(9, &[7; 200_000]));
+        session.answer(second, &found(9, b"value"));
+        answered.send(()).expect("the test waits");
+        session.expect_end();
+    });
+    let options = Options {
+        request_timeout_ms: TIMEOUT_MS,
+        ..once()
+    };
+    let mut client = Client::connect(&server.address, options).expect("the server is there");
+    let mut pipeline = client.pipeline();
+    let submitted = std::time::Instant::now();
+    let tickets = [pipeline.get(b"key").expect("room"), pipeline.get(b"key").expect("room")];
+    pipeline.flush();
+    is_answered.recv().expect("the server answers");
+    while submitted.elapsed().as_millis() <= u128::from(TIMEOUT_MS) {
+        std::hint::spin_loop();
+    }
+    for ticket in tickets {
+        assert!(matches!(pipeline.wait(ticket), Ok(Answer::Get(Some(_)))));
     }
     drop(pipeline);
     drop(client);

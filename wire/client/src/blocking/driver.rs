@@ -105,7 +105,7 @@ impl Driver {
                 Ok(call) => {
                     self.awaited.insert(call, None);
                     if self.unsent_bytes() >= SEND_BATCH_BYTES {
-                        self.turn(false);
+                        self.flush();
                     }
                     return Ok(call);
                 }
@@ -126,6 +126,11 @@ impl Driver {
             }
             self.turn(true);
         }
+    }
+
+    /// Sends and receives what can be without waiting.
+    pub(super) fn flush(&mut self) {
+        self.turn(false);
     }
 
     /// From now on nobody waits for anything that was started.
@@ -155,15 +160,28 @@ impl Driver {
         self.write_all();
         let has_news = self.take_finished();
         let ready = self.wait(may_wait && !has_news);
-        let now_ns = self.now_ns();
-        self.last_turn_ns = now_ns;
-        self.session.tick(now_ns);
         for slot in ready {
             self.socket_ready(slot);
         }
         self.take_finished();
+        self.let_time_pass();
+        self.take_finished();
         self.do_duties();
         self.write_all();
+    }
+
+    /// Tells the session the time. If something is due by it, first takes what has arrived: nothing was read while the
+    /// caller was busy elsewhere, and an answer that lies there is in time.
+    fn let_time_pass(&mut self) {
+        let now_ns = self.now_ns();
+        self.last_turn_ns = now_ns;
+        if self.session.next_timeout_ns().is_some_and(|at_ns| at_ns <= now_ns) {
+            for slot in 0..self.sockets.len() {
+                let is_connecting = self.sockets[slot].as_ref().is_none_or(Socket::is_connecting);
+                while !is_connecting && self.read(slot) {}
+            }
+        }
+        self.session.tick(now_ns);
     }
 
     fn do_duties(&mut self) {

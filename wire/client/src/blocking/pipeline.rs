@@ -72,6 +72,11 @@ impl<'client> Pipeline<'client> {
         self.submit(&Request::delete(key, Condition::None))
     }
 
+    /// Sends what was submitted, as far as the sockets take it at once.
+    pub fn flush(&mut self) {
+        self.driver.flush();
+    }
+
     /// Waits for the answer to one request, at most until the request timeout after its submission. Tickets may be
     /// waited for in any order.
     ///
