@@ -118,7 +118,10 @@ fn an_answer_that_came_in_time_counts_however_late_it_is_waited_for() {
     let mut client = Client::connect(&server.address, options).expect("the server is there");
     let mut pipeline = client.pipeline();
     let submitted = std::time::Instant::now();
-    let tickets = [pipeline.get(b"key").expect("room"), pipeline.get(b"key").expect("room")];
+    let tickets = [
+        pipeline.get(b"key").expect("room"),
+        pipeline.get(b"key").expect("room"),
+    ];
     pipeline.flush();
     is_answered.recv().expect("the server answers");
     while submitted.elapsed().as_millis() <= u128::from(TIMEOUT_MS) {

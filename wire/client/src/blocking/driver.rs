@@ -175,7 +175,11 @@ impl Driver {
     fn let_time_pass(&mut self) {
         let now_ns = self.now_ns();
         self.last_turn_ns = now_ns;
-        if self.session.next_timeout_ns().is_some_and(|at_ns| at_ns <= now_ns) {
+        if self
+            .session
+            .next_timeout_ns()
+            .is_some_and(|at_ns| at_ns <= now_ns)
+        {
             for slot in 0..self.sockets.len() {
                 let is_connecting = self.sockets[slot].as_ref().is_none_or(Socket::is_connecting);
                 while !is_connecting && self.read(slot) {}
