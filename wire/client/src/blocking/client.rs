@@ -1,5 +1,7 @@
 //! The client that most programs use: one method per request, which waits for its answer.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::limits::MULTI_MAX;
 use ostrakon_wire::message::{BatchOperation, BatchReply, Condition, Kind, PutEntry, Request, TopologyReply};
@@ -269,6 +271,11 @@ impl Client {
         self.connection.last_timings
     }
 
+    /// Sum of the server's times for all answers since this was asked last; zeros if it was not asked for them.
+    pub fn take_timings(&mut self) -> StageTimings {
+        std::mem::take(&mut self.connection.timings_sum)
+    }
+
     /// Sends many requests before waiting for the first answer.
     pub fn pipeline(&mut self) -> Pipeline<'_> {
         Pipeline::new(&mut self.connection)
@@ -292,6 +299,14 @@ impl Client {
     fn ask(&mut self, request: &Request<'_>) -> Result<Answer, Error> {
         let id = self.connection.start(request)?;
         self.connection.finish(id)
+    }
+}
+
+/// The socket, to look at or to shut down from another thread. Whoever reads from it or writes to it breaks the
+/// connection.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.socket()
     }
 }
 

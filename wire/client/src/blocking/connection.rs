@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) asks_for_timings: bool,
     /// Of the answer waited for last.
     pub(super) last_timings: Option<StageTimings>,
+    /// Of all answers waited for since it was taken.
+    pub(super) timings_sum: StageTimings,
     /// The read and write timeouts that the socket has now.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -101,6 +104,7 @@ impl Connection {
             options,
             asks_for_timings: false,
             last_timings: None,
+            timings_sum: StageTimings::default(),
             read_timeout: None,
             write_timeout: None,
             number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
@@ -131,6 +135,10 @@ impl Connection {
         self.protocol
             .server()
             .expect("a connection is only handed out after its hello")
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -189,6 +197,7 @@ impl Connection {
                 .expect("each request is waited for once");
             if let Some(answer) = awaited.answer.take() {
                 self.last_timings = awaited.timings;
+                self.timings_sum += awaited.timings.unwrap_or_default();
                 self.awaited.remove(&id);
                 return answer;
             }
