@@ -100,7 +100,8 @@ fn what_goes_in_comes_out_in_both_forms() {
     let place = Place::new();
     let (jsonl, again, binary) = (place.file("a.jsonl"), place.file("b.json"), place.file("c.bin"));
     let mut text = lines(0..20_000);
-    text.push_str("{\"key\":\"z\\u0000\",\"value\":\"two\\nlines\"}\n{\"key_base64\":\"/w==\",\"value_base64\":\"AP8=\"}\n");
+    text.push_str("{\"key\":\"z\\u0000\",\"value\":\"two\\nlines\"}\n");
+    text.push_str("{\"key_base64\":\"/w==\",\"value_base64\":\"AP8=\"}\n");
     fs::write(&jsonl, &text).expect("a file");
     let said = place.done("import", &jsonl, &[]);
     assert!(said.contains("imported 20,002 entries"), "{said}");
@@ -208,7 +209,8 @@ fn times_to_live_survive_the_way() {
     let text = fs::read_to_string(&file).expect("a file");
     let line: Json = serde_json::from_str(&text).expect("one line");
     assert_eq!(line["expires"].as_u64(), Some(before_us));
-    let over = "{\"key\":\"over\",\"value\":\"x\",\"expires\":1}\n{\"key\":\"later\",\"value\":\"x\",\"ttl_ms\":60000}\n";
+    let over = "{\"key\":\"over\",\"value\":\"x\",\"expires\":1}\n\
+                {\"key\":\"later\",\"value\":\"x\",\"ttl_ms\":60000}\n";
     fs::write(&file, text + over).expect("a file");
     let said = place.done("import", &file, &[]);
     assert!(said.contains("imported 2 entries"), "{said}");

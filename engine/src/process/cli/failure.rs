@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked, as one sentence for its user, and the exit code that says so to a script.
+//! Why a command did not do what it was asked: one sentence for its user, and an exit code for scripts.
 
 use std::fmt;
 use std::io;
@@ -34,6 +34,11 @@ impl Failure {
             return Failure::OutputClosed;
         }
         Failure::Failed(format!("cannot write to stdout: {error}"))
+    }
+
+    /// Ctrl-C, and nothing more to say of it.
+    pub(super) fn cancelled() -> Failure {
+        Failure::Interrupted("cancelled".to_owned())
     }
 
     /// The same, of a command that stands in this line.

@@ -1,8 +1,8 @@
 //! Ctrl-C while a command runs: the command ends, the program goes on.
 //!
-//! A command that waits for the node sits in a blocking read. The thread that catches the signal shuts the connection's
-//! socket down, which ends the read; the command finds [`Interrupt::is_raised`] and says that it was cancelled. What the
-//! connection had asked is lost with it, so whatever runs next connects anew.
+//! A command that waits for the node sits in a blocking read. The thread that catches the signal shuts the
+//! connection's socket down, which ends the read; the command finds [`Interrupt::is_raised`], and says that it was
+//! cancelled. What the connection had asked is lost with it, so whatever runs next connects anew.
 //!
 //! Signals that come while no command runs do nothing.
 
@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
+
+use super::failure::Failure;
 
 /// Whether the running command was told to end.
 #[derive(Debug, Default)]
@@ -69,6 +71,14 @@ impl Interrupt {
     /// Was the running command told to end?
     pub(super) fn is_raised(&self) -> bool {
         self.is_raised.load(Ordering::Relaxed)
+    }
+
+    /// Ends the running command if it was told to.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.is_raised() {
+            return Err(Failure::cancelled());
+        }
+        Ok(())
     }
 
     fn raise(&self) {

@@ -130,6 +130,7 @@ impl Link {
         exchange: impl FnOnce(&mut Client, &mut Stopwatch) -> Result<T, Stopped>,
     ) -> Result<T, Failure> {
         self.connect()?;
+        self.interrupt.check()?;
         let client = self.client.as_mut().expect("connected above");
         client.set_timings(self.asks_for_timings);
         let mut watch = Stopwatch::default();
@@ -137,15 +138,21 @@ impl Link {
         self.waited += watch.0;
         self.served += client.take_timings();
         match done {
-            Ok(done) if !self.interrupt.is_raised() => Ok(done),
-            Ok(_) => Err(self.interrupted(None)),
+            Ok(done) => Ok(done),
             Err(Stopped::Failure(failure)) => Err(failure),
-            Err(Stopped::Client(error)) if self.interrupt.is_raised() => Err(self.interrupted(Some(&error))),
             Err(Stopped::Client(error)) => {
                 if !matches!(error, Error::Server { .. } | Error::Submit(_)) {
                     self.client = None;
                 }
-                Err(Failure::from(&error))
+                Err(match error {
+                    Error::UnknownOutcome { .. } if self.interrupt.is_raised() => Failure::OutcomeUnknown(
+                        "cancelled, but the write had been sent: it may or may not be applied, now or shortly; read \
+                         the key to see"
+                            .to_owned(),
+                    ),
+                    _ if self.interrupt.is_raised() => Failure::cancelled(),
+                    error => Failure::from(&error),
+                })
             }
         }
     }
@@ -160,17 +167,6 @@ impl Link {
     /// Where the time went since this was asked last: the wait, and the node's part of it.
     pub(super) fn take_timings(&mut self) -> (Duration, StageTimings) {
         (std::mem::take(&mut self.waited), std::mem::take(&mut self.served))
-    }
-
-    fn interrupted(&mut self, error: Option<&Error>) -> Failure {
-        self.client = None;
-        match error {
-            Some(Error::UnknownOutcome { .. }) => Failure::OutcomeUnknown(
-                "cancelled, but the write was sent before: it may or may not be applied; read the key to see"
-                    .to_owned(),
-            ),
-            _ => Failure::Interrupted("cancelled".to_owned()),
-        }
     }
 }
 

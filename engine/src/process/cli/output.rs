@@ -302,4 +302,29 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn timings_name_each_stage_and_what_the_node_did_not_use() {
+        let served = StageTimings {
+            queue_ns: 1_000,
+            hop_ns: 20_000,
+            log_ns: 300_000,
+            apply_ns: 4_000,
+            total_ns: 325_000,
+        };
+        assert_eq!(
+            timings(Duration::from_micros(400), &served),
+            "time 0.400 ms = queue 0.001 + hop 0.020 + log 0.300 + apply 0.004 + network 0.075"
+        );
+    }
+
+    #[test]
+    fn a_table_has_names_a_line_and_rows_that_end_with_their_text() {
+        let mut grid = Grid::new(&["key", "value"]);
+        grid.row(["a".to_owned(), "1".to_owned()]);
+        grid.row(["long key".to_owned(), "2".to_owned()]);
+        let lines: Vec<String> = grid.table.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[3].trim_end(), " long key   2");
+    }
 }

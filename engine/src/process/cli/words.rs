@@ -3,8 +3,8 @@
 //! 1. Words are separated by white space. `#` at the start of a command makes all of its line a comment.
 //! 2. Within `'...'` everything stands for itself. Within `"..."` and outside of quotes a backslash begins an escape:
 //!    `\xNN` (any byte), `\\`, `\n`, `\r`, `\t`, `\0`, `\'`, `\"`, `\ `. Any other is refused.
-//! 3. `<<END` as the last word of a line stands for the lines below, byte for byte, up to a line that is `END`. The line
-//!    end before that line is no part of it.
+//! 3. `<<END` as the last word of a line stands for the lines below, byte for byte, up to a line that is `END`. The
+//!    line end before that line is no part of it.
 //! 4. A command ends with its line, unless a quote is open there or lines of a `<<` are still to come.
 //!
 //! Words come out in the form of [`escape`]: text, whatever the bytes. A word that began with a quote or comes from
@@ -37,8 +37,8 @@ impl fmt::Display for WordsError {
         match self {
             WordsError::Escape(offset) => write!(
                 f,
-                "the backslash at byte {offset} begins none of \\xNN (two hexadecimal digits), \\\\, \\n, \\r, \\t, \\0, \
-                 \\', \\\" or \\ and a space; write \\\\ for a backslash, or put the word into single quotes"
+                "the backslash at byte {offset} begins none of \\xNN (two hexadecimal digits), \\\\, \\n, \\r, \\t, \
+                 \\0, \\', \\\" or \\ and a space; write \\\\ for a backslash, or put the word into single quotes"
             ),
             WordsError::Here => f.write_str(
                 "`<<` needs a name behind it, and ends its line: `put KEY <<END`, then lines, then a line that is END",

@@ -131,7 +131,8 @@ pub(super) fn scan(
             let chunk = chunk?;
             print_entries(&chunk, format, arguments.keys_only)?;
             printed += chunk.len() as u64;
-            if watch.time(|| scan.peek().is_none()) || interrupt.is_raised() {
+            interrupt.check()?;
+            if watch.time(|| scan.peek().is_none()) {
                 return Ok(printed);
             }
             if !caller.wants_more(printed)? {

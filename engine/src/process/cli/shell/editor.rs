@@ -72,16 +72,21 @@ impl Editor {
         {
             // In memory, where it fails for no reason.
             let _ = self.lines.add_history_entry(text.as_str());
+            self.save();
         }
         Ok(input)
     }
 
-    /// Writes the history down.
-    pub(super) fn save(&mut self) {
+    /// Writes the history down, so that it is there whatever happens next.
+    fn save(&mut self) {
         if let Some(path) = &self.history
             && let Err(error) = self.lines.append_history(path)
         {
-            eprintln!("the history {} can't be written: {error}", path.display());
+            eprintln!(
+                "the history {} can't be written, and is kept no longer: {error}",
+                path.display()
+            );
+            self.history = None;
         }
     }
 

@@ -10,9 +10,9 @@ use super::super::requests::{ClientCommand, PrintArguments};
 const HELP: &str = "\
 {subcommands}
 
-`help COMMAND` says more of one. Words are separated by spaces; '...' takes everything as it is; elsewhere \\xNN is any
-byte and \\\\ a backslash. An open quote goes on on the next line, and so does `put KEY <<END`, up to a line that is END.
-Tab completes. Ctrl-C ends the running command, Ctrl-D the shell.
+`help COMMAND` says more of one. Words are separated by spaces; '...' takes everything as it is; elsewhere
+\\xNN is any byte and \\\\ a backslash. An open quote goes on on the next line, and so does `put KEY <<END`,
+up to a line that is END. Tab completes. Ctrl-C ends the running command, Ctrl-D the shell.
 ";
 
 /// One line of the shell.

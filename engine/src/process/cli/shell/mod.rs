@@ -91,7 +91,6 @@ impl Shell {
                 Err(failure) => eprintln!("{failure}"),
             }
         }
-        editor.save();
         Ok(Outcome::Done)
     }
 

@@ -66,7 +66,8 @@ fn write_entries(
         let mut chunk = next_chunk(&mut scan, watch)?;
         let mut sink = Sink::new(format, &mut out, scan.snapshot()).map_err(cannot_write)?;
         let mut entries = 0;
-        while !chunk.is_empty() && !interrupt.is_raised() {
+        while !chunk.is_empty() {
+            interrupt.check()?;
             entries += chunk.len() as u64;
             let mut written = chunk.iter().map(|entry| sink.write(entry));
             written.try_for_each(|written| written).map_err(cannot_write)?;

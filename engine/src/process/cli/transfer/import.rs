@@ -1,11 +1,11 @@
 //! `import`: writes the entries of a file in order, several multi-puts on their way at once.
 //!
 //! 1. Records collect in a batch. A key that the batch has already gets the later value.
-//! 2. A full batch is sent. The node may work on batches in any order, so a record whose key is in a batch on its way waits
-//!    until all of those are answered: the last record of a key wins, as it stands in the file.
+//! 2. A full batch is sent. The node may work on batches in any order, so a record whose key is in a batch on its
+//!    way waits until all of those are answered: the last record of a key wins, as it stands in the file.
 //! 3. Entries that the node was too busy for are sent again after the time that it asks for; they were not written.
-//! 4. At the first record that means nothing, all before it are written, then it is named. Whatever else goes wrong ends
-//!    the import as well.
+//! 4. At the first record that means nothing, all before it are written, then it is named. Whatever else goes wrong
+//!    ends the import as well.
 //!
 //! An import can be repeated: what is written already is written again, with the same values.
 
@@ -116,8 +116,8 @@ fn load(
             tally: &mut tally,
         };
         let bad = loop {
+            interrupt.check()?;
             match records.next() {
-                _ if interrupt.is_raised() => return Ok(None),
                 None => break None,
                 Some(Err(bad)) => break Some(bad),
                 Some(Ok(record)) => match record.expiry.lifetime(clock.now_us()) {
@@ -133,8 +133,8 @@ fn load(
     match loaded {
         Ok(None) => Ok(tally),
         Ok(Some(bad)) => Err(Failure::Failed(format!(
-            "{bad}; the {written} records before it are written. Correct it and import the whole again: nothing is lost \
-             by writing the same twice"
+            "{bad}; the {written} records before it are written. Correct it and import the whole again: nothing is \
+             lost by writing the same twice"
         ))),
         Err(failure) => Err(explained(failure, written)),
     }

@@ -5,10 +5,10 @@
 //! {"key_base64": "/wA=", "value_base64": "AAEC", "expires": 1795000000000000}
 //! ```
 //!
-//! A line is an object with `key` or `key_base64` and `value` or `value_base64`, perhaps with `ttl_ms` (milliseconds from
-//! the import on) or `expires` (microseconds since 1970). `version`, which `scan --json` prints, is passed over; any other
-//! name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file was cut between two
-//! lines can't be noticed; the binary form is for that.
+//! A line is an object with `key` or `key_base64` and `value` or `value_base64`, perhaps with `ttl_ms` (milliseconds
+//! from the import on) or `expires` (microseconds since 1970). `version`, which `scan --json` prints, is passed over;
+//! any other name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file was cut
+//! between two lines can't be noticed; the binary form is for that.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -37,8 +37,8 @@ struct Line<'a> {
     ttl_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
-    #[serde(skip_serializing)]
-    version: Option<serde::de::IgnoredAny>,
+    #[serde(rename = "version", skip_serializing)]
+    _version: Option<serde::de::IgnoredAny>,
 }
 
 /// Reads lines of JSON.

@@ -30,7 +30,8 @@ fn format_of(path: &Path, asked: Option<FileFormat>) -> Result<FileFormat, Failu
     };
     asked.or(by_name).ok_or_else(|| {
         Failure::Usage(format!(
-            "the name of {} does not say what is in it: add --format json or --format binary, or name it .jsonl or .bin",
+            "the name of {} does not say what is in it: add --format json or --format binary, or name it .jsonl \
+             or .bin",
             path.display()
         ))
     })
