@@ -75,7 +75,11 @@ pub(super) fn with_common_options(
     let client_commands = ClientCommand::augment_subcommands(clap::Command::new("ostrakon"));
     let names = client_commands.get_subcommands().map(clap::Command::get_name);
     names.fold(definition, |definition, name| {
-        definition.mut_subcommand(name, &add)
+        definition.mut_subcommand(name, |command| {
+            // Options that are added bring a description along, which is not the command's.
+            let about = command.get_about().cloned();
+            add(command).about(about).long_about(None)
+        })
     })
 }
 

@@ -147,6 +147,11 @@ fn client_commands_have_common_options_and_others_do_not() {
         .expect("a client command");
     assert_eq!(connect.connect, "localhost:1");
     assert!(print.json && print.timing);
+    let help = Invocation::definition().render_help().to_string();
+    assert!(
+        help.contains("Ask the node for a sign of life"),
+        "each keeps its own description: {help}"
+    );
     assert!(invoke("serve").unwrap().client.is_none());
     assert_refused("serve --connect localhost:1", "unexpected argument");
     let Ok(Command::Shell(shell)) = parse("shell --connect localhost:1 --keep-going") else {

@@ -262,10 +262,13 @@ fn collect_leaves(path: &str, value: &Value, leaves: &mut Vec<(String, String)>)
     }
 }
 
-/// A scalar without the quotes of JSON, and without control characters.
+/// A scalar without the quotes of JSON, without control characters, and without more digits than a person reads.
 fn leaf(value: &Value) -> String {
     match value {
         Value::String(text) => escape(text.as_bytes()),
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .map_or_else(|| number.to_string(), |number| format!("{number:.1}")),
         other => other.to_string(),
     }
 }
@@ -287,8 +290,7 @@ mod tests {
 
     #[test]
     fn nested_status_becomes_aligned_lines() {
-        let status =
-            json!({"cores": 2, "cluster": {"id": "ab\n"}, "owners": [0, 1], "per_core": [{"puts": 7}]});
+        let status = json!({"cores": 2, "mean_us": 1.2345, "cluster": {"id": "ab\n"}, "owners": [0, 1], "per_core": [{"puts": 7}]});
         let text = aligned(&status);
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
@@ -297,6 +299,7 @@ mod tests {
             [
                 r"cluster.id       ab\x0a",
                 "cores            2",
+                "mean_us          1.2",
                 "owners           0 1",
                 "per_core.0.puts  7"
             ]

@@ -10,9 +10,10 @@ use super::super::requests::{ClientCommand, PrintArguments};
 const HELP: &str = "\
 {subcommands}
 
-`help COMMAND` says more of one. Words are separated by spaces; '...' takes everything as it is; elsewhere
-\\xNN is any byte and \\\\ a backslash. An open quote goes on on the next line, and so does `put KEY <<END`,
-up to a line that is END. Tab completes. Ctrl-C ends the running command, Ctrl-D the shell.
+`help COMMAND` says more of one. Words are separated by spaces. '...' takes all
+as it is; elsewhere \\xNN is any byte and \\\\ a backslash. An open quote goes on
+on the next line, and so does `put KEY <<END`, up to a line that is END.
+Tab completes. Ctrl-C ends the running command, Ctrl-D the shell.
 ";
 
 /// One line of the shell.
@@ -169,7 +170,9 @@ pub(super) fn hint(line: &str) -> Option<String> {
             false => format!("[{names}]{several}"),
         }
     });
-    let options = command.get_opts().filter(|option| !option.is_positional());
+    let options = command
+        .get_opts()
+        .filter(|option| option.get_action().takes_values());
     let options = options.filter_map(|option| {
         let value = option.get_value_names().and_then(|names| names.first());
         Some(format!("[--{} {}]", option.get_long()?, value?))

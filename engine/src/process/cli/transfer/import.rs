@@ -132,8 +132,9 @@ fn load(
     let written = tally.written;
     match loaded {
         Ok(None) => Ok(tally),
+        Ok(Some(bad)) if written == 0 => Err(Failure::Failed(format!("{bad}; nothing was written"))),
         Ok(Some(bad)) => Err(Failure::Failed(format!(
-            "{bad}; the {written} records before it are written. Correct it and import the whole again: nothing is \
+            "{bad}; the {written} records before it are written. Import a good file from its beginning: nothing is \
              lost by writing the same twice"
         ))),
         Err(failure) => Err(explained(failure, written)),
