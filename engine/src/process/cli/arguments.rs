@@ -77,7 +77,7 @@ pub(super) fn with_common_options(
     names.fold(definition, |definition, name| {
         definition.mut_subcommand(name, |command| {
             // Options that are added bring a description along, which is not the command's.
-            let about = command.get_about().cloned();
+            let about = command.get_about().cloned().unwrap_or_default();
             add(command).about(about).long_about(None)
         })
     })
