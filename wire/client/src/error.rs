@@ -97,6 +97,7 @@ impl fmt::Display for Error {
                  repeat it only under a condition on the version you know"
             ),
             Error::Lost { source } => write!(formatter, "the connection was lost: {source}; ask again"),
+            Error::Interrupted => formatter.write_str("the call was interrupted"),
             Error::Timeout { after_ms } => write!(
                 formatter,
                 "no answer within {after_ms} ms; ask again, or allow more time with request_timeout_ms"
@@ -113,7 +114,7 @@ impl error::Error for Error {
             Error::Submit(source) => Some(source),
             Error::UnknownOutcome { cause } => Some(cause),
             Error::Protocol(source) => Some(source),
-            Error::Server { .. } | Error::Timeout { .. } => None,
+            Error::Server { .. } | Error::Timeout { .. } | Error::Interrupted => None,
         }
     }
 }

@@ -277,6 +277,23 @@ impl Session {
         }
     }
 
+    /// As [`Session::abandon`], for a caller that is to hear how the call has ended: interrupted, and, for a write that may
+    /// have been sent, with an outcome that nobody knows.
+    pub fn interrupt(&mut self, now_ns: u64, call: CallId) -> Error {
+        let may_be_done = self.calls.find(call).is_some_and(|slot| {
+            let call = self.calls.get(slot);
+            call.kind.is_write() && (call.was_lost || matches!(call.place, Place::Sent { .. }))
+        });
+        self.abandon(now_ns, call);
+        if may_be_done {
+            Error::UnknownOutcome {
+                cause: Box::new(Error::Interrupted),
+            }
+        } else {
+            Error::Interrupted
+        }
+    }
+
     /// What to do next about connections.
     pub fn next_duty(&mut self) -> Option<Duty> {
         self.duties.pop_front()
