@@ -398,8 +398,8 @@ fn a_person_at_a_terminal() {
 #[test]
 fn a_long_scan_asks_before_it_goes_on() {
     let server = start();
-    let lines: String = (0..2_500).map(|number| format!("put {number:05} x\n")).collect();
-    let filled = run_at(server.node.address(), &["shell"], lines.as_bytes());
+    let lines: Vec<String> = (0..2_500).map(|number| format!("put {number:05} x\n")).collect();
+    let filled = run_at(server.node.address(), &["shell"], lines.concat().as_bytes());
     assert_eq!(filled.code, 0, "{}", filled.stderr);
     let home = directory();
     let mut command = Command::new(binary::for_tests());

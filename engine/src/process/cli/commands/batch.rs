@@ -249,7 +249,7 @@ impl Owned {
 /// Prints what became of a batch: its version, and the sums.
 fn report(reply: &BatchReply, operations: &[Owned], format: Format) -> Result<(), Failure> {
     let is_add = |operation: &&Owned| matches!(operation.operation, Operation::Add(_));
-    let sums = operations.iter().filter(is_add).zip(&reply.numbers);
+    let mut sums = operations.iter().filter(is_add).zip(&reply.numbers);
     match format {
         Format::Json => {
             let mut object = Map::new();
@@ -265,14 +265,12 @@ fn report(reply: &BatchReply, operations: &[Owned], format: Format) -> Result<()
         _ if !reply.applied => {}
         Format::Text => {
             output::text(&format!("version {}\n", reply.version))?;
-            sums.into_iter()
-                .try_for_each(|(add, sum)| output::text(&format!("{}\t{sum}\n", escape(&add.key().0))))?;
+            sums.try_for_each(|(add, sum)| output::text(&format!("{}\t{sum}\n", escape(&add.key().0))))?;
         }
         Format::Table => {
             output::text(&format!("version {}\n", reply.version))?;
             let mut grid = Grid::new(&["key", "sum"]);
-            sums.into_iter()
-                .for_each(|(add, sum)| grid.row([escape(&add.key().0), sum.to_string()]));
+            sums.for_each(|(add, sum)| grid.row([escape(&add.key().0), sum.to_string()]));
             if !grid.is_empty() {
                 grid.print()?;
             }

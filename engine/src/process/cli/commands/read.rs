@@ -180,9 +180,12 @@ fn print_entries(entries: &[Entry], format: Format, keys_only: bool) -> Result<(
                 .try_for_each(|entry| writeln!(out, "{}", entry_as_json(entry, keys_only)))
         }),
         Format::Text => output::write(|out| {
-            entries.iter().try_for_each(|entry| match keys_only {
-                true => writeln!(out, "{}", escape(&entry.key)),
-                false => writeln!(out, "{}\t{}", escape(&entry.key), escape(&entry.value)),
+            entries.iter().try_for_each(|entry| {
+                if keys_only {
+                    writeln!(out, "{}", escape(&entry.key))
+                } else {
+                    writeln!(out, "{}\t{}", escape(&entry.key), escape(&entry.value))
+                }
             })
         }),
     }

@@ -109,8 +109,7 @@ pub(super) fn complete(line: &str) -> (usize, Vec<String>) {
     let mut words = before.split_whitespace();
     let definition = definition();
     let mut candidates: Vec<String> = match words.next() {
-        None => names(&definition),
-        Some("help") => names(&definition),
+        None | Some("help") => names(&definition),
         Some(name) => definition
             .find_subcommand(name)
             .map(|command| options_and_values(command, begun, words.count()))
@@ -165,9 +164,10 @@ pub(super) fn hint(line: &str) -> Option<String> {
             Some(range) if range.max_values() > 2 => " ...",
             _ => "",
         };
-        match argument.is_required_set() {
-            true => format!("{names}{several}"),
-            false => format!("[{names}]{several}"),
+        if argument.is_required_set() {
+            format!("{names}{several}")
+        } else {
+            format!("[{names}]{several}")
         }
     });
     let options = command

@@ -228,24 +228,24 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let hex: String = file().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = file().iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "4f535444554d500a01000000",
-            "HEADERCRC",
+            "048f2448",
             "0807060504030201",
-            "FIRSTCRC",
+            "e0c6468c",
             "010000000300000000000000",
             "0000000000000000",
             "616f6e65",
-            "SECONDCRC",
+            "6af7db9e",
             "020000000000000000000000",
             "4154890000000000",
             "6200",
-            "ENDCRC",
+            "70acbd2e",
             "000000000000000000000000",
             "0200000000000000",
         ];
-        assert_eq!(hex, expected.concat());
+        assert_eq!(hex.concat(), expected.concat());
     }
 
     #[test]
