@@ -290,7 +290,9 @@ mod tests {
 
     #[test]
     fn nested_status_becomes_aligned_lines() {
-        let status = json!({"cores": 2, "mean_us": 1.2345, "cluster": {"id": "ab\n"}, "owners": [0, 1], "per_core": [{"puts": 7}]});
+        let status = json!({
+            "cores": 2, "mean_us": 1.2345, "cluster": {"id": "ab\n"}, "owners": [0, 1], "per_core": [{"puts": 7}]
+        });
         let text = aligned(&status);
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
