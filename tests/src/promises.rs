@@ -2,8 +2,7 @@
 //!
 //! 1. However often a call is answered, it is answered alike.
 //! 2. Each key alone is linearizable, with each scan as a read of every key in its range, and each step of a batch or
-//! of a
-//!    read of several keys as an operation of its own: they take effect at one moment, so each does.
+//!    of a read of several keys as an operation of its own: they take effect at one moment, so each does.
 //! 3. All operations together are serializable, so a scan is one snapshot, and a batch is seen whole or not at all.
 //!
 //! A batch whose outcome nobody was told, and one of whose values was seen, was done whole before that: it counts as

@@ -5,8 +5,7 @@
 //!
 //! 1. Connections of the core, and of one address ([`ConnectionLimits`]).
 //! 2. Unanswered requests and unsent answers of a connection: at the bound nothing more is read from it. When the
-//! unsent
-//!    answers of all reach theirs, nothing is read from connections that have more than a small part.
+//!    unsent answers of all reach theirs, nothing is read from connections that have more than a small part.
 //! 3. Received bytes that are kept, because they are a part of a frame or can't be served yet: a connection that
 //!    would exceed what all may keep is ended.
 //! 4. Time to the hello, to the end of a frame that was begun, without progress in sending, and without anything to do.

@@ -2,9 +2,8 @@
 //!
 //! A write goes *decide, propose, log durable, raft-committed, applied, answered*:
 //! 1. [`ShardReplica::write`](replica::ShardReplica::write) asks the sessions whether the write was here before,
-//! decides
-//!    its conditions and sums against the applied state and the proposals in flight, gives it a timestamp, and appends
-//!    its entry to the core's log.
+//!    decides its conditions and sums against the applied state and the proposals in flight, gives it a timestamp, and
+//!    appends its entry to the core's log.
 //! 2. The log reports a durable batch to [`ShardHost::batch_durable`](host::ShardHost::batch_durable), which
 //!    steps each shard's Raft and applies what became raft-committed.
 //! 3. Only then does the write's ticket come out, for the layer above to answer.

@@ -106,7 +106,7 @@ fn an_answer_that_came_in_time_counts_however_late_it_is_waited_for() {
     let (answered, is_answered) = std::sync::mpsc::channel();
     let server = FakeServer::greeting(10, move |session| {
         let (first, second) = (session.expect(assert_get), session.expect(assert_get));
-        session.answer(first, &found(9, &[7; 200_000]));
+        session.answer(first, &found(9, &vec![7; 200_000]));
         session.answer(second, &found(9, b"value"));
         answered.send(()).expect("the test waits");
         session.expect_end();
