@@ -20,6 +20,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::AddAssign;
 
 /// Length of the header of every frame, in bytes.
 pub const HEADER_BYTES: usize = 32;
@@ -47,6 +48,16 @@ pub struct StageTimings {
     pub apply_ns: u64,
     /// From receipt to answer: the sum of all stages.
     pub total_ns: u64,
+}
+
+impl AddAssign for StageTimings {
+    fn add_assign(&mut self, more: StageTimings) {
+        self.queue_ns += more.queue_ns;
+        self.hop_ns += more.hop_ns;
+        self.log_ns += more.log_ns;
+        self.apply_ns += more.apply_ns;
+        self.total_ns += more.total_ns;
+    }
 }
 
 /// What the header says, reserved bytes aside: those are 0 in version 1.

@@ -11,8 +11,10 @@ pub mod disk;
 pub mod exposition;
 pub mod filtered;
 pub mod node;
+pub mod terminal;
 mod tool;
 
 pub use disk::{FileSystem, PowerDisk};
 pub use filtered::FilteredDisk;
 pub use node::{CutStart, Ended, Node, NodeCommand, Refusal};
+pub use terminal::Terminal;

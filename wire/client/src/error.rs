@@ -48,6 +48,8 @@ pub enum Error {
         /// How long was waited, in milliseconds.
         after_ms: u64,
     },
+    /// Somebody ended the wait ([`Interrupter`](crate::Interrupter)). The request changed nothing.
+    Interrupted,
     /// The server broke the protocol.
     Protocol(ProtocolError),
 }
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
                  repeat it only under a condition on the version you know"
             ),
             Error::Lost { source } => write!(formatter, "the connection was lost: {source}; ask again"),
+            Error::Interrupted => formatter.write_str("the call was interrupted"),
             Error::Timeout { after_ms } => write!(
                 formatter,
                 "no answer within {after_ms} ms; ask again, or allow more time with request_timeout_ms"
@@ -113,7 +116,7 @@ impl error::Error for Error {
             Error::Submit(source) => Some(source),
             Error::UnknownOutcome { cause } => Some(cause),
             Error::Protocol(source) => Some(source),
-            Error::Server { .. } | Error::Timeout { .. } => None,
+            Error::Server { .. } | Error::Timeout { .. } | Error::Interrupted => None,
         }
     }
 }

@@ -83,7 +83,7 @@ mod values;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncClient, AsyncScan};
-pub use blocking::{Client, Pipeline, Scan, Ticket};
+pub use blocking::{Client, Interrupter, Pipeline, Scan, Ticket};
 pub use error::{Error, ProtocolError, SubmitError};
 pub use options::{Options, PutOptions, ScanOptions};
 pub use ostrakon_wire::ClusterId;

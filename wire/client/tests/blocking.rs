@@ -19,8 +19,8 @@ use answers::found;
 use common::{CLUSTER_ID, hello_reply};
 use fake_server::{FakeServer, once};
 use ostrakon_client::{
-    Client, Condition, Error, ErrorCode, Options, ProtocolError, Request, Response, SubmitError, Value,
-    Written,
+    Client, Condition, Error, ErrorCode, Interrupter, Options, ProtocolError, Request, Response, SubmitError,
+    Value, Written,
 };
 use ostrakon_wire::message::{ErrorReply, TopologyReply};
 
@@ -310,6 +310,33 @@ fn a_read_without_an_answer_is_lost_or_late() {
     assert!(matches!(error, Error::Timeout { after_ms: 30 }), "{error:?}");
     drop(client);
     stays_silent.join();
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_and_a_write_that_was_sent_stays_unknown() {
+    let (hand_over, interrupter) = std::sync::mpsc::channel::<Interrupter>();
+    let server = FakeServer::greeting(10, move |session| {
+        let interrupter = interrupter.recv().expect("the test hands it over");
+        let get = session.expect(assert_get);
+        interrupter.interrupt();
+        session.expect(assert_put(Condition::None));
+        session.answer(get, &found(8, b"too late"));
+        interrupter.interrupt();
+        session.exchange(assert_get, &found(9, b"value"));
+        session.expect_end();
+    });
+    let mut client = connect(&server);
+    hand_over.send(client.interrupter()).expect("the server waits");
+    assert!(matches!(client.get(b"key"), Err(Error::Interrupted)));
+    let put = client.put(b"key", b"value").expect_err("nobody answers");
+    assert!(
+        matches!(&put, Error::UnknownOutcome { cause } if matches!(**cause, Error::Interrupted)),
+        "{put}"
+    );
+    let value = client.get(b"key").expect("it stays usable").expect("it is there");
+    assert_eq!(value.value, b"value");
+    drop(client);
+    server.join();
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! The arguments of every command and the sentences in which wrong ones are refused.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches, Parser, Subcommand};
-use ostrakon_wire::limits::KEY_BYTES_MAX;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::key::unescape;
+use super::requests::{ClientCommand, ConnectArguments, PrintArguments};
 use crate::process::configuration::settings::{SETTINGS, Setting, Shape};
-use crate::process::configuration::{DEFAULT_ADDRESS, DEFAULT_DATA, Flags};
+use crate::process::configuration::{DEFAULT_DATA, Flags};
 use crate::process::version::VERSION;
 
 const CONFIG: &str = "config";
@@ -18,7 +16,7 @@ const PRECEDENCE: &str = "Where a setting comes from: its flag; else the environ
     OSTRAKON_MAX_CONNECTIONS for --max-connections; else the file of --config; else its default.";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad command line, 3 key not found, \
-    4 condition failed.\n\n\
+    4 condition failed, 5 outcome of a write unknown, 130 cancelled.\n\n\
     First session:\n  ostrakon serve\n  ostrakon put greeting hello\n  ostrakon get greeting";
 
 /// A distributed, strictly serializable key-value database: shards that vote.
@@ -30,21 +28,67 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// A command line that makes sense.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// For a client command: the node, and how to print.
+    pub client: Option<(ConnectArguments, PrintArguments)>,
+}
+
+impl Invocation {
+    /// Reads the words of a command line, the program's name first.
+    ///
+    /// # Errors
+    /// If they make no sense, or ask for help; [`clap::Error::exit`] says so.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+        let matches = Invocation::definition().try_get_matches_from(words)?;
+        let command = Cli::from_arg_matches(&matches)?.command;
+        let client = match (&command, matches.subcommand()) {
+            (Command::Client(_), Some((_, matches))) => Some((
+                ConnectArguments::from_arg_matches(matches)?,
+                PrintArguments::from_arg_matches(matches)?,
+            )),
+            _ => None,
+        };
+        Ok(Invocation { command, client })
+    }
+
+    /// All commands, those for a node with the options that they have in common.
+    pub fn definition() -> clap::Command {
+        with_common_options(Cli::command(), |command| {
+            PrintArguments::augment_args(ConnectArguments::augment_args(command))
+        })
+    }
+}
+
+/// Adds options to each client command of a definition.
+pub(super) fn with_common_options(
+    definition: clap::Command,
+    add: impl Fn(clap::Command) -> clap::Command,
+) -> clap::Command {
+    let client_commands = ClientCommand::augment_subcommands(clap::Command::new("ostrakon"));
+    let names = client_commands.get_subcommands().map(clap::Command::get_name);
+    names.fold(definition, |definition, name| {
+        definition.mut_subcommand(name, |command| {
+            // Options that are added bring a description along, which is not the command's.
+            let about = command.get_about().cloned().unwrap_or_default();
+            add(command).about(about).long_about(None)
+        })
+    })
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a node; without arguments a database of one node in ./ostrakon-data.
     Serve(ServeArguments),
-    /// Print the value of a key, byte for byte.
-    Get(GetArguments),
-    /// Write a value; returns when it is durable.
-    Put(PutArguments),
-    /// Delete a key; returns when that is durable.
-    Delete(DeleteArguments),
-    /// Print keys and values in order, all of one moment, one line each.
-    Scan(ScanArguments),
-    /// Print the state of a node.
-    Status(StatusArguments),
+    /// Ask and tell a node interactively, or as lines from a pipe say.
+    Shell(ShellArguments),
+    /// One command for a node that runs.
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Check this machine and a data directory, and say how to fix what is wrong.
     Doctor(DoctorArguments),
 }
@@ -117,103 +161,18 @@ fn flag(setting: &Setting) -> clap::Arg {
     }
 }
 
-/// How a one-shot command reaches a node and prints.
+/// `ostrakon shell`.
 #[derive(Debug, Args)]
-pub struct ConnectArguments {
-    /// The node to ask.
-    #[arg(long, value_name = "HOST:PORT", env = "OSTRAKON_CONNECT", default_value = DEFAULT_ADDRESS)]
-    pub connect: String,
-    /// Print JSON, one object per line. Bytes that are not UTF-8 come as `NAME_base64`.
+pub struct ShellArguments {
+    /// How to reach the node.
+    #[command(flatten)]
+    pub connect: ConnectArguments,
+    /// How to print at first.
+    #[command(flatten)]
+    pub print: PrintArguments,
+    /// If the commands come from a pipe: go on after one that failed. The exit code is that of the first of them.
     #[arg(long)]
-    pub json: bool,
-}
-
-/// `ostrakon get`.
-#[derive(Debug, Args)]
-pub struct GetArguments {
-    /// The key; \xNN stands for any byte, \\ for a backslash.
-    #[arg(value_parser = KeyParser)]
-    pub key: Key,
-    /// How to reach the node.
-    #[command(flatten)]
-    pub connect: ConnectArguments,
-}
-
-/// `ostrakon put`.
-#[derive(Debug, Args)]
-pub struct PutArguments {
-    /// The key; \xNN stands for any byte, \\ for a backslash.
-    #[arg(value_parser = KeyParser)]
-    pub key: Key,
-    /// The value, byte for byte; without it, all of stdin.
-    #[arg(allow_negative_numbers = true)]
-    pub value: Option<OsString>,
-    /// What must hold.
-    #[command(flatten)]
-    pub condition: ConditionArguments,
-    /// How to reach the node.
-    #[command(flatten)]
-    pub connect: ConnectArguments,
-}
-
-/// `ostrakon delete`.
-#[derive(Debug, Args)]
-pub struct DeleteArguments {
-    /// The key; \xNN stands for any byte, \\ for a backslash.
-    #[arg(value_parser = KeyParser)]
-    pub key: Key,
-    /// What must hold.
-    #[command(flatten)]
-    pub condition: ConditionArguments,
-    /// How to reach the node.
-    #[command(flatten)]
-    pub connect: ConnectArguments,
-}
-
-/// The conditions of a write; one at most.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub struct ConditionArguments {
-    /// Only if the key does not exist.
-    #[arg(long)]
-    pub if_absent: bool,
-    /// Only if the key exists.
-    #[arg(long)]
-    pub if_present: bool,
-    /// Only if the key is at this version, as `put` and `get --json` print it.
-    #[arg(long, value_name = "VERSION")]
-    pub if_version: Option<u64>,
-}
-
-/// `ostrakon scan`.
-#[derive(Debug, Args)]
-pub struct ScanArguments {
-    /// First key [default: the first there is].
-    #[arg(value_parser = KeyParser)]
-    pub start: Option<Key>,
-    /// Stop before this key.
-    #[arg(long, value_name = "KEY", value_parser = KeyParser)]
-    pub end: Option<Key>,
-    /// Only keys that begin with this.
-    #[arg(long, value_name = "KEY", value_parser = KeyParser, conflicts_with_all = ["start", "end"])]
-    pub prefix: Option<Key>,
-    /// Print this many entries at most.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-    /// Print no values.
-    #[arg(long)]
-    pub keys_only: bool,
-    /// How to reach the node.
-    #[command(flatten)]
-    pub connect: ConnectArguments,
-}
-
-/// `ostrakon status`.
-#[derive(Debug, Args)]
-pub struct StatusArguments {
-    /// How to reach the node.
-    #[command(flatten)]
-    pub connect: ConnectArguments,
+    pub keep_going: bool,
 }
 
 /// `ostrakon doctor`.
@@ -225,48 +184,6 @@ pub struct DoctorArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A key, already unescaped, of 1 to [`KEY_BYTES_MAX`] bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key(pub Vec<u8>);
-
-/// Reads a [`Key`] out of an argument that need not be UTF-8.
-#[derive(Clone)]
-struct KeyParser;
-
-impl clap::builder::TypedValueParser for KeyParser {
-    type Value = Key;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        argument: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<Key, clap::Error> {
-        parse_key(value.as_bytes()).map_err(|sentence| {
-            let name = argument.map_or_else(|| "KEY".to_owned(), ToString::to_string);
-            clap::Error::raw(
-                clap::error::ErrorKind::ValueValidation,
-                format!(
-                    "invalid value '{}' for '{name}': {sentence}\n",
-                    value.to_string_lossy()
-                ),
-            )
-            .with_cmd(command)
-        })
-    }
-}
-
-fn parse_key(escaped: &[u8]) -> Result<Key, String> {
-    let key = unescape(escaped).map_err(|error| error.to_string())?;
-    match key.len() {
-        0 => Err("a key has at least one byte".to_owned()),
-        length if length > KEY_BYTES_MAX => Err(format!(
-            "the key has {length} bytes, and {KEY_BYTES_MAX} is the most"
-        )),
-        _ => Ok(Key(key)),
-    }
 }
 
 #[cfg(test)]

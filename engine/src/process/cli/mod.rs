@@ -6,23 +6,36 @@
 mod arguments;
 mod commands;
 mod failure;
+mod interrupt;
 mod key;
+mod link;
 mod output;
+mod requests;
 mod serve;
+mod shell;
+mod transfer;
+mod words;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::{CommandFactory, Parser};
+use clap::error::ErrorKind;
 
-pub use arguments::{
-    Cli, Command, ConditionArguments, ConnectArguments, DeleteArguments, DoctorArguments, GetArguments, Key,
-    PutArguments, ScanArguments, ServeArguments, StatusArguments,
-};
+pub use arguments::{Cli, Command, DoctorArguments, Invocation, ServeArguments, ShellArguments};
 pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};
+pub use output::Format;
+pub use requests::{
+    AddArguments, BatchArguments, ClientCommand, ConditionArguments, ConnectArguments, DeleteArguments,
+    ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments, MputArguments,
+    PrintArguments, PutArguments, RangeArguments, ScanArguments, Spelling, TtlOption,
+};
 
 use super::doctor;
 use super::preflight::Intent;
+use commands::{CommandLine, Context};
+use interrupt::Interrupt;
+use link::Link;
 
 /// How a command ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,50 +44,47 @@ pub enum Outcome {
     Done,
     /// Exit code 1: `doctor` found an error, and has printed it.
     FoundErrors,
-    /// Exit code 3: `get` found no value.
-    NotFound,
-    /// Exit code 4: the condition of a `put` or `delete` did not hold, so that nothing was written.
-    ConditionFailed,
+    /// A shell has gone on after commands that failed, and has said so: the exit code of the first of them.
+    FailedBefore(u8),
 }
 
 impl Outcome {
-    /// The exit code; 2 is left to a bad command line (see [`Failure`]).
+    /// The exit code.
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Done => 0,
             Outcome::FoundErrors => 1,
-            Outcome::NotFound => 3,
-            Outcome::ConditionFailed => 4,
+            Outcome::FailedBefore(exit_code) => exit_code,
         }
     }
 }
 
 /// Parses the arguments of the process, runs the command and tells how to exit.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    match execute(cli.command) {
+    let invocation = Invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match execute(invocation) {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         // Whoever read our output has seen enough, for example `head`.
         Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         // In the same form as the mistakes that clap finds itself, with its exit code 2.
-        Err(Failure::Usage(sentence)) => Cli::command()
-            .error(clap::error::ErrorKind::ValueValidation, sentence)
+        Err(Failure::Usage(sentence)) => Invocation::definition()
+            .error(ErrorKind::ValueValidation, sentence)
             .exit(),
         Err(failure) => {
             eprintln!("ostrakon: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn execute(command: Command) -> Result<Outcome, Failure> {
-    match command {
+fn execute(invocation: Invocation) -> Result<Outcome, Failure> {
+    match invocation.command {
         Command::Serve(arguments) => serve::serve(arguments),
-        Command::Get(arguments) => commands::get(&arguments),
-        Command::Put(arguments) => commands::put(&arguments),
-        Command::Delete(arguments) => commands::delete(&arguments),
-        Command::Scan(arguments) => commands::scan(&arguments),
-        Command::Status(arguments) => commands::status(&arguments),
+        Command::Shell(arguments) => shell::shell(&arguments),
+        Command::Client(command) => {
+            let (connect, print) = invocation.client.expect("a client command has its options");
+            execute_client(&command, &connect, &print)
+        }
         Command::Doctor(arguments) => {
             let report = doctor::examine(&Intent::new(arguments.data));
             if arguments.json {
@@ -89,4 +99,27 @@ fn execute(command: Command) -> Result<Outcome, Failure> {
             })
         }
     }
+}
+
+/// A command for a node, alone.
+fn execute_client(
+    command: &ClientCommand,
+    connect: &ConnectArguments,
+    print: &PrintArguments,
+) -> Result<Outcome, Failure> {
+    // An export that is cancelled removes what it has half made; all others leave nothing behind.
+    let interrupt = match command {
+        ClientCommand::Export(_) => {
+            Interrupt::install().map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?
+        }
+        _ => Arc::new(Interrupt::default()),
+    };
+    interrupt.begin();
+    let mut context = Context {
+        link: Link::new(&connect.connect, interrupt),
+        format: if print.json { Format::Json } else { Format::Text },
+        timing: print.timing,
+        spelling: Spelling::Exact,
+    };
+    commands::execute(command, &mut context, &mut CommandLine)
 }

@@ -24,8 +24,8 @@ const COMMANDS_MAX: usize = 1024;
 /// An asynchronous client of one node, cheap to clone: all clones share one session.
 ///
 /// The futures may be polled in any task of any tokio runtime; the client's own task runs in the one that it was
-/// connected in, and ends with the last handle. A future that is dropped gives its request up: a read is cancelled on
-/// the server, and of a write it is not known whether it happens.
+/// connected in, and ends with the last handle. A future that is dropped gives its request up: a read of
+/// more than one key is cancelled on the server, and of a write it is not known whether it happens.
 #[derive(Clone, Debug)]
 pub struct AsyncClient {
     commands: mpsc::Sender<Command>,

@@ -4,6 +4,7 @@ use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::message::{BatchOperation, BatchReply, Condition, Kind, PutEntry, Request, TopologyReply};
 
 use super::driver::Driver;
+use super::interrupter::Interrupter;
 use super::pipeline::Pipeline;
 use super::scan::Scan;
 use crate::error::Error;
@@ -217,6 +218,16 @@ impl Client {
     /// Where the server's time for the last answer went; `None` if it was not asked.
     pub fn last_timings(&self) -> Option<StageTimings> {
         self.driver.last_timings
+    }
+
+    /// Sum of the server's times for all answers since this was asked last; zeros if it was not asked for them.
+    pub fn take_timings(&mut self) -> StageTimings {
+        std::mem::take(&mut self.driver.timings_sum)
+    }
+
+    /// What another thread ends this client's waits with.
+    pub fn interrupter(&self) -> Interrupter {
+        self.driver.interrupter()
     }
 
     /// Sends many requests before waiting for the first answer.

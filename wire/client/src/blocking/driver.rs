@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::interrupter::Interrupter;
 use super::socket::Socket;
 use crate::error::{Error, SubmitError};
 use crate::options::Options;
@@ -41,6 +43,11 @@ pub(super) struct Driver {
     pub(super) asks_for_timings: bool,
     /// Of the answer waited for last.
     pub(super) last_timings: Option<StageTimings>,
+    /// Of all answers waited for since it was taken.
+    pub(super) timings_sum: StageTimings,
+    interrupter: Interrupter,
+    /// An interrupt was seen, and the call that it ends is not waited for yet.
+    is_interrupted: bool,
     /// Unlike that of any other driver of this process.
     number: u64,
 }
@@ -64,6 +71,11 @@ impl Driver {
             awaited: BTreeMap::new(),
             asks_for_timings: false,
             last_timings: None,
+            timings_sum: StageTimings::default(),
+            interrupter: Interrupter::new().map_err(|errno| Error::Lost {
+                source: Arc::new(errno.into()),
+            })?,
+            is_interrupted: false,
             number: DRIVERS.fetch_add(1, Ordering::Relaxed),
         };
         driver.session.open(driver.now_ns());
@@ -122,15 +134,37 @@ impl Driver {
             if let Some(Ended { result, timings }) = ended.take() {
                 self.awaited.remove(&call);
                 self.last_timings = timings;
+                self.timings_sum += timings.unwrap_or_default();
                 return result;
             }
             self.turn(true);
+            if std::mem::take(&mut self.is_interrupted) {
+                self.end_awaited();
+            }
+        }
+    }
+
+    /// Ends all calls that are open.
+    fn end_awaited(&mut self) {
+        let now_ns = self.now_ns();
+        for (call, awaited) in &mut self.awaited {
+            if awaited.is_none() {
+                let result = Err(self.session.interrupt(now_ns, *call));
+                *awaited = Some(Ended {
+                    result,
+                    timings: None,
+                });
+            }
         }
     }
 
     /// Sends and receives what can be without waiting.
     pub(super) fn flush(&mut self) {
         self.turn(false);
+    }
+
+    pub(super) fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     /// From now on nobody waits for anything that was started.
@@ -257,7 +291,9 @@ impl Driver {
             slots.push(slot);
             polled.push(PollFd::from_borrowed_fd(socket.as_fd(), flags));
         }
-        if polled.is_empty() && timeout.is_none() {
+        let has_sockets = !polled.is_empty();
+        polled.push(PollFd::from_borrowed_fd(self.interrupter.as_fd(), PollFlags::IN));
+        if !has_sockets && timeout.is_none() {
             // Nothing can happen: what there is to wait for has happened already.
             return Vec::new();
         }
@@ -266,6 +302,9 @@ impl Driver {
             Err(error) => panic!("waiting for sockets has failed: {error}"),
         }
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        if polled.last().is_some_and(is_ready) {
+            self.is_interrupted |= self.interrupter.take();
+        }
         let ready = slots.into_iter().zip(&polled).filter(|(_, fd)| is_ready(fd));
         ready.map(|(slot, _)| slot).collect()
     }

@@ -11,10 +11,12 @@
 
 mod client;
 mod driver;
+mod interrupter;
 mod pipeline;
 mod scan;
 mod socket;
 
 pub use client::Client;
+pub use interrupter::Interrupter;
 pub use pipeline::{Pipeline, Ticket};
 pub use scan::Scan;

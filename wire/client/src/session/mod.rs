@@ -265,8 +265,9 @@ impl Session {
         self.calls.len() >= CALLS_MAX || (self.calls.len() > 0 && self.calls.frame_bytes() >= CALL_BYTES_MAX)
     }
 
-    /// Nobody waits for this call any more. A read that was sent is cancelled; of a write it is not known what becomes
-    /// of it, but it is not sent again. A call that has ended is none of this function's business.
+    /// Nobody waits for this call any more. A read of more than one key that was sent is cancelled; of a write it is
+    /// not known what becomes of it, but it is not sent again. A call that has ended is none of this function's
+    /// business.
     pub fn abandon(&mut self, now_ns: u64, call: CallId) {
         self.see(now_ns);
         self.failed.retain(|(failed, _)| *failed != call);
@@ -274,6 +275,23 @@ impl Session {
             self.leave_place(slot);
             self.end(slot);
             self.pump();
+        }
+    }
+
+    /// As [`Session::abandon`], for a caller that is to hear how the call has ended: interrupted, and, for a write that
+    /// may have been sent, with an outcome that nobody knows.
+    pub fn interrupt(&mut self, now_ns: u64, call: CallId) -> Error {
+        let may_be_done = self.calls.find(call).is_some_and(|slot| {
+            let call = self.calls.get(slot);
+            call.kind.is_write() && (call.was_lost || matches!(call.place, Place::Sent { .. }))
+        });
+        self.abandon(now_ns, call);
+        if may_be_done {
+            Error::UnknownOutcome {
+                cause: Box::new(Error::Interrupted),
+            }
+        } else {
+            Error::Interrupted
         }
     }
 
@@ -353,15 +371,12 @@ impl Session {
             Place::Sent {
                 connection, request, ..
             } => {
-                let is_read = !call.kind.is_write();
                 let connection = &mut self.connections[connection as usize];
                 connection.take_waiter(request);
-                if is_read
-                    && matches!(
-                        call.kind,
-                        Kind::Scan | Kind::Status | Kind::Stats | Kind::MultiGet
-                    )
-                {
+                if matches!(
+                    call.kind,
+                    Kind::Scan | Kind::Status | Kind::Stats | Kind::MultiGet
+                ) {
                     let cancel = Request::Cancel {
                         request_id: request.number(),
                     };

@@ -1,0 +1,201 @@
+//! `ostrakon shell`: commands from a person at a terminal, or line by line from a pipe.
+//!
+//! At a terminal: a prompt, a history, completion, tables; what fails is said and the shell goes on; Ctrl-C ends the
+//! running command, Ctrl-D the shell. From a pipe: no prompt; the first command that fails ends the shell with its exit
+//! code, unless that is not wanted.
+
+mod editor;
+mod history;
+mod line;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use editor::{Editor, Input};
+use line::{ShellCommand, Switch};
+
+use super::Outcome;
+use super::arguments::ShellArguments;
+use super::commands::{Caller, Context, execute, read_line};
+use super::failure::Failure;
+use super::interrupt::Interrupt;
+use super::link::Link;
+use super::output::{self, Format};
+use super::requests::Spelling;
+use super::words::{Words, split};
+
+/// Runs commands to the end of the input.
+pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
+    let is_interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let format = match (arguments.print.json, is_interactive) {
+        (true, _) => Format::Json,
+        (false, true) => Format::Table,
+        (false, false) => Format::Text,
+    };
+    let interrupt = if is_interactive {
+        Interrupt::install().map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?
+    } else {
+        Arc::new(Interrupt::default())
+    };
+    let shell = Shell {
+        context: Context {
+            link: Link::new(&arguments.connect.connect, interrupt),
+            format,
+            timing: arguments.print.timing,
+            spelling: Spelling::Escaped,
+        },
+    };
+    if is_interactive {
+        shell.converse()
+    } else {
+        shell.obey(arguments.keep_going)
+    }
+}
+
+/// What a command leaves to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    Quit,
+}
+
+struct Shell {
+    context: Context,
+}
+
+impl Shell {
+    /// At a terminal.
+    fn converse(mut self) -> Result<Outcome, Failure> {
+        let mut editor = Editor::new()?;
+        println!(
+            "ostrakon {}: `help` lists the commands, Ctrl-D ends.",
+            crate::process::version::RELEASE
+        );
+        if let Err(failure) = self.context.link.connect() {
+            eprintln!("{failure}; or `connect HOST:PORT`");
+        }
+        loop {
+            let prompt = format!("{}> ", self.context.link.address());
+            let text = match editor.command(&prompt)? {
+                Input::Line(text) => text,
+                Input::Cancelled => continue,
+                Input::End => break,
+            };
+            let interrupt = Arc::clone(self.context.link.interrupt());
+            interrupt.begin();
+            let done = self.run(text.as_bytes(), &mut editor);
+            interrupt.end();
+            match done {
+                Ok(Next::Go) | Err(Failure::OutputClosed) => {}
+                Ok(Next::Quit) => break,
+                Err(failure) => eprintln!("{failure}"),
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// From a pipe.
+    fn obey(mut self, keep_going: bool) -> Result<Outcome, Failure> {
+        let mut pipe = Pipe { line_number: 0 };
+        let mut first_failure = None;
+        while let Some((line_number, text)) = pipe.command()? {
+            let failure = match self.run(&text, &mut pipe) {
+                Ok(Next::Go) => continue,
+                Ok(Next::Quit) => break,
+                Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
+                Err(failure) => failure.at_line(line_number),
+            };
+            if !keep_going {
+                return Err(failure);
+            }
+            eprintln!("ostrakon: {failure}");
+            first_failure.get_or_insert(failure.exit_code());
+        }
+        Ok(first_failure.map_or(Outcome::Done, Outcome::FailedBefore))
+    }
+
+    fn run(&mut self, text: &[u8], caller: &mut dyn Caller) -> Result<Next, Failure> {
+        let words = match split(text).map_err(|error| Failure::Usage(error.to_string()))? {
+            Words::Complete(words) if words.is_empty() => return Ok(Next::Go),
+            Words::Complete(words) => words,
+            Words::Open => return Err(Failure::Usage("the command does not end".to_owned())),
+        };
+        let Some(line) = line::parse(&words)? else {
+            return Ok(Next::Go);
+        };
+        match line.command {
+            ShellCommand::Client(command) => {
+                let before = (self.context.format, self.context.timing);
+                if line.print.json {
+                    self.context.format = Format::Json;
+                }
+                self.context.timing |= line.print.timing;
+                let done = execute(&command, &mut self.context, caller);
+                (self.context.format, self.context.timing) = before;
+                done.map(|_| Next::Go)
+            }
+            ShellCommand::Timing { switch } => {
+                if let Some(switch) = switch {
+                    self.context.timing = switch == Switch::On;
+                }
+                let now = if self.context.timing { "on" } else { "off" };
+                output::text(&format!("timing is {now}\n")).map(|()| Next::Go)
+            }
+            ShellCommand::Output { format } => {
+                if let Some(format) = format {
+                    self.context.format = format;
+                }
+                let now = match self.context.format {
+                    Format::Table => "tables",
+                    Format::Text => "lines of text",
+                    Format::Json => "JSON",
+                };
+                output::text(&format!("output is {now}\n")).map(|()| Next::Go)
+            }
+            ShellCommand::Connect { address } => {
+                self.context.link.move_to(&address)?;
+                Ok(Next::Go)
+            }
+            ShellCommand::Quit => Ok(Next::Quit),
+        }
+    }
+}
+
+/// Commands from stdin, which is no terminal.
+#[derive(Debug)]
+struct Pipe {
+    /// Of the line read last.
+    line_number: u64,
+}
+
+impl Pipe {
+    /// The next command and the number of its first line.
+    fn command(&mut self) -> Result<Option<(u64, Vec<u8>)>, Failure> {
+        let mut text = Vec::new();
+        let first = self.line_number + 1;
+        while let Some(line) = self.next_line("")? {
+            text.extend_from_slice(&line);
+            if split(&text) != Ok(Words::Open) {
+                return Ok(Some((first, text)));
+            }
+            text.push(b'\n');
+        }
+        // What does not end is refused when it is run.
+        Ok((!text.is_empty()).then_some((first, text)))
+    }
+}
+
+impl Caller for Pipe {
+    fn owns_stdin(&self) -> bool {
+        false
+    }
+
+    fn next_line(&mut self, _prompt: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.line_number += 1;
+        read_line(&mut io::stdin().lock())
+    }
+
+    fn wants_more(&mut self, _lines: u64) -> Result<bool, Failure> {
+        Ok(true)
+    }
+}

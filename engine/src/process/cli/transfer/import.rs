@@ -1,0 +1,414 @@
+//! `import`: writes the entries of a file in order, several multi-puts on their way at once.
+//!
+//! 1. Records collect in a batch. A key that the batch has already gets the later value.
+//! 2. A full batch is sent. The node may work on batches in any order, so a record whose key is in a batch on its
+//!    way waits until all of those are answered: the last record of a key wins, as it stands in the file.
+//! 3. Entries that the node was too busy for are sent again after the time that it asks for; they were not written.
+//! 4. At the first record that means nothing, all before it are written, then it is named. Whatever else goes wrong
+//!    ends the import as well.
+//!
+//! An import can be repeated: what is written already is written again, with the same values.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ostrakon_client::{Answer, Client, Error, ErrorCode, MultiWritten, Pipeline, PutEntry, Request, Ticket};
+use ostrakon_wire::limits::MULTI_MAX;
+
+use super::super::commands::Context;
+use super::super::failure::Failure;
+use super::super::interrupt::Interrupt;
+use super::super::key::escape;
+use super::super::link::{Stopped, timestamp_us};
+use super::super::requests::{FileFormat, ImportArguments};
+use super::binary::BinaryReader;
+use super::json::JsonReader;
+use super::progress::Progress;
+use super::record::{BadRecord, Lifetime, Record};
+use super::{STANDARD, format_of};
+
+/// A batch is sent when its keys and values reach this, in bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Batches on their way at once.
+const BATCHES_IN_FLIGHT: usize = 8;
+/// For so long a node may be too busy for a batch.
+const BUSY_TIME_MAX: Duration = Duration::from_mins(1);
+/// The shortest wait before something is sent again.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest one.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What is read of the file at once, in bytes.
+const READ_BYTES: usize = 256 * 1024;
+
+/// `import`.
+pub(in super::super) fn import(
+    arguments: &ImportArguments,
+    context: &mut Context,
+    owns_stdin: bool,
+) -> Result<(), Failure> {
+    let format = format_of(&arguments.file, arguments.format)?;
+    let is_standard = arguments.file == Path::new(STANDARD);
+    if is_standard && !owns_stdin {
+        return Err(Failure::Usage(
+            "stdin holds the commands here: name a file, or run `ostrakon import -` in another shell"
+                .to_owned(),
+        ));
+    }
+    let (input, total_bytes): (Box<dyn Read>, _) = if is_standard {
+        (Box::new(io::stdin().lock()), None)
+    } else {
+        let (file, length) = open(&arguments.file)?;
+        (Box::new(file), length)
+    };
+    let progress = Progress::new("import", total_bytes);
+    let input = BufReader::with_capacity(READ_BYTES, progress.bar().wrap_read(input));
+    let interrupt = Arc::clone(context.link.interrupt());
+    let tally = match format {
+        FileFormat::Json => load(JsonReader::new(input), context, &interrupt),
+        FileFormat::Binary => load(BinaryReader::new(input), context, &interrupt),
+    }?;
+    let total = progress.total(tally.written);
+    drop(progress);
+    let over = match tally.over {
+        0 => String::new(),
+        over => format!("; {over} more were left out because their time is over"),
+    };
+    eprintln!("imported {total}{over}");
+    Ok(())
+}
+
+/// The file, and its length if it has one.
+fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) =
+        opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
+    Ok((file, metadata.is_file().then_some(metadata.len())))
+}
+
+/// What became of the records so far.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Records whose entries are written, later ones for the same key included.
+    written: u64,
+    /// Records whose time was over.
+    over: u64,
+}
+
+/// Writes all records.
+fn load(
+    mut records: impl Iterator<Item = Result<Record, BadRecord>>,
+    context: &mut Context,
+    interrupt: &Interrupt,
+) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    let loaded = context.link.run(|client, watch| {
+        let clock = NodeClock::new(client);
+        let batch_entries = (client.server().multi_max as usize).clamp(1, MULTI_MAX);
+        let mut loader = Loader {
+            pipeline: client.pipeline(),
+            flights: VecDeque::new(),
+            keys_in_flight: BTreeSet::new(),
+            batch: Batch::default(),
+            batch_entries,
+            tally: &mut tally,
+        };
+        let bad = loop {
+            interrupt.check()?;
+            match records.next() {
+                None => break None,
+                Some(Err(bad)) => break Some(bad),
+                Some(Ok(record)) => match record.expiry.lifetime(clock.now_us()) {
+                    Lifetime::Over => loader.tally.over += 1,
+                    Lifetime::TooLong => {
+                        break Some(BadRecord {
+                            place: format!("the entry of {}", escape(&record.key)),
+                            detail: "it expires in more than ten years, and ten are the most".to_owned(),
+                        });
+                    }
+                    Lifetime::TtlMs(ttl_ms) => watch.time(|| loader.take(record, ttl_ms))?,
+                },
+            }
+        };
+        watch.time(|| loader.finish())?;
+        Ok(bad)
+    });
+    let written = tally.written;
+    match loaded {
+        Ok(None) => Ok(tally),
+        Ok(Some(bad)) if written == 0 => Err(Failure::Failed(format!("{bad}; nothing was written"))),
+        Ok(Some(bad)) => Err(Failure::Failed(format!(
+            "{bad}; the {written} records before it are written. Import a good file from its beginning: nothing is \
+             lost by writing the same twice"
+        ))),
+        Err(failure) => Err(explained(failure, written)),
+    }
+}
+
+/// The failure, and what it means for an import.
+fn explained(failure: Failure, written: u64) -> Failure {
+    let more = format!(
+        "{written} records are written for certain, and some behind them may be. Import the whole again when the cause \
+         is gone: nothing is lost by writing the same twice"
+    );
+    match failure {
+        Failure::OutcomeUnknown(sentence) => Failure::OutcomeUnknown(format!("{sentence}; {more}")),
+        Failure::Interrupted(sentence) => Failure::Interrupted(format!("{sentence}; {more}")),
+        Failure::Failed(sentence) => Failure::Failed(format!("{sentence}; {more}")),
+        other => other,
+    }
+}
+
+/// The node's clock, carried on by the clock of this machine.
+#[derive(Debug)]
+struct NodeClock {
+    at_start_us: u64,
+    started: Instant,
+}
+
+impl NodeClock {
+    fn new(client: &Client) -> NodeClock {
+        NodeClock {
+            at_start_us: timestamp_us(client.timestamp()),
+            started: Instant::now(),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.at_start_us + self.started.elapsed().as_micros() as u64
+    }
+}
+
+/// One entry of a batch.
+#[derive(Debug)]
+struct Waiting {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    ttl_ms: u64,
+    /// Records that it stands for.
+    records: u64,
+}
+
+/// Entries that are sent together, each key once.
+#[derive(Debug, Default)]
+struct Batch {
+    entries: Vec<Waiting>,
+    /// Where each key is in `entries`.
+    places: BTreeMap<Vec<u8>, usize>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn put(&mut self, record: Record, ttl_ms: u64) {
+        let Record { key, value, .. } = record;
+        self.bytes += key.len() + value.len();
+        if let Some(place) = self.places.get(&key) {
+            let entry = &mut self.entries[*place];
+            self.bytes -= key.len() + entry.value.len();
+            (entry.value, entry.ttl_ms) = (value, ttl_ms);
+            entry.records += 1;
+            return;
+        }
+        self.places.insert(key.clone(), self.entries.len());
+        self.entries.push(Waiting {
+            key,
+            value,
+            ttl_ms,
+            records: 1,
+        });
+    }
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+struct Flight<'client> {
+    ticket: Ticket<'client>,
+    entries: Vec<Waiting>,
+    first_sent: Instant,
+}
+
+/// Fills, sends and settles batches.
+struct Loader<'client, 'tally> {
+    pipeline: Pipeline<'client>,
+    flights: VecDeque<Flight<'client>>,
+    /// Of all flights.
+    keys_in_flight: BTreeSet<Vec<u8>>,
+    batch: Batch,
+    /// A batch has this many entries at most.
+    batch_entries: usize,
+    tally: &'tally mut Tally,
+}
+
+impl<'client> Loader<'client, '_> {
+    fn take(&mut self, record: Record, ttl_ms: u64) -> Result<(), Stopped> {
+        let more_bytes = record.key.len() + record.value.len();
+        let is_full = self.batch.entries.len() == self.batch_entries
+            || (!self.batch.entries.is_empty() && self.batch.bytes + more_bytes > BATCH_BYTES);
+        if is_full {
+            self.send_batch()?;
+        }
+        if self.keys_in_flight.contains(&record.key) {
+            self.settle_down_to(0)?;
+        }
+        self.batch.put(record, ttl_ms);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Stopped> {
+        self.send_batch()?;
+        self.settle_down_to(0)
+    }
+
+    fn send_batch(&mut self) -> Result<(), Stopped> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.entries.is_empty() {
+            return Ok(());
+        }
+        self.settle_down_to(BATCHES_IN_FLIGHT - 1)?;
+        let keys = batch.entries.iter().map(|entry| entry.key.clone());
+        self.keys_in_flight.extend(keys);
+        self.send(batch.entries, Instant::now())
+    }
+
+    fn send(&mut self, entries: Vec<Waiting>, first_sent: Instant) -> Result<(), Stopped> {
+        let puts: Vec<PutEntry<'_>> = entries
+            .iter()
+            .map(|entry| PutEntry {
+                key: &entry.key,
+                value: &entry.value,
+                ttl_ms: entry.ttl_ms,
+            })
+            .collect();
+        let ticket = self.pipeline.submit(&Request::MultiPut {
+            entries: puts[..].into(),
+            retry: None,
+        })?;
+        self.flights.push_back(Flight {
+            ticket,
+            entries,
+            first_sent,
+        });
+        Ok(())
+    }
+
+    /// Waits until no more than so many batches are on their way.
+    fn settle_down_to(&mut self, flights: usize) -> Result<(), Stopped> {
+        while self.flights.len() > flights {
+            let flight = self.flights.pop_front().expect("there are more than some number");
+            self.settle(flight)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one answer, and sends again what the node was too busy for.
+    fn settle(&mut self, flight: Flight<'client>) -> Result<(), Stopped> {
+        let written = self.wait(flight.ticket, flight.entries.len())?;
+        let mut again = Vec::new();
+        let mut failure = None;
+        for (entry, result) in flight.entries.into_iter().zip(written.results) {
+            match result {
+                Ok(_) => {
+                    self.keys_in_flight.remove(&entry.key);
+                    self.tally.written += entry.records;
+                }
+                Err(ErrorCode::Busy) => again.push(entry),
+                Err(code) => drop(failure.get_or_insert(code)),
+            }
+        }
+        let message = written.message;
+        match failure {
+            Some(ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown) => {
+                return Err(Failure::OutcomeUnknown(message).into());
+            }
+            Some(code) => {
+                return Err(Failure::Failed(format!("the server answered {code}: {message}")).into());
+            }
+            None if again.is_empty() => return Ok(()),
+            None => {}
+        }
+        if flight.first_sent.elapsed() > BUSY_TIME_MAX {
+            let seconds = BUSY_TIME_MAX.as_secs();
+            return Err(Failure::Failed(format!(
+                "the server was too busy for {seconds} seconds: {message}"
+            ))
+            .into());
+        }
+        let pause = Duration::from_millis(u64::from(written.retry_after_ms));
+        std::thread::sleep(pause.clamp(PAUSE_MIN, PAUSE_MAX));
+        self.send(again, flight.first_sent)
+    }
+
+    /// What became of so many entries; a refusal of the whole batch is one of each entry.
+    fn wait(&mut self, ticket: Ticket<'client>, entries: usize) -> Result<MultiWritten, Stopped> {
+        let written = match self.pipeline.wait(ticket) {
+            Ok(Answer::MultiPut(written)) => written,
+            Ok(other) => unreachable!("this answers another kind of request: {other:?}"),
+            Err(Error::Server {
+                code: ErrorCode::Busy,
+                message,
+                retry_after_ms,
+            }) => MultiWritten {
+                results: vec![Err(ErrorCode::Busy); entries],
+                message,
+                retry_after_ms,
+            },
+            Err(error) => return Err(error.into()),
+        };
+        if written.results.len() == entries {
+            return Ok(written);
+        }
+        Err(Failure::OutcomeUnknown(format!(
+            "the server answered a multi-put of {entries} entries with {} results",
+            written.results.len()
+        ))
+        .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Expiry;
+    use super::*;
+
+    #[test]
+    fn a_later_record_of_a_key_replaces_the_earlier_one_in_its_batch() {
+        let record = |key: &str, value: &str| Record {
+            key: key.into(),
+            value: value.into(),
+            expiry: Expiry::Never,
+        };
+        let mut batch = Batch::default();
+        batch.put(record("a", "first"), 0);
+        batch.put(record("b", "1"), 0);
+        batch.put(record("a", "2"), 7);
+        let entries: Vec<_> = batch
+            .entries
+            .iter()
+            .map(|entry| (&entry.key[..], &entry.value[..], entry.ttl_ms, entry.records))
+            .collect();
+        assert_eq!(
+            entries,
+            [(&b"a"[..], &b"2"[..], 7, 2), (&b"b"[..], &b"1"[..], 0, 1)]
+        );
+        assert_eq!(batch.bytes, 4);
+    }
+
+    #[test]
+    fn a_failure_keeps_its_code_and_says_what_is_written() {
+        for (failure, code) in [
+            (Failure::Failed("x".to_owned()), 1),
+            (Failure::OutcomeUnknown("x".to_owned()), 5),
+            (Failure::Interrupted("x".to_owned()), 130),
+        ] {
+            let explained = explained(failure, 7);
+            assert!(
+                explained.to_string().starts_with("x; 7 records are written"),
+                "{explained}"
+            );
+            assert_eq!(explained.exit_code(), code);
+        }
+    }
+}
