@@ -66,9 +66,7 @@ mod every_order {
             _ => operation.clock.unwrap_or((0, u64::MAX)),
         };
         let Some(expires_at) = key.expires else {
-            let is_blind = operation.condition == Condition::None
-                && matches!(operation.action, Action::Write { .. } | Action::Delete { .. });
-            return !expired && (is_blind || key.gone.is_none_or(|gone| to >= gone));
+            return !expired && key.gone.is_none_or(|gone| to >= gone);
         };
         if expired {
             (key.value, key.expires, key.gone) = (None, None, Some(expires_at));

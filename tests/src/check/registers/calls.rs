@@ -96,14 +96,6 @@ impl Call {
         )
     }
 
-    /// True if its answer depends on what the key holds.
-    pub(super) fn looks(&self) -> bool {
-        match self.effect {
-            Effect::Write { guard, .. } | Effect::Delete { guard } => guard != Guard::Nothing,
-            _ => true,
-        }
-    }
-
     /// What must have held for it, or what did not.
     pub(super) fn guard(&self) -> Guard {
         match self.effect {

@@ -1,11 +1,8 @@
 //! A register, one step at a time: which calls are possible now, and what the key is afterwards.
 //!
 //! What was written for a while is gone by itself from some moment on: a call may find it gone when the clock by which
-//! the call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays
-//! gone, and the
-//! clock has reached the expiry for good: until the key is written, nothing that looks at it is decided by an
-//! earlier one. (A
-//! write that does not look may have got its version before, and take effect after that.)
+//! the call was decided can have reached the expiry, and must if it certainly has. Once found gone, it stays gone, and
+//! the clock has reached the expiry for good: nothing is decided by an earlier one until the key is written.
 //!
 //! Versions may be known in part. `floor` is the lowest number that the newest version can have; a write of
 //! unknown version raises it by one, and the first read of such a write fixes it. Every rule refuses only what
@@ -49,7 +46,7 @@ impl State {
     pub(super) fn steps(self, call: &Call, follow_versions: bool) -> [Option<State>; 2] {
         let (from, to) = call.clock();
         if self.cell == Cell::Absent {
-            let is_before = call.looks() && matches!(self.expiry, Expiry::At(moment) if to < moment);
+            let is_before = matches!(self.expiry, Expiry::At(moment) if to < moment);
             return [
                 if is_before {
                     None
