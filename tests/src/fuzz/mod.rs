@@ -16,7 +16,7 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Each has a file in `tests/fuzz/targets` and a line in `tests/fuzz/Cargo.toml`; a test compares them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     ("frame", wire::frame),
     ("request", wire::request),
     ("response", wire::response),
@@ -25,5 +25,8 @@ pub const TARGETS: [Target; 9] = [
     ("command", log::command),
     ("identity", log::identity),
     ("key", text::key),
+    ("words", text::words),
+    ("import-binary", text::import_binary),
+    ("import-json", text::import_json),
     ("history", text::history),
 ];

@@ -7,6 +7,7 @@ use ostrakon::log::format::{
     FLAG_HEAD, LogId, OwnershipEpoch, RECORD_HEADER_BYTES, RecordKind, SegmentHead, SegmentSequence,
     ShardState, finish_batch, put_record_header, record_bytes,
 };
+use ostrakon::process::cli::BinaryWriter;
 use ostrakon::shard::command::{Change, Head, append_operation};
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::raft::{EntryId, HardState, LogIndex, ReplicaId, Term};
@@ -38,6 +39,9 @@ pub fn of(target: &str) -> Vec<Seed> {
         "command" => commands(),
         "identity" => vec![named("node", identity())],
         "key" => keys(),
+        "words" => words(),
+        "import-binary" => binary_files(),
+        "import-json" => json_files(),
         "history" => histories(),
         other => panic!("no target `{other}` has seeds"),
     }
@@ -270,6 +274,46 @@ fn keys() -> Vec<Seed> {
         named("unfinished", *br"a\x4"),
         named("utf8", "grün\u{202e}".as_bytes()),
         named("invalid utf8", *b"\xff\xfe a\xc3"),
+    ]
+}
+
+fn words() -> Vec<Seed> {
+    vec![
+        named("plain", *b"scan user: --limit 5"),
+        named("quotes", *br#"put 'a b' "c\x00\n\"d"e\ f ''"#),
+        named("lines", *b"put k <<END\na 'b\n\nEND"),
+        named("open", *b"put k 'a\n"),
+        named("comment", *b"# a comment\nget k"),
+    ]
+}
+
+fn binary_files() -> Vec<Seed> {
+    let file = |records: &[(&[u8], &[u8], u64)]| {
+        let mut file = Vec::new();
+        let mut writer = BinaryWriter::new(&mut file, 1 << 60).expect("memory takes all");
+        for (key, value, expires_us) in records {
+            writer.write(key, value, *expires_us).expect("memory takes all");
+        }
+        writer.finish().expect("memory takes all");
+        file
+    };
+    vec![
+        named("nothing", file(&[])),
+        named("two", file(&[(b"a", b"one", 0), (b"b\0", b"", 9_000_001)])),
+    ]
+}
+
+fn json_files() -> Vec<Seed> {
+    vec![
+        named("text", *b"{\"key\":\"a\",\"value\":\"1\\n\\u00e9\"}\n\n"),
+        named(
+            "base64",
+            *b"{\"key_base64\":\"AA==\",\"value_base64\":\"/w==\",\"expires\":9}",
+        ),
+        named(
+            "scanned",
+            *b"{\"key\":\"a\",\"value\":\"\",\"ttl_ms\":5,\"version\":\"7\"}",
+        ),
     ]
 }
 

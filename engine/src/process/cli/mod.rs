@@ -30,6 +30,8 @@ pub use requests::{
     ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments, MputArguments,
     PrintArguments, PutArguments, RangeArguments, ScanArguments, Spelling, TtlOption,
 };
+pub use transfer::{BadRecord, BinaryReader, BinaryWriter, Expiry, JsonReader, Record, write_json_line};
+pub use words::{Opened, Words, WordsError, split};
 
 use super::doctor;
 use super::preflight::Intent;

@@ -14,18 +14,90 @@ use std::fmt;
 
 use super::key::escape;
 
+/// Longest text of a command, in bytes.
+pub(super) const COMMAND_BYTES_MAX: usize = 64 << 20;
+
 /// What the text of a command is so far.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Words {
+pub enum Words {
     /// All of a command; no word at all for an empty line or a comment.
     Complete(Vec<String>),
     /// The command goes on with the next line.
-    Open,
+    Open(Opened),
+}
+
+/// What has not ended in a command that goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// A quote; this byte ends it.
+    Quote(u8),
+    /// The lines of a `<<`; a line of these bytes ends them.
+    Lines(Vec<u8>),
+}
+
+impl Opened {
+    /// Can this line be what ends it? If not, it need not be looked at again.
+    fn may_end_in(&self, line: &[u8]) -> bool {
+        match self {
+            Opened::Quote(quote) => line.contains(quote),
+            Opened::Lines(name) => line.trim_ascii_end() == name,
+        }
+    }
+}
+
+/// A command as it was read, line by line.
+#[derive(Debug)]
+pub(super) struct CommandText {
+    pub(super) text: Vec<u8>,
+    pub(super) lines: u64,
+    /// Its words; [`Words::Open`] if the input ended before the command.
+    pub(super) words: Result<Words, WordsError>,
+}
+
+/// Reads lines up to the end of a command. `next_line` is told whether it is asked for the first one; `None`: there was
+/// no line at all.
+///
+/// # Errors
+/// Those of `next_line`.
+pub(super) fn read_command<E>(
+    mut next_line: impl FnMut(bool) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Option<CommandText>, E> {
+    let Some(mut text) = next_line(true)? else {
+        return Ok(None);
+    };
+    let mut lines = 1;
+    let words = loop {
+        if text.len() > COMMAND_BYTES_MAX {
+            break Err(WordsError::Long);
+        }
+        let opened = match split(&text) {
+            Ok(Words::Open(opened)) => opened,
+            words => break words,
+        };
+        let may_have_ended = loop {
+            let Some(line) = next_line(false)? else {
+                break false;
+            };
+            lines += 1;
+            text.push(b'\n');
+            text.extend_from_slice(&line);
+            if opened.may_end_in(&line) || text.len() > COMMAND_BYTES_MAX {
+                break true;
+            }
+        };
+        if !may_have_ended {
+            break Ok(Words::Open(opened));
+        }
+    };
+    Ok(Some(CommandText { text, lines, words }))
 }
 
 /// Why a text is no command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum WordsError {
+#[non_exhaustive]
+pub enum WordsError {
+    /// It is longer than a command may be.
+    Long,
     /// A backslash that begins no escape, at this byte.
     Escape(usize),
     /// `<<` without a name behind it, or not at the end of its line.
@@ -35,6 +107,12 @@ pub(super) enum WordsError {
 impl fmt::Display for WordsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            WordsError::Long => write!(
+                f,
+                "the command is longer than {} MiB: a quote or a `<<` in it has no end, or the value belongs into a \
+                 file for `import`",
+                COMMAND_BYTES_MAX >> 20
+            ),
             WordsError::Escape(offset) => write!(
                 f,
                 "the backslash at byte {offset} begins none of \\xNN (two hexadecimal digits), \\\\, \\n, \\r, \\t, \
@@ -51,7 +129,7 @@ impl fmt::Display for WordsError {
 ///
 /// # Errors
 /// If an escape or a `<<` makes no sense.
-pub(super) fn split(text: &[u8]) -> Result<Words, WordsError> {
+pub fn split(text: &[u8]) -> Result<Words, WordsError> {
     Splitter {
         text,
         place: 0,
@@ -78,16 +156,16 @@ impl Splitter<'_> {
                 Some(b'#') if self.words.is_empty() => self.place = self.line_end(),
                 Some(b'<') if self.text[self.place..].starts_with(b"<<") => return self.here_lines(),
                 Some(_) => {
-                    if !self.word()? {
-                        return Ok(Words::Open);
+                    if let Some(quote) = self.word()? {
+                        return Ok(Words::Open(Opened::Quote(quote)));
                     }
                 }
             }
         }
     }
 
-    /// Reads one word; false if it does not end.
-    fn word(&mut self) -> Result<bool, WordsError> {
+    /// Reads one word; returns the quote that is open at its end.
+    fn word(&mut self) -> Result<Option<u8>, WordsError> {
         let is_quoted = matches!(self.peek(), Some(b'\'' | b'"'));
         let mut quote = None;
         let mut bytes = Vec::new();
@@ -105,7 +183,7 @@ impl Splitter<'_> {
             self.place += 1;
         }
         self.push(&bytes, is_quoted);
-        Ok(quote.is_none())
+        Ok(quote)
     }
 
     /// Reads an escape, from its backslash on.
@@ -146,7 +224,7 @@ impl Splitter<'_> {
             }
             start = end + 1;
         }
-        Ok(Words::Open)
+        Ok(Words::Open(Opened::Lines(name.to_vec())))
     }
 
     fn push(&mut self, bytes: &[u8], is_quoted: bool) {
@@ -212,7 +290,7 @@ mod tests {
     #[test]
     fn an_open_quote_goes_on() {
         for text in ["put k 'a", "put k \"a\n", "'", "put k \"a\\\""] {
-            assert_eq!(split(text.as_bytes()), Ok(Words::Open), "{text:?}");
+            assert!(matches!(split(text.as_bytes()), Ok(Words::Open(_))), "{text:?}");
         }
     }
 
@@ -228,10 +306,56 @@ mod tests {
             "put k <<END\nENDE",
             "put k <<END\n END",
         ] {
-            assert_eq!(split(text.as_bytes()), Ok(Words::Open), "{text:?}");
+            assert!(matches!(split(text.as_bytes()), Ok(Words::Open(_))), "{text:?}");
         }
         assert_eq!(split(b"put k <<"), Err(WordsError::Here));
         assert_eq!(split(b"put k <<END --ttl 1s"), Err(WordsError::Here));
+    }
+
+    /// What [`read_command`] makes of lines: each command's text, and whether it has ended.
+    fn commands(text: &str) -> Vec<(String, bool)> {
+        let mut lines = text.lines().map(|line| line.as_bytes().to_vec());
+        let mut commands = Vec::new();
+        while let Some(command) = read_command::<()>(|_| Ok(lines.next())).unwrap() {
+            assert_eq!(
+                command.lines,
+                command.text.split(|byte| *byte == b'\n').count() as u64
+            );
+            let has_ended = !matches!(command.words, Ok(Words::Open(_)));
+            commands.push((String::from_utf8(command.text).unwrap(), has_ended));
+        }
+        commands
+    }
+
+    #[test]
+    fn a_command_is_read_up_to_its_end_and_no_further() {
+        let command = |text: &str, has_ended| (text.to_owned(), has_ended);
+        assert_eq!(commands(""), []);
+        assert_eq!(
+            commands(
+                "get a\n\nput b 'x\n\"\ny' --ttl 1s\nput c <<END\n'\nEND of it\nEND\nget d\nput e \"\n'"
+            ),
+            [
+                command("get a", true),
+                command("", true),
+                command("put b 'x\n\"\ny' --ttl 1s", true),
+                command("put c <<END\n'\nEND of it\nEND", true),
+                command("get d", true),
+                command("put e \"\n'", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_command_without_end_is_refused_once_it_is_too_long() {
+        let endless = read_command::<()>(|is_first| {
+            Ok(Some(if is_first {
+                b"put a '".to_vec()
+            } else {
+                vec![b'x'; 1 << 20]
+            }))
+        });
+        assert_eq!(endless.unwrap().unwrap().words, Err(WordsError::Long));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! end                                        may be missing at the end of a file
 //! ```
 //!
-//! Words are those of the shell ([`split`]), also in a file. All lines are read before anything is sent.
+//! Words are those of the shell ([`split`](super::super::words::split)), also in a file. All lines are read before anything is sent.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -26,12 +26,9 @@ use super::super::requests::{
     AddArguments, BatchArguments, ConditionArguments, DeleteArguments, Key, KeyArgument, PutArguments,
     Spelling,
 };
-use super::super::words::{Words, split};
+use super::super::words::{COMMAND_BYTES_MAX, Words, read_command};
 use super::write::state;
 use super::{Caller, Context, announce_stdin, read_line};
-
-/// Longest text of a batch, in bytes; what can be sent is less.
-const TEXT_BYTES_MAX: usize = 64 << 20;
 
 /// One line of a batch.
 #[derive(Debug, Parser)]
@@ -133,38 +130,29 @@ fn read_operations(
                 "nothing was done: line {line_number} of the batch: {sentence}"
             ))
         };
-        let (mut text, mut lines) = (Vec::new(), 0);
-        let words = loop {
-            let Some(line) = next_line(if lines == 0 { "batch> " } else { "     > " })? else {
-                return if lines == 0 {
-                    Ok(operations)
-                } else {
-                    Err(refused("it does not end"))
-                };
-            };
-            lines += 1;
-            text.extend_from_slice(&line);
-            match split(&text).map_err(|error| refused(&error.to_string()))? {
-                Words::Complete(words) => break words,
-                Words::Open if text.len() > TEXT_BYTES_MAX => return Err(refused("it is too long")),
-                Words::Open => text.push(b'\n'),
-            }
+        let prompt = |is_first| if is_first { "batch> " } else { "     > " };
+        let Some(command) = read_command(|is_first| next_line(prompt(is_first)))? else {
+            return Ok(operations);
+        };
+        let words = match command.words.map_err(|error| refused(&error.to_string()))? {
+            Words::Complete(words) => words,
+            Words::Open(_) => return Err(refused("it does not end")),
         };
         match parse(&words).map_err(|sentence| refused(&sentence))? {
             None => {}
             Some(Operation::End) => return Ok(operations),
             Some(operation) => {
-                let owned = Owned::new(operation, &text);
+                let owned = Owned::new(operation, &command.text);
                 operations.push(owned.map_err(|failure| refused(&failure.to_string()))?);
             }
         }
-        bytes_read += text.len();
-        if bytes_read > TEXT_BYTES_MAX || operations.len() > MULTI_MAX {
+        bytes_read += command.text.len();
+        if bytes_read > COMMAND_BYTES_MAX || operations.len() > MULTI_MAX {
             return Err(refused(&format!(
-                "a batch has at most {MULTI_MAX} operations, and {TEXT_BYTES_MAX} bytes of text"
+                "a batch has at most {MULTI_MAX} operations, and {COMMAND_BYTES_MAX} bytes of text"
             )));
         }
-        line_number += lines;
+        line_number += command.lines;
     }
 }
 

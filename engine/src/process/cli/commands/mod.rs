@@ -5,12 +5,13 @@ mod node;
 mod read;
 mod write;
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 
 use super::failure::Failure;
 use super::link::Link;
 use super::output::{self, Format};
 use super::requests::{ClientCommand, Spelling};
+use super::words::COMMAND_BYTES_MAX;
 use super::{Outcome, transfer};
 
 /// Where a command runs.
@@ -56,10 +57,12 @@ impl Caller for CommandLine {
     }
 }
 
-/// Reads a line without its end; `None` at the end of the input.
+/// Reads a line without its end; `None` at the end of the input. Of a line that is longer than any command it reads so
+/// much that this shows.
 pub(super) fn read_line(input: &mut impl BufRead) -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     let count = input
+        .take(COMMAND_BYTES_MAX as u64 + 2)
         .read_until(b'\n', &mut line)
         .map_err(|error| Failure::Failed(format!("cannot read stdin: {error}")))?;
     if line.ends_with(b"\n") {

@@ -181,7 +181,7 @@ impl Highlighter for Assistant {
 
 impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let is_open = self.is_command && split(context.input().as_bytes()) == Ok(Words::Open);
+        let is_open = self.is_command && matches!(split(context.input().as_bytes()), Ok(Words::Open(_)));
         Ok(if is_open {
             ValidationResult::Incomplete
         } else {

@@ -22,7 +22,7 @@ use super::interrupt::Interrupt;
 use super::link::Link;
 use super::output::{self, Format};
 use super::requests::Spelling;
-use super::words::{Words, split};
+use super::words::{Words, WordsError, read_command, split};
 
 /// Runs commands to the end of the input.
 pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
@@ -83,7 +83,7 @@ impl Shell {
             };
             let interrupt = Arc::clone(self.context.link.interrupt());
             interrupt.begin();
-            let done = self.run(text.as_bytes(), &mut editor);
+            let done = self.run(split(text.as_bytes()), &mut editor);
             interrupt.end();
             match done {
                 Ok(Next::Go) | Err(Failure::OutputClosed) => {}
@@ -98,8 +98,8 @@ impl Shell {
     fn obey(mut self, keep_going: bool) -> Result<Outcome, Failure> {
         let mut pipe = Pipe { line_number: 0 };
         let mut first_failure = None;
-        while let Some((line_number, text)) = pipe.command()? {
-            let failure = match self.run(&text, &mut pipe) {
+        while let Some((line_number, words)) = pipe.command()? {
+            let failure = match self.run(words, &mut pipe) {
                 Ok(Next::Go) => continue,
                 Ok(Next::Quit) => break,
                 Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
@@ -114,11 +114,11 @@ impl Shell {
         Ok(first_failure.map_or(Outcome::Done, Outcome::FailedBefore))
     }
 
-    fn run(&mut self, text: &[u8], caller: &mut dyn Caller) -> Result<Next, Failure> {
-        let words = match split(text).map_err(|error| Failure::Usage(error.to_string()))? {
+    fn run(&mut self, words: Result<Words, WordsError>, caller: &mut dyn Caller) -> Result<Next, Failure> {
+        let words = match words.map_err(|error| Failure::Usage(error.to_string()))? {
             Words::Complete(words) if words.is_empty() => return Ok(Next::Go),
             Words::Complete(words) => words,
-            Words::Open => return Err(Failure::Usage("the command does not end".to_owned())),
+            Words::Open(_) => return Err(Failure::Usage("the command does not end".to_owned())),
         };
         let Some(line) = line::parse(&words)? else {
             return Ok(Next::Go);
@@ -169,19 +169,16 @@ struct Pipe {
 }
 
 impl Pipe {
-    /// The next command and the number of its first line.
-    fn command(&mut self) -> Result<Option<(u64, Vec<u8>)>, Failure> {
-        let mut text = Vec::new();
+    /// The words of the next command, and the number of its first line.
+    fn command(&mut self) -> Result<Option<(u64, Result<Words, WordsError>)>, Failure> {
         let first = self.line_number + 1;
-        while let Some(line) = self.next_line("")? {
-            text.extend_from_slice(&line);
-            if split(&text) != Ok(Words::Open) {
-                return Ok(Some((first, text)));
-            }
-            text.push(b'\n');
+        let command = read_command(|_| self.next_line(""))?;
+        match command.map(|command| command.words) {
+            None => Ok(None),
+            // What follows may be the rest of it, and no commands.
+            Some(Err(error @ WordsError::Long)) => Err(Failure::Usage(error.to_string()).at_line(first)),
+            Some(words) => Ok(Some((first, words))),
         }
-        // What does not end is refused when it is run.
-        Ok((!text.is_empty()).then_some((first, text)))
     }
 }
 

@@ -34,14 +34,17 @@ const HEAD_BYTES: usize = 24;
 
 /// Writes a file, from the header to the end.
 #[derive(Debug)]
-pub(super) struct BinaryWriter<W> {
+pub struct BinaryWriter<W> {
     out: W,
     records: u64,
 }
 
 impl<W: Write> BinaryWriter<W> {
-    /// Writes the header.
-    pub(super) fn new(mut out: W, snapshot: u64) -> io::Result<BinaryWriter<W>> {
+    /// Writes the header. `snapshot` is the timestamp whose data follows.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(mut out: W, snapshot: u64) -> io::Result<BinaryWriter<W>> {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -52,8 +55,14 @@ impl<W: Write> BinaryWriter<W> {
         Ok(BinaryWriter { out, records: 0 })
     }
 
-    /// Writes a record.
-    pub(super) fn write(&mut self, key: &[u8], value: &[u8], expires_us: u64) -> io::Result<()> {
+    /// Writes a record; `expires_us`: from when on its key is absent, in microseconds since 1970; 0: never.
+    ///
+    /// # Errors
+    /// Those of the output.
+    ///
+    /// # Panics
+    /// If key or value break the limits that every node keeps.
+    pub fn write(&mut self, key: &[u8], value: &[u8], expires_us: u64) -> io::Result<()> {
         assert!((1..=KEY_BYTES_MAX).contains(&key.len()) && value.len() <= VALUE_BYTES_MAX);
         let mut head = [0; HEAD_BYTES];
         head[4..8].copy_from_slice(&(key.len() as u32).to_le_bytes());
@@ -68,7 +77,10 @@ impl<W: Write> BinaryWriter<W> {
     }
 
     /// Writes the end.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         head[16..].copy_from_slice(&self.records.to_le_bytes());
         let checksum = record_checksum(&head, &[], &[]);
@@ -79,7 +91,7 @@ impl<W: Write> BinaryWriter<W> {
 
 /// Reads a file, from the header to the end.
 #[derive(Debug)]
-pub(super) struct BinaryReader<R> {
+pub struct BinaryReader<R> {
     input: R,
     /// Records read so far.
     records: u64,
@@ -88,7 +100,8 @@ pub(super) struct BinaryReader<R> {
 }
 
 impl<R: BufRead> BinaryReader<R> {
-    pub(super) fn new(input: R) -> BinaryReader<R> {
+    /// Reads from the beginning of a file.
+    pub fn new(input: R) -> BinaryReader<R> {
         BinaryReader {
             input,
             records: 0,

@@ -43,14 +43,15 @@ struct Line<'a> {
 
 /// Reads lines of JSON.
 #[derive(Debug)]
-pub(super) struct JsonReader<R> {
+pub struct JsonReader<R> {
     input: R,
     line: Vec<u8>,
     line_number: u64,
 }
 
 impl<R: BufRead> JsonReader<R> {
-    pub(super) fn new(input: R) -> JsonReader<R> {
+    /// Reads from the beginning of a file.
+    pub fn new(input: R) -> JsonReader<R> {
         JsonReader {
             input,
             line: Vec::new(),
@@ -129,8 +130,11 @@ fn without_line(error: &serde_json::Error) -> String {
     format!("{sentence} (column {})", error.column())
 }
 
-/// Writes an entry as a line.
-pub(super) fn write_line(out: &mut impl Write, key: &[u8], value: &[u8], expires_us: u64) -> io::Result<()> {
+/// Writes an entry as a line. `expires_us`: from when on its key is absent, in microseconds since 1970; 0: never.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_line(out: &mut impl Write, key: &[u8], value: &[u8], expires_us: u64) -> io::Result<()> {
     let (key, key_base64) = text_or_base64(key);
     let (value, value_base64) = text_or_base64(value);
     let line = Line {

@@ -11,8 +11,11 @@ mod record;
 
 use std::path::Path;
 
+pub use binary::{BinaryReader, BinaryWriter};
 pub(super) use export::export;
 pub(super) use import::import;
+pub use json::{JsonReader, write_line as write_json_line};
+pub use record::{BadRecord, Expiry, Record};
 
 use super::failure::Failure;
 use super::requests::FileFormat;

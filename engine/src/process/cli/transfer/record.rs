@@ -6,15 +6,19 @@ use ostrakon_wire::limits::{KEY_BYTES_MAX, TTL_MS_MAX, VALUE_BYTES_MAX};
 
 /// One entry of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Vec<u8>,
-    pub(super) expiry: Expiry,
+pub struct Record {
+    /// 1 to [`KEY_BYTES_MAX`] bytes.
+    pub key: Vec<u8>,
+    /// At most [`VALUE_BYTES_MAX`] bytes.
+    pub value: Vec<u8>,
+    /// When the key is absent again.
+    pub expiry: Expiry,
 }
 
 /// When a key is absent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expiry {
+pub enum Expiry {
+    /// It stays.
     Never,
     /// So many milliseconds after it is written.
     AfterMs(u64),
@@ -35,11 +39,11 @@ pub(super) enum Lifetime {
 
 /// Why a file can't be read on, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BadRecord {
+pub struct BadRecord {
     /// `line 17` or `record 17 at byte 1234`.
-    pub(super) place: String,
+    pub place: String,
     /// What is wrong there, as the end of a sentence.
-    pub(super) detail: String,
+    pub detail: String,
 }
 
 impl fmt::Display for BadRecord {
@@ -50,7 +54,10 @@ impl fmt::Display for BadRecord {
 
 impl Record {
     /// Refuses what no node takes.
-    pub(super) fn check(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The reason, as the end of a sentence.
+    pub fn check(&self) -> Result<(), String> {
         let (key_bytes, value_bytes) = (self.key.len(), self.value.len());
         if key_bytes == 0 {
             return Err("the key is empty, and a key has at least one byte".to_owned());

@@ -1,0 +1,4 @@
+//! libFuzzer's entry to `ostrakon_tests::fuzz::text::words`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ostrakon_tests::fuzz::text::words(data));
