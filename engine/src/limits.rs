@@ -32,7 +32,7 @@ pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
 /// Proposals of one shard that are not applied yet.
 pub const SHARD_IN_FLIGHT_MAX: usize = 4096;
-/// Reads of one shard that wait for proposals.
+/// Reads of one shard that wait for proposals, and writes that wait for others'.
 pub const SHARD_WAITERS_MAX: usize = 4096;
 /// Shards of a cluster.
 pub const SHARDS_MAX: u32 = 4096;
@@ -70,8 +70,12 @@ pub const OUTBOX_REQUESTS_MAX: usize = 16_384;
 pub const SCANS_MAX: usize = 64;
 /// Multi-gets under way that one core coordinates, and multi-puts.
 pub const MULTIS_MAX: usize = 1024;
-/// Reports under way that one core coordinates.
+/// Bytes of values that the multi-gets of one core may hold while they wait for other cores.
+pub const GATHERED_BYTES_MAX: usize = 64 << 20;
+/// Reports under way that one core coordinates for clients.
 pub const REPORTS_MAX: usize = 16;
+/// The same, with those that the operator asks for.
+pub const REPORTS_OPERATOR_MAX: usize = 24;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 
@@ -79,6 +83,8 @@ pub const SCAN_EXAMINED_MAX: usize = 100_000;
 pub const BUSY_RETRY_AFTER_MS: u32 = 5;
 /// How far ahead, in microseconds, a timestamp ceiling reaches when it is renewed.
 pub const CEILING_AHEAD_US: u64 = 3_000_000;
+/// How often, in microseconds, a shard that refuses writes for want of memory moves the retry horizon on.
+pub const FORGET_EVERY_US: u64 = 250_000;
 /// How long, in microseconds of a shard's clock, a write is remembered after its first sending, at least.
 pub const RETRY_HORIZON_US: u64 = 600_000_000;
 /// How far, in microseconds, the time of a write's first sending may lie ahead of the shard's clock.
@@ -129,4 +135,5 @@ const _: () = assert!(payload_bytes_max(SEGMENT_BYTES_DEFAULT) == PAYLOAD_BYTES_
 const _: () = assert!(batch_target_bytes(SEGMENT_BYTES_MIN) >= BATCH_START_BYTES);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + VALUE_BYTES_MAX + KEY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(BATCH_START_BYTES <= BATCH_TARGET_BYTES && BATCH_TARGET_BYTES < LOG_QUEUE_BYTES_MAX);
+const _: () = assert!(FORGET_EVERY_US < CEILING_AHEAD_US);
 const _: () = assert!(CONNECTION_IN_FLIGHT_MAX as usize <= OUTBOX_REQUESTS_MAX);

@@ -241,6 +241,54 @@ fn a_decision_against_a_write_is_remembered() {
 }
 
 #[test]
+fn a_sequence_names_one_write() {
+    let server = Server::start();
+    let mut client = server.client();
+    // Keys of many shards, on both cores; each failure and sum is remembered by the shard of its key.
+    let keys: Vec<Vec<u8>> = (0..16)
+        .map(|number| format!("key {number}").into_bytes())
+        .collect();
+    for key in &keys {
+        client.put(key, b"here").unwrap();
+        let refused = put(key, b"never", Condition::Absent, retry(&client, 7, 1, 1));
+        assert!(matches!(
+            ask(&mut client, &refused),
+            Ok(Answer::Write(Written { applied: false, .. }))
+        ));
+        let count = [b"number of ", key.as_slice()].concat();
+        let sum = add(&count, 3, retry(&client, 7, 2, 1));
+        assert!(matches!(ask(&mut client, &sum), Ok(Answer::Add(_))));
+        let other = add(key, 1, retry(&client, 7, 1, 1));
+        assert_eq!(refusal(ask(&mut client, &other)), ErrorCode::BadRequest);
+    }
+    let entries: Vec<PutEntry<'_>> = keys
+        .iter()
+        .map(|key| PutEntry {
+            key,
+            value: b"never",
+            ttl_ms: 0,
+        })
+        .collect();
+    let again = Request::MultiPut {
+        entries: PutEntries::from(&entries[..]),
+        retry: Some(retry(&client, 7, 1, 1)),
+    };
+    let Ok(Answer::MultiPut(written)) = ask(&mut client, &again) else {
+        panic!("each shard refuses its entries");
+    };
+    assert!(
+        written
+            .results
+            .iter()
+            .all(|result| *result == Err(ErrorCode::BadRequest)),
+        "{written:?}"
+    );
+    for key in &keys {
+        assert_eq!(value(&mut client, key).as_deref(), Some(&b"here"[..]));
+    }
+}
+
+#[test]
 fn a_refusal_is_no_answer() {
     let server = Server::start();
     let mut client = server.client();

@@ -65,6 +65,17 @@ impl Timestamp {
             None => panic!("a timestamp holds 52 bits of microseconds"),
         }
     }
+
+    /// This timestamp moved by `micros` with its counter kept, or [`Timestamp::MAX`] when the sum does not fit: in the
+    /// year 2112.
+    pub const fn saturating_plus_micros(self, micros: u64) -> Timestamp {
+        let left_us = Timestamp::MAX.micros() - self.micros();
+        if micros > left_us {
+            Timestamp::MAX
+        } else {
+            self.plus_micros(micros)
+        }
+    }
 }
 
 impl fmt::Debug for Timestamp {
@@ -211,6 +222,18 @@ mod tests {
     #[should_panic(expected = "52 bits")]
     fn plus_micros_does_not_wrap() {
         let _ = Timestamp::MAX.plus_micros(1);
+    }
+
+    #[test]
+    fn saturating_plus_micros_ends_at_the_last_timestamp() {
+        let last = Timestamp::from_micros(MICROS_MAX);
+        assert_eq!(last.saturating_plus_micros(0), last);
+        assert_eq!(last.saturating_plus_micros(1), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX.saturating_plus_micros(u64::MAX), Timestamp::MAX);
+        assert_eq!(
+            Timestamp::ZERO.saturating_plus_micros(7),
+            Timestamp::from_micros(7)
+        );
     }
 
     #[test]

@@ -93,7 +93,13 @@ pub async fn open_identity(
         }
     };
     check_bounds(&identity)?;
-    identity.boot = BootNumber(identity.boot.0 + 1);
+    let boot = identity.boot.0.checked_add(1).ok_or_else(|| {
+        format!(
+            "the file `{IDENTITY_FILE}` in {} is damaged: no node was started so often",
+            data.display()
+        )
+    })?;
+    identity.boot = BootNumber(boot);
     write_identity(disk, data, &identity)
         .await
         .map_err(|error| failed("can't write the identity in", error))?;

@@ -1,7 +1,7 @@
 //! From outcomes to bytes: answers to local clients go into their connection's send buffer, answers to
 //! clients of other cores into the outbox towards their gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
@@ -14,7 +14,7 @@ use super::connection::Connections;
 use super::core::Core;
 use super::message::{CoreMessage, ForwardedResponse, GatherId};
 use super::outbox::Outbox;
-use super::reads::PendingRead;
+use super::reads::{PendingRead, ReadKind};
 use super::refusal::describe;
 use super::status::counters::{CoreCounters, Operation, Stage};
 use crate::env::{Clock, CoreId};
@@ -38,6 +38,8 @@ pub(super) struct Answers {
     pub(super) counters: CoreCounters,
     /// Reads that wait for this core's shards.
     pub(super) pending_reads: BTreeMap<ReadId, PendingRead>,
+    /// Those of them that wait for none any more, in the order in which they came to this.
+    pub(super) ready_reads: VecDeque<ReadId>,
     /// What became of the parts of this core's multi-puts since the turn began.
     pub(super) put_parts: Vec<(GatherId, ShardId, Result<Timestamp, Refusal>)>,
 }
@@ -56,6 +58,7 @@ impl Answers {
             encoder: Encoder::new(),
             counters: CoreCounters::new(),
             pending_reads: BTreeMap::new(),
+            ready_reads: VecDeque::new(),
             put_parts: Vec::new(),
         }
     }
@@ -101,6 +104,14 @@ impl Answers {
         self.answer(ticket, |encoder, out| {
             encoder.error(out, ticket.request_id, timestamp, code, message, retry_after_ms);
         });
+    }
+
+    /// Keeps a read until so many shards of this core are readable.
+    pub(super) fn wait(&mut self, read: ReadId, kind: ReadKind, waiting: usize) {
+        if waiting == 0 {
+            self.ready_reads.push_back(read);
+        }
+        self.pending_reads.insert(read, PendingRead { kind, waiting });
     }
 
     /// Tells what became of one shard's part of a multi-put.
@@ -179,6 +190,9 @@ impl Completions for Answers {
             let log_ns = self.turn_ns.saturating_sub(ticket.executed_ns);
             self.counters.stage(Stage::Log, log_ns);
         }
+        if !is_answer_to(ticket.kind, answer) {
+            return self.refused(ticket, Refusal::OtherWrite);
+        }
         let (version, numbers) = match answer {
             Answer::Applied { version, numbers } => (*version, numbers.as_slice()),
             Answer::Failed(failure) => return self.failed(ticket, *failure),
@@ -219,7 +233,23 @@ impl Completions for Answers {
         // A read that was refused half-way is not there any more.
         if let Some(pending) = self.pending_reads.get_mut(&read) {
             pending.waiting -= 1;
+            if pending.waiting == 0 {
+                self.ready_reads.push_back(read);
+            }
         }
+    }
+}
+
+/// Can a write of this kind have been answered so? If not, its sequence named another write before: sessions remember
+/// answers, and not what they answer.
+fn is_answer_to(kind: Kind, answer: &Answer) -> bool {
+    match (kind, answer) {
+        (Kind::Batch, _) => true,
+        (Kind::Add, Answer::Applied { numbers, .. }) => numbers.as_slice().len() == 1,
+        (_, Answer::Applied { numbers, .. }) => numbers.as_slice().is_empty(),
+        (Kind::MultiPut, Answer::Failed(_)) => false,
+        (Kind::Add, Answer::Failed(failure)) => !matches!(failure, Failure::ConditionFailed { .. }),
+        (_, Answer::Failed(failure)) => matches!(failure, Failure::ConditionFailed { .. }),
     }
 }
 

@@ -51,7 +51,7 @@ pub struct ClientConnection {
     frame_since_ns: Option<u64>,
     /// When the kept bytes had to wait for room.
     blocked_since_ns: Option<u64>,
-    /// When the socket took bytes last, or when there were none to take.
+    /// When the socket took bytes last, or was first given those that it has not taken.
     sent_ns: u64,
     pub(super) writer_work: Rc<Notify>,
     pub(super) reader_room: Rc<Notify>,
@@ -107,7 +107,7 @@ impl ClientConnection {
     /// Why it has to go, if it is too slow or has nothing to do.
     fn overdue(&self, now_ns: u64, limits: &ConnectionLimits) -> Option<Overdue> {
         let is_over = |since_ns: u64, limit_ms: u64| now_ns.saturating_sub(since_ns) > limit_ms * 1_000_000;
-        if self.unsent_bytes() > 0 && is_over(self.sent_ns, SEND_TIMEOUT_MS) {
+        if self.sending_bytes > 0 && is_over(self.sent_ns, SEND_TIMEOUT_MS) {
             return Some(Overdue::Sending);
         }
         if self.is_ending {
@@ -248,15 +248,19 @@ impl Connections {
         let kept = self
             .get(id)
             .map_or_else(Vec::new, |connection| core::mem::take(&mut connection.received));
-        self.kept_bytes -= kept.len();
+        self.kept_bytes -= kept.capacity();
         kept
     }
 
     /// Keeps bytes that could not be served. False if the core has no room for them.
     #[must_use]
-    pub(super) fn keep(&mut self, id: u64, bytes: Vec<u8>) -> bool {
-        let is_fitting = bytes.len() <= KEPT_BYTES_FREE || self.kept_bytes + bytes.len() <= KEPT_BYTES_MAX;
-        let kept_bytes = if is_fitting { bytes.len() } else { 0 };
+    pub(super) fn keep(&mut self, id: u64, mut bytes: Vec<u8>) -> bool {
+        // What is left of a large frame lies in memory for all of it; a frame that grows needs some to grow into.
+        if bytes.capacity() > bytes.len() * 2 + KEPT_BYTES_FREE {
+            bytes.shrink_to_fit();
+        }
+        let kept_bytes = bytes.capacity();
+        let is_fitting = kept_bytes <= KEPT_BYTES_FREE || self.kept_bytes + kept_bytes <= KEPT_BYTES_MAX;
         if let Some(connection) = self.get(id)
             && is_fitting
         {
@@ -360,7 +364,7 @@ impl Connections {
         connection.reader_room.notify();
         self.free.push(slot);
         self.count -= 1;
-        self.kept_bytes -= connection.received.len();
+        self.kept_bytes -= connection.received.capacity();
         self.unsent_bytes -= connection.unsent_bytes();
         let of_address = self
             .by_address

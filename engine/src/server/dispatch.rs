@@ -18,7 +18,7 @@ use crate::shard::replica::WriteOutcome;
 use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
 
 /// A retry as shards know it.
-pub(super) fn shard_retry(retry: Retry) -> sessions::Retry {
+fn shard_retry(retry: Retry) -> sessions::Retry {
     sessions::Retry {
         session: SessionId(retry.session),
         sequence: Sequence(retry.sequence),
@@ -63,7 +63,7 @@ impl Core {
             }
             Request::Batch { operations, retry } => self.batch(ticket, frame.body, operations, *retry),
             Request::MultiGet { keys } => self.multi_get(ticket, frame.body, keys),
-            Request::MultiPut { entries, .. } => self.multi_put(ticket, frame.body, entries),
+            Request::MultiPut { entries, retry } => self.multi_put(ticket, frame.body, entries, *retry),
             Request::Scan(scan) => self.ask_scan(ticket, scan),
             Request::Topology => self.topology(ticket),
             Request::Status => self.ask_status(ticket),
@@ -182,7 +182,14 @@ impl Core {
         self.write(ticket, shard, &keys, retry);
     }
 
-    fn write(&mut self, ticket: Ticket, shard: ShardId, keys: &[KeyWrite<'_>], retry: Option<Retry>) {
+    /// Writes to one of this core's shards.
+    pub(super) fn write(
+        &mut self,
+        ticket: Ticket,
+        shard: ShardId,
+        keys: &[KeyWrite<'_>],
+        retry: Option<Retry>,
+    ) {
         self.answers.counters.writes += 1;
         let write = Write {
             keys,

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use ostrakon_core::hlc::{MICROS_MAX, Timestamp};
+use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
-use super::reads::{PendingRead, ReadKind};
+use super::reads::ReadKind;
 use super::several::{PutsGather, ValuesGather};
 use super::status::report::{CoreReport, StatsReport};
 use super::status::{CoreStatus, NodeStatus};
@@ -32,6 +32,8 @@ pub(super) struct Gathers {
     under_way: BTreeMap<GatherId, Gather>,
     reports: BTreeMap<GatherId, ReportGather>,
     pub(super) values: BTreeMap<GatherId, ValuesGather>,
+    /// Bytes of the parts in `values`.
+    pub(super) values_bytes: usize,
     pub(super) puts: BTreeMap<GatherId, PutsGather>,
     next: u64,
 }
@@ -41,10 +43,32 @@ impl Gathers {
         self.under_way.is_empty() && self.values.is_empty() && self.puts.is_empty()
     }
 
-    fn add(&mut self, gather: Gather) -> GatherId {
+    /// Is the answer to this question, which was asked for a client, still wanted?
+    pub(super) fn wants(&self, id: GatherId) -> bool {
+        self.under_way.get(&id).is_some_and(|gather| !gather.is_cancelled)
+    }
+
+    fn add(&mut self, ticket: Ticket, outstanding: usize, kind: GatherKind) -> GatherId {
         let id = self.next_id();
+        let gather = Gather {
+            ticket,
+            is_cancelled: false,
+            outstanding,
+            kind,
+        };
         self.under_way.insert(id, gather);
         id
+    }
+
+    /// A core has answered a question: takes it if that was the last one.
+    fn heard(&mut self, id: GatherId, note: impl FnOnce(&mut Gather)) -> Option<Gather> {
+        let gather = self.under_way.get_mut(&id).expect("each core answers once");
+        note(gather);
+        gather.outstanding -= 1;
+        if gather.outstanding > 0 {
+            return None;
+        }
+        self.under_way.remove(&id).filter(|gather| !gather.is_cancelled)
     }
 
     pub(super) fn next_id(&mut self) -> GatherId {
@@ -55,6 +79,9 @@ impl Gathers {
 
 struct Gather {
     ticket: Ticket,
+    /// The client has been told that it was cancelled. It keeps its place until all cores have answered, so that the
+    /// work under way is bounded.
+    is_cancelled: bool,
     outstanding: usize,
     kind: GatherKind,
 }
@@ -108,32 +135,24 @@ impl Core {
             let snapshot = self.host.read_timestamp(false);
             return self.read_at(ticket, snapshot, range);
         }
-        let outstanding = usize::from(self.env.cores) - 1;
-        let gather = self.gathers.add(Gather {
-            ticket,
-            outstanding,
-            kind: GatherKind::Clock {
-                range,
-                is_disk_full: false,
-            },
-        });
+        let kind = GatherKind::Clock {
+            range,
+            is_disk_full: false,
+        };
+        let gather = self.gathers.add(ticket, usize::from(self.env.cores) - 1, kind);
         self.ask_others(|| CoreMessage::AskClock(gather));
     }
 
     /// A core's clock was heard; the batch that brought it has moved this core's clock.
     pub(super) fn clock_heard(&mut self, id: GatherId, is_full_there: bool) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
-            return;
-        };
-        if let GatherKind::Clock { is_disk_full, .. } = &mut gather.kind {
-            *is_disk_full |= is_full_there;
-        }
-        gather.outstanding -= 1;
-        if gather.outstanding > 0 {
-            return;
-        }
-        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
-        if let GatherKind::Clock { range, is_disk_full } = gather.kind {
+        let heard = self.gathers.heard(id, |gather| {
+            if let GatherKind::Clock { is_disk_full, .. } = &mut gather.kind {
+                *is_disk_full |= is_full_there;
+            }
+        });
+        if let Some(gather) = heard
+            && let GatherKind::Clock { range, is_disk_full } = gather.kind
+        {
             let snapshot = self.host.read_timestamp(is_disk_full);
             self.read_at(gather.ticket, snapshot, range);
         }
@@ -146,12 +165,7 @@ impl Core {
             pages: Vec::new(),
             refusal: None,
         };
-        let outstanding = usize::from(self.env.cores);
-        let gather = self.gathers.add(Gather {
-            ticket,
-            outstanding,
-            kind,
-        });
+        let gather = self.gathers.add(ticket, usize::from(self.env.cores), kind);
         self.ask_others(|| CoreMessage::AskScan(gather, snapshot, Box::new(range.clone())));
         self.begin_scan(self.id(), gather, snapshot, range);
     }
@@ -173,9 +187,7 @@ impl Core {
                     snapshot,
                     range,
                 };
-                self.answers
-                    .pending_reads
-                    .insert(read, PendingRead { kind, waiting });
+                self.answers.wait(read, kind, waiting);
             }
             Err(refusal) => self.deliver_page(asker, Err(refusal)),
         }
@@ -185,28 +197,25 @@ impl Core {
         if asker.core == self.id() {
             self.page_heard(asker.gather, page);
         } else {
+            let bytes = page.as_ref().map_or(0, ScanPage::bytes);
             let message = CoreMessage::Scan(asker.gather, page.map(Box::new));
-            self.answers.outboxes[asker.core.index()].push(message);
+            self.answers.outboxes[asker.core.index()].push_boxed(message, bytes);
         }
     }
 
     /// A core's page was heard.
     pub(super) fn page_heard(&mut self, id: GatherId, page: Result<ScanPage, Refusal>) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
-            return;
-        };
-        let GatherKind::Scan { pages, refusal, .. } = &mut gather.kind else {
-            return;
-        };
-        match page {
-            Ok(page) => pages.push(page),
-            Err(reason) => *refusal = Some(reason),
-        }
-        gather.outstanding -= 1;
-        if gather.outstanding > 0 {
-            return;
-        }
-        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
+        let heard = self.gathers.heard(id, |gather| {
+            let is_wanted = !gather.is_cancelled;
+            if let GatherKind::Scan { pages, refusal, .. } = &mut gather.kind {
+                match page {
+                    Ok(page) if is_wanted => pages.push(page),
+                    Ok(_) => {}
+                    Err(reason) => *refusal = Some(reason),
+                }
+            }
+        });
+        let Some(gather) = heard else { return };
         let GatherKind::Scan {
             snapshot,
             range,
@@ -238,13 +247,8 @@ impl Core {
         if self.gathers.under_way.len() >= SCANS_MAX {
             return self.refuse(ticket, Refusal::Busy);
         }
-        let outstanding = usize::from(self.env.cores);
         let kind = GatherKind::Status(Vec::new());
-        let gather = self.gathers.add(Gather {
-            ticket,
-            outstanding,
-            kind,
-        });
+        let gather = self.gathers.add(ticket, usize::from(self.env.cores), kind);
         self.ask_others(|| CoreMessage::AskStatus(gather));
         let status = self.status();
         self.status_heard(gather, status);
@@ -252,18 +256,12 @@ impl Core {
 
     /// A core's status was heard.
     pub(super) fn status_heard(&mut self, id: GatherId, status: CoreStatus) {
-        let Some(gather) = self.gathers.under_way.get_mut(&id) else {
-            return;
-        };
-        let GatherKind::Status(heard) = &mut gather.kind else {
-            return;
-        };
-        heard.push(status);
-        gather.outstanding -= 1;
-        if gather.outstanding > 0 {
-            return;
-        }
-        let gather = self.gathers.under_way.remove(&id).expect("looked up above");
+        let heard = self.gathers.heard(id, |gather| {
+            if let GatherKind::Status(cores) = &mut gather.kind {
+                cores.push(status);
+            }
+        });
+        let Some(gather) = heard else { return };
         let GatherKind::Status(cores) = gather.kind else {
             return;
         };
@@ -275,10 +273,14 @@ impl Core {
         });
     }
 
-    /// Asks all cores for their reports, and passes the whole to `handler`. When too many are asked for already,
-    /// the handler is given back.
-    pub(super) fn ask_report(&mut self, handler: ReportHandler) -> Result<(), ReportHandler> {
-        if self.gathers.reports.len() >= REPORTS_MAX {
+    /// Asks all cores for their reports, and passes the whole to `handler`. When as many as `reports_max` are asked for
+    /// already, the handler is given back.
+    pub(super) fn ask_report(
+        &mut self,
+        reports_max: usize,
+        handler: ReportHandler,
+    ) -> Result<(), ReportHandler> {
+        if self.gathers.reports.len() >= reports_max {
             return Err(handler);
         }
         let id = self.gathers.next_id();
@@ -306,14 +308,15 @@ impl Core {
 
     /// Answers a client with all that the node counts.
     pub(super) fn ask_stats(&mut self, ticket: Ticket) {
-        let asked = self.ask_report(Box::new(move |core, report| {
+        let handler = Box::new(move |core: &mut Core, report: StatsReport| {
             let json = report.to_json();
             let ticket = core.gathered(ticket);
             let timestamp = core.host.hlc().peek().0;
             core.answers().answer(ticket, |encoder, out| {
                 encoder.stats_reply(out, ticket.request_id, timestamp, &json);
             });
-        }));
+        });
+        let asked = self.ask_report(REPORTS_MAX, handler);
         if asked.is_err() {
             self.refuse(ticket, Refusal::Busy);
         }
@@ -322,21 +325,25 @@ impl Core {
     /// Gives up a scan, a status question or a multi-get of a client that not all cores have answered; true if there
     /// was one. It is answered with an error.
     pub(super) fn cancel(&mut self, connection: u64, request_id: u64) -> bool {
-        let of_client = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
-        let mut under_way = self.gathers.under_way.iter();
-        let found = under_way.find(|(_, gather)| of_client(&gather.ticket));
-        let ticket = if let Some(id) = found.map(|(id, _)| *id) {
-            self.gathers.under_way.remove(&id).map(|gather| gather.ticket)
-        } else if let Some(id) = self.gathers.values_of(connection, request_id) {
-            self.gathers.values.remove(&id).map(|gather| gather.ticket)
-        } else {
-            None
+        let Gathers {
+            under_way, values, ..
+        } = &mut self.gathers;
+        let of_all = under_way
+            .values_mut()
+            .map(|gather| (gather.ticket, &mut gather.is_cancelled));
+        let of_keys = values
+            .values_mut()
+            .map(|gather| (gather.ticket, &mut gather.is_cancelled));
+        let found = of_all.chain(of_keys).find(|(ticket, is_cancelled)| {
+            ticket.connection == connection && ticket.request_id == request_id && !**is_cancelled
+        });
+        let Some((ticket, is_cancelled)) = found else {
+            return false;
         };
-        if let Some(ticket) = ticket {
-            let message = "cancelled, as the client asked for";
-            self.answers().error(ticket, ErrorCode::Cancelled, message, 0);
-        }
-        ticket.is_some()
+        *is_cancelled = true;
+        let message = "cancelled, as the client asked for";
+        self.answers().error(ticket, ErrorCode::Cancelled, message, 0);
+        true
     }
 
     /// The ticket of a question that all cores have answered: waiting for the others was its hop.
@@ -357,8 +364,13 @@ impl Core {
     /// behind, and they would refuse the timestamps that clients bring from here.
     pub(super) fn share_clock(&mut self) {
         self.begin_turn();
-        let wall = Timestamp::from_micros(self.env.clock.wall().0.min(MICROS_MAX));
-        if self.host.hlc().peek() > wall.plus_micros(CLOCK_SHARED_FROM_US) {
+        let ahead_us = self
+            .host
+            .hlc()
+            .peek()
+            .micros()
+            .saturating_sub(self.env.clock.wall().0);
+        if ahead_us > CLOCK_SHARED_FROM_US {
             self.ask_others(|| CoreMessage::Heed);
         }
     }

@@ -23,7 +23,7 @@ use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env, Listener, Priority};
-use crate::limits::DRAIN_TIMEOUT_MS;
+use crate::limits::{DRAIN_TIMEOUT_MS, REPORTS_OPERATOR_MAX};
 use crate::log::Log;
 use crate::shard::host::ShardHost;
 
@@ -351,7 +351,8 @@ async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<Operat
             OperatorCommand::Report(answer) => {
                 let mut core = core.borrow_mut();
                 // What is refused is dropped, and so the one who asked hears of it.
-                let _refused = core.ask_report(Box::new(move |_, report| answer(report)));
+                let handler = Box::new(move |_: &mut Core, report| answer(report));
+                let _refused = core.ask_report(REPORTS_OPERATOR_MAX, handler);
             }
             OperatorCommand::Drain => {
                 let mut core = core.borrow_mut();

@@ -18,6 +18,8 @@ use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REQUESTS_MAX};
 #[derive(Default)]
 pub struct Outbox {
     batch: CoreBatch,
+    /// Of pages and values that the messages bring along, beside the bytes of the batch.
+    boxed_bytes: usize,
     /// Requests sent and not answered.
     unanswered: usize,
     work: Rc<Notify>,
@@ -31,7 +33,7 @@ impl Outbox {
 
     /// True when no more bytes should be added than what must be answered.
     pub fn is_full(&self) -> bool {
-        self.batch.bytes.len() >= OUTBOX_BYTES_MAX
+        self.batch.bytes.len() + self.boxed_bytes >= OUTBOX_BYTES_MAX
     }
 
     /// Adds a request; its `body` range is set here.
@@ -69,6 +71,12 @@ impl Outbox {
         self.work.notify();
     }
 
+    /// Adds a message that brings along so many bytes of its own.
+    pub fn push_boxed(&mut self, message: CoreMessage, bytes: usize) {
+        self.boxed_bytes += bytes;
+        self.push(message);
+    }
+
     /// A response to one of the requests has come.
     pub fn answered(&mut self) {
         assert!(self.unanswered > 0, "a response without a request");
@@ -79,6 +87,7 @@ impl Outbox {
         if self.batch.messages.is_empty() {
             return None;
         }
+        self.boxed_bytes = 0;
         let mut batch = core::mem::take(&mut self.batch);
         batch.timestamp = timestamp;
         Some(batch)

@@ -34,9 +34,14 @@ pub(super) enum ReadKind {
         shard: ShardId,
         hash: u64,
         key: Vec<u8>,
+        snapshot: Timestamp,
     },
     /// This core's keys of a multi-get, with the request's body.
-    Values { whom: ValuesFor, body: Vec<u8> },
+    Values {
+        whom: ValuesFor,
+        body: Vec<u8>,
+        snapshot: Timestamp,
+    },
 }
 
 /// A version as clients see it.
@@ -79,39 +84,45 @@ impl Core {
         match self.host.prepare_get((shard, hash), key, now, read) {
             Err(refusal) => self.refuse(ticket, refusal),
             Ok(false) => {
-                let key = key.to_vec();
                 let kind = ReadKind::Key {
                     ticket,
                     shard,
                     hash,
-                    key,
+                    key: key.to_vec(),
+                    snapshot: now,
                 };
-                self.answers
-                    .pending_reads
-                    .insert(read, PendingRead { kind, waiting: 1 });
+                self.answers.wait(read, kind, 1);
             }
-            Ok(true) => {
-                let version = self.host.newest(shard, hash, key).ok().flatten();
-                let found = version.and_then(|version| Some(found(&version, version.live_value(now)?)));
-                self.answers.timestamp = now;
+            Ok(true) => self.get_at(ticket, (shard, hash), key, now),
+        }
+    }
+
+    /// Answers with a key's version at a snapshot at which it is readable.
+    fn get_at(&mut self, ticket: Ticket, place: (ShardId, u64), key: &[u8], snapshot: Timestamp) {
+        match self.host.at(place, key, snapshot) {
+            Err(refusal) => self.refuse(ticket, refusal),
+            Ok(version) => {
+                let found = version.and_then(|version| Some(found(&version, version.live_value(snapshot)?)));
+                let clock = self.host.clock();
+                self.answers.timestamp = clock;
                 self.answers.answer(ticket, |encoder, out| {
-                    encoder.get_reply(out, ticket.request_id, now.0, found);
+                    encoder.get_reply(out, ticket.request_id, clock.0, found);
                 });
             }
         }
     }
 
-    /// Carries out every read whose shards are all readable.
+    /// Carries out every read whose shards are all readable. What waited was not counted among the answers to come:
+    /// a read for whose answer there is no room any more is refused.
     pub(super) fn run_ready_reads(&mut self) {
-        while let Some(read) = self
-            .answers
-            .pending_reads
-            .iter()
-            .find(|(_, pending)| pending.waiting == 0)
-            .map(|(read, _)| *read)
-        {
-            let pending = self.answers.pending_reads.remove(&read).expect("found above");
+        while let Some(read) = self.answers.ready_reads.pop_front() {
+            // A read that was refused half-way is not there any more.
+            let Some(pending) = self.answers.pending_reads.remove(&read) else {
+                continue;
+            };
+            let has_room = self.has_room_for(&pending.kind);
             match pending.kind {
+                ReadKind::Page { asker, .. } if !has_room => self.deliver_page(asker, Err(Refusal::Busy)),
                 ReadKind::Page {
                     asker,
                     snapshot,
@@ -120,14 +131,45 @@ impl Core {
                     let page = self.host.scan(snapshot, &range);
                     self.deliver_page(asker, Ok(page));
                 }
+                ReadKind::Key { ticket, .. } if !has_room => self.refuse(ticket, Refusal::Busy),
                 ReadKind::Key {
                     ticket,
                     shard,
                     hash,
                     key,
-                } => self.get(ticket, shard, hash, &key),
-                ReadKind::Values { whom, body } => self.begin_values(whom, &body),
+                    snapshot,
+                } => self.get_at(ticket, (shard, hash), &key, snapshot),
+                ReadKind::Values { whom, .. } if !has_room => self.deliver_values(whom, Err(Refusal::Busy)),
+                ReadKind::Values { whom, body, snapshot } => {
+                    let keys = Core::keys_of(&body);
+                    self.read_values(whom, &keys, snapshot);
+                }
             }
+        }
+    }
+
+    /// Is there room for the answer of a read that has waited, and is it still wanted?
+    fn has_room_for(&mut self, kind: &ReadKind) -> bool {
+        match kind {
+            ReadKind::Key { ticket, .. }
+            | ReadKind::Values {
+                whom: ValuesFor::Client(ticket),
+                ..
+            } => self.has_room_towards(ticket),
+            ReadKind::Page { asker, .. } if asker.core == self.id() => self.gathers.wants(asker.gather),
+            ReadKind::Page { asker, .. }
+            | ReadKind::Values {
+                whom: ValuesFor::Gateway(asker),
+                ..
+            } => asker.core == self.id() || !self.answers.outboxes[asker.core.index()].is_full(),
+        }
+    }
+
+    fn has_room_towards(&mut self, ticket: &Ticket) -> bool {
+        if ticket.gateway == self.id() {
+            !self.answers.connections.is_full(ticket.connection)
+        } else {
+            !self.answers.outboxes[ticket.gateway.index()].is_full()
         }
     }
 

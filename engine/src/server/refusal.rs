@@ -53,6 +53,12 @@ pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
             "this write reports its own answer as received: its sequence is below answered_below",
             0,
         ),
+        Refusal::OtherWrite => (
+            ErrorCode::BadRequest,
+            "the sequence of this write named another write of its session before: give each write a sequence of its \
+             own",
+            0,
+        ),
         Refusal::SentAhead => (
             ErrorCode::TimestampAhead,
             "the write says that it was first sent at a time that lies too far ahead of this node's clock; derive \

@@ -8,21 +8,19 @@ use std::collections::BTreeMap;
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::limits::MULTI_GET_BYTES_MAX;
 use ostrakon_wire::message::{
-    Action, Condition, ErrorCode, Found, Keys, Kind, MultiPutReply, MultiValue, PutEntries, Request,
+    Action, Condition, ErrorCode, Found, Keys, Kind, MultiPutReply, MultiValue, PutEntries, Request, Retry,
 };
 use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
-use super::dispatch::shard_retry;
-use super::gather::Gathers;
 use super::message::{Asker, CoreMessage, GatherId};
-use super::reads::{PendingRead, ReadKind, found};
+use super::reads::{ReadKind, found};
 use super::refusal::describe;
+use super::status::counters::Operation;
 use crate::env::CoreId;
-use crate::limits::MULTIS_MAX;
+use crate::limits::{GATHERED_BYTES_MAX, MULTIS_MAX};
 use crate::shard::host::{ShardHost, hashes};
-use crate::shard::replica::WriteOutcome;
-use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
+use crate::shard::{KeyWrite, Refusal, Ticket};
 
 /// Who wants a core's part of a multi-get.
 #[derive(Clone, Copy)]
@@ -60,6 +58,8 @@ enum PartContent {
 /// A multi-get that not all cores have answered.
 pub(super) struct ValuesGather {
     pub(super) ticket: Ticket,
+    /// The client has been told that it was cancelled.
+    pub(super) is_cancelled: bool,
     outstanding: usize,
     keys: usize,
     parts: Vec<ValuesPart>,
@@ -74,10 +74,16 @@ pub(super) struct PutsGather {
     versions: Vec<u64>,
     /// Empty as long as nothing was refused.
     codes: Vec<Option<ErrorCode>>,
-    first_refusal: Option<Refusal>,
+    /// The refusal of the first entry that was refused, and its place.
+    first_refusal: Option<(u32, Refusal)>,
 }
 
 impl ValuesPart {
+    /// Bytes of its values.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn push(&mut self, position: usize, value: MultiValue<'_>) {
         let content = match value {
             MultiValue::NotFound => PartContent::NotFound,
@@ -155,6 +161,7 @@ impl Core {
         let gather = self.gathers.next_id();
         let waiting = ValuesGather {
             ticket,
+            is_cancelled: false,
             outstanding: owners.len(),
             keys: keys.len(),
             parts: Vec::new(),
@@ -172,41 +179,53 @@ impl Core {
         }
     }
 
-    /// Reads this core's keys of a multi-get, all at one moment, once all of them can be read.
-    pub(super) fn begin_values(&mut self, whom: ValuesFor, body: &[u8]) {
+    /// The keys of a multi-get that was decoded before.
+    pub(super) fn keys_of(body: &[u8]) -> Keys<'_> {
         let Request::MultiGet { keys } = Request::decode_trusted(Kind::MultiGet as u16, body) else {
             unreachable!("the gateway passes on what it has decoded");
         };
+        keys
+    }
+
+    /// Reads this core's keys of a multi-get, all at one moment, once all of them can be read.
+    pub(super) fn begin_values(&mut self, whom: ValuesFor, body: &[u8]) {
+        let keys = Core::keys_of(body);
         let now = self.host.read_clock();
         let read = self.next_read();
-        let mut waiting = 0;
+        // A shard that is waited for will be readable at this moment whatever the key.
+        let mut waiting: Vec<ShardId> = Vec::new();
         for key in &keys {
             let place = self.place_of(key);
-            if place.owner != self.id() {
+            if place.owner != self.id() || waiting.contains(&place.shard) {
                 continue;
             }
             match self.host.prepare_get((place.shard, place.hash), key, now, read) {
                 Ok(true) => {}
-                Ok(false) => waiting += 1,
+                Ok(false) => waiting.push(place.shard),
                 Err(refusal) => return self.deliver_values(whom, Err(refusal)),
             }
         }
-        if waiting > 0 {
-            let body = body.to_vec();
-            let kind = ReadKind::Values { whom, body };
-            self.answers
-                .pending_reads
-                .insert(read, PendingRead { kind, waiting });
-            return;
+        if waiting.is_empty() {
+            return self.read_values(whom, &keys, now);
         }
+        let kind = ReadKind::Values {
+            whom,
+            body: body.to_vec(),
+            snapshot: now,
+        };
+        self.answers.wait(read, kind, waiting.len());
+    }
+
+    /// Reads this core's keys of a multi-get at a snapshot at which they are readable.
+    pub(super) fn read_values(&mut self, whom: ValuesFor, keys: &Keys<'_>, snapshot: Timestamp) {
         match whom {
-            ValuesFor::Client(ticket) => self.answer_values(ticket, &keys, now),
+            ValuesFor::Client(ticket) => self.answer_values(ticket, keys, snapshot),
             ValuesFor::Gateway(_) => {
                 let mut part = ValuesPart::default();
                 let mut room = Room::new();
                 for (position, key) in keys.iter().enumerate() {
                     if self.place_of(key).owner == self.id() {
-                        let value = value_at(&self.host, self.identity.shards, key, now);
+                        let value = value_at(&self.host, self.identity.shards, key, snapshot);
                         part.push(position, room.admit(value));
                     }
                 }
@@ -224,27 +243,38 @@ impl Core {
                 self.values_heard(asker.gather, part);
             }
             (ValuesFor::Gateway(asker), part) => {
+                let bytes = part.as_ref().map_or(0, ValuesPart::bytes);
                 let message = CoreMessage::Values(asker.gather, part.map(Box::new));
-                self.answers.outboxes[asker.core.index()].push(message);
+                self.answers.outboxes[asker.core.index()].push_boxed(message, bytes);
             }
         }
     }
 
     /// A core's part of a multi-get was heard.
     pub(super) fn values_heard(&mut self, id: GatherId, part: Result<ValuesPart, Refusal>) {
-        // It may have been cancelled.
-        let Some(gather) = self.gathers.values.get_mut(&id) else {
-            return;
-        };
-        match part {
-            Ok(part) => gather.parts.push(part),
-            Err(refusal) => gather.refusal = Some(refusal),
-        }
+        let gather = self.gathers.values.get_mut(&id).expect("each core answers once");
         gather.outstanding -= 1;
-        if gather.outstanding > 0 {
+        let is_last = gather.outstanding == 0;
+        match part {
+            Err(refusal) => gather.refusal = Some(refusal),
+            // Nobody will read it.
+            Ok(_) if gather.is_cancelled || gather.refusal.is_some() => {}
+            Ok(part) if !is_last && self.gathers.values_bytes + part.bytes() > GATHERED_BYTES_MAX => {
+                gather.refusal = Some(Refusal::Busy);
+            }
+            Ok(part) => {
+                self.gathers.values_bytes += part.bytes();
+                gather.parts.push(part);
+            }
+        }
+        if !is_last {
             return;
         }
         let gather = self.gathers.values.remove(&id).expect("looked up above");
+        self.gathers.values_bytes -= gather.parts.iter().map(ValuesPart::bytes).sum::<usize>();
+        if gather.is_cancelled {
+            return;
+        }
         let ticket = self.gathered(gather.ticket);
         let is_full = self.answers.connections.is_full(ticket.connection);
         if let Some(refusal) = gather.refusal.or(is_full.then_some(Refusal::Busy)) {
@@ -265,7 +295,17 @@ impl Core {
     }
 
     /// Begins a client's multi-put.
-    pub(super) fn multi_put(&mut self, ticket: Ticket, body: &[u8], entries: &PutEntries<'_>) {
+    pub(super) fn multi_put(
+        &mut self,
+        ticket: Ticket,
+        body: &[u8],
+        entries: &PutEntries<'_>,
+        retry: Option<Retry>,
+    ) {
+        // Each shard asks this by its own clock; what is wrong for all is better said once.
+        if retry.is_some_and(|retry| self.host.is_sent_ahead(Timestamp(retry.first_sent))) {
+            return self.refuse(ticket, Refusal::SentAhead);
+        }
         let mut outstanding: BTreeMap<ShardId, Vec<u32>> = BTreeMap::new();
         for (position, entry) in entries.iter().enumerate() {
             let shard = self.place_of(entry.key).shard;
@@ -321,30 +361,18 @@ impl Core {
             }
         }
         for (shard, keys) in shards {
-            self.answers.counters.writes += 1;
             let ticket = Ticket {
                 request_id: u64::from(shard.0),
                 executed_ns: self.answers.turn_ns,
                 ..part
             };
-            let write = Write {
-                keys: &keys,
-                retry: retry.map(shard_retry),
-                ticket,
-            };
-            match self.host.write(shard, &write) {
-                Ok(WriteOutcome::Pending) => {}
-                Ok(WriteOutcome::Decided(answer)) => self.answers().decided(ticket, &answer),
-                Err(refusal) => self.refuse(ticket, refusal),
-            }
+            self.write(ticket, shard, &keys, retry);
         }
     }
 
     /// What became of the entries of one shard was heard.
     pub(super) fn puts_heard(&mut self, id: GatherId, shard: ShardId, part: Result<Timestamp, Refusal>) {
-        let Some(gather) = self.gathers.puts.get_mut(&id) else {
-            return;
-        };
+        let gather = self.gathers.puts.get_mut(&id).expect("nobody else ends it");
         let positions = gather.outstanding.remove(&shard).expect("a shard answers once");
         match part {
             Ok(version) => {
@@ -353,7 +381,13 @@ impl Core {
                 }
             }
             Err(refusal) => {
-                gather.first_refusal.get_or_insert(refusal);
+                let place = positions[0];
+                if gather.first_refusal.is_none_or(|(first, _)| place < first) {
+                    gather.first_refusal = Some((place, refusal));
+                }
+                self.answers
+                    .counters
+                    .refused(Operation::of_kind(Kind::MultiPut), describe(refusal).0);
                 gather.codes.resize(gather.versions.len(), None);
                 for position in positions {
                     gather.codes[position as usize] = Some(describe(refusal).0);
@@ -365,7 +399,10 @@ impl Core {
         }
         let gather = self.gathers.puts.remove(&id).expect("looked up above");
         let ticket = self.gathered(gather.ticket);
-        let (_, message, retry_after_ms) = gather.first_refusal.map_or((ErrorCode::Busy, "", 0), describe);
+        let (message, retry_after_ms) = gather.first_refusal.map_or(("", 0), |(_, refusal)| {
+            let (_, message, retry_after_ms) = describe(refusal);
+            (message, retry_after_ms)
+        });
         let reply = MultiPutReply {
             versions: gather.versions,
             codes: gather.codes,
@@ -416,25 +453,14 @@ impl Core {
 }
 
 /// The value of a key of this core, at a moment that [`ShardHost::prepare_get`] has made readable.
-fn value_at<'a>(host: &'a ShardHost, shards: u32, key: &[u8], now: Timestamp) -> MultiValue<'a> {
+fn value_at<'a>(host: &'a ShardHost, shards: u32, key: &[u8], snapshot: Timestamp) -> MultiValue<'a> {
     let (routing_hash, hash) = hashes(key);
     let version = host
-        .newest(shard_of(routing_hash, shards), hash, key)
+        .at((shard_of(routing_hash, shards), hash), key, snapshot)
         .ok()
         .flatten();
-    let value = version.and_then(|version| Some((version, version.live_value(now)?)));
+    let value = version.and_then(|version| Some((version, version.live_value(snapshot)?)));
     value.map_or(MultiValue::NotFound, |(version, value)| {
         MultiValue::Found(found(&version, value))
     })
-}
-
-impl Gathers {
-    /// The multi-get of a client's request, if it waits for cores.
-    pub(super) fn values_of(&self, connection: u64, request_id: u64) -> Option<GatherId> {
-        let of_client = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
-        self.values
-            .iter()
-            .find(|(_, gather)| of_client(&gather.ticket))
-            .map(|(id, _)| *id)
-    }
 }

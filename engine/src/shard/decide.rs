@@ -215,7 +215,7 @@ impl Number {
 
 /// When a version of this moment expires; a time to live of 0 is for ever.
 fn expiry_after(at: Timestamp, ttl_ms: u64) -> Option<Timestamp> {
-    (ttl_ms > 0).then(|| at.plus_micros(ttl_ms * 1000))
+    (ttl_ms > 0).then(|| at.saturating_plus_micros(ttl_ms * 1000))
 }
 
 fn holds(condition: Condition<'_>, found: Option<(Timestamp, &[u8])>) -> bool {

@@ -141,6 +141,11 @@ impl ShardHost {
         self.core.hlc.observe_checked(timestamp, self.core.wall_us)
     }
 
+    /// Is this, the time of a write's first sending, one that no honest client can have seen?
+    pub fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {
+        self.core.is_sent_ahead(first_sent)
+    }
+
     /// Every vote is on stable storage: the replicas lead.
     pub fn hard_states_durable(&mut self) {
         for replica in self.replicas.iter_mut().flatten() {
@@ -174,6 +179,22 @@ impl ShardHost {
             return Err(Refusal::CoreFailed);
         }
         Ok(self.replica(shard).memtable().newest(hash, key))
+    }
+
+    /// The version of a key at a snapshot that [`ShardHost::prepare_get`] has made readable, or a scan.
+    ///
+    /// # Errors
+    /// [`Refusal::CoreFailed`] after a failed log write.
+    pub fn at(
+        &self,
+        (shard, hash): (ShardId, u64),
+        key: &[u8],
+        snapshot: Timestamp,
+    ) -> Result<Option<Version<'_>>, Refusal> {
+        if self.core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        Ok(self.replica(shard).memtable().at(hash, key, snapshot))
     }
 
     /// A moment for reads of keys that may expire. The clock moves to it, so that no later read is at an earlier one.

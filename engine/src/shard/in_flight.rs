@@ -4,6 +4,8 @@
 //! - `entries` holds exactly the entries after the applied index, in index order; `keys` holds what they do to keys, in
 //!   the same order.
 //! - Timestamps rise with the index; none exceeds the ceiling that precedes it in the log.
+//! - Keys whose hashes end alike are chained from the newest to the oldest. Chains go on into keys that were taken; their
+//!   positions tell.
 
 use std::collections::VecDeque;
 
@@ -38,6 +40,8 @@ pub(super) struct PendingKey {
     is_delete: bool,
     is_sum: bool,
     expiry: Option<Timestamp>,
+    /// Position of the next older key of its chain; 0: none.
+    older: u64,
 }
 
 impl PendingKey {
@@ -62,6 +66,7 @@ impl PendingKey {
             is_delete,
             is_sum,
             expiry,
+            older: 0,
         }
     }
 
@@ -107,11 +112,18 @@ pub(super) struct Newest<'a> {
     pub(super) index: Option<LogIndex>,
 }
 
+/// Chains of a shard that has proposed something; a power of two.
+const CHAINS_MIN: usize = 64;
+
 /// The proposals of a shard.
 #[derive(Default)]
 pub(super) struct InFlight {
     entries: VecDeque<Entry>,
     keys: VecDeque<PendingKey>,
+    /// Keys that were taken. The first of `keys` has the position above it.
+    taken: u64,
+    /// By the last bits of a hash, the position of the newest key of the chain.
+    newest: Vec<u64>,
 }
 
 impl InFlight {
@@ -129,7 +141,26 @@ impl InFlight {
     }
 
     pub(super) fn push_key(&mut self, key: PendingKey) {
+        if self.keys.len() == self.newest.len() {
+            self.double_chains();
+        }
         self.keys.push_back(key);
+        self.chain_last(self.keys.len());
+    }
+
+    /// Puts the key before `end` at the head of its chain.
+    fn chain_last(&mut self, end: usize) {
+        let key = &mut self.keys[end - 1];
+        let chain = key.hash as usize & (self.newest.len() - 1);
+        key.older = self.newest[chain];
+        self.newest[chain] = self.taken + end as u64;
+    }
+
+    fn double_chains(&mut self) {
+        self.newest = vec![0; (self.newest.len() * 2).max(CHAINS_MIN)];
+        for end in 1..=self.keys.len() {
+            self.chain_last(end);
+        }
     }
 
     /// Takes the first entry if it is at or below `through`.
@@ -139,6 +170,7 @@ impl InFlight {
 
     /// Takes the next key of the entry that was popped last.
     pub(super) fn pop_key(&mut self) -> PendingKey {
+        self.taken += 1;
         self.keys.pop_front().expect("as many keys as the entries say")
     }
 
@@ -154,10 +186,89 @@ impl InFlight {
 
     /// What the newest entry on its way that changes this key does to it.
     pub(super) fn find(&self, log: &Log, hash: u64, key: &[u8]) -> Option<(&Entry, &PendingKey)> {
-        let first = self.entries.front()?.index.0;
-        let of_hash = self.keys.iter().rev().filter(|pending| pending.hash == hash);
-        of_hash
-            .map(|pending| (&self.entries[(pending.index.0 - first) as usize], pending))
-            .find(|(entry, pending)| log.with_payload(entry.place, |payload| pending.key(payload) == key))
+        self.all_of(log, hash, key).next()
+    }
+
+    /// Is a write of this key on its way with a timestamp below this one?
+    pub(super) fn has_below(&self, log: &Log, hash: u64, key: &[u8], timestamp: Timestamp) -> bool {
+        self.all_of(log, hash, key)
+            .any(|(entry, _)| entry.timestamp < timestamp)
+    }
+
+    /// The keys of the chain that this hash belongs to, the newest first.
+    fn chain(&self, hash: u64) -> impl Iterator<Item = &PendingKey> {
+        let at = |position: u64| {
+            let place = position.checked_sub(self.taken + 1)?;
+            Some(&self.keys[place as usize])
+        };
+        let chain = hash as usize & self.newest.len().wrapping_sub(1);
+        let newest = self.newest.get(chain).and_then(|newest| at(*newest));
+        std::iter::successors(newest, move |pending| at(pending.older))
+    }
+
+    /// What the entries on their way do to this key, the newest first.
+    fn all_of(&self, log: &Log, hash: u64, key: &[u8]) -> impl Iterator<Item = (&Entry, &PendingKey)> {
+        let first = self.entries.front().map_or(0, |entry| entry.index.0);
+        self.chain(hash)
+            .filter(move |pending| pending.hash == hash)
+            .map(move |pending| (&self.entries[(pending.index.0 - first) as usize], pending))
+            .filter(move |(entry, pending)| {
+                log.with_payload(entry.place, |payload| pending.key(payload) == key)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An in-flight table in which `keys` are hashes; each is an entry of its own.
+    fn with(hashes: impl IntoIterator<Item = u64>) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for hash in hashes {
+            let index = LogIndex(in_flight.taken + in_flight.keys.len() as u64 + 1);
+            let change = Change::Delete;
+            in_flight.push_key(PendingKey::new(hash, index, 0, b"", &change));
+        }
+        in_flight
+    }
+
+    /// The positions that the chain of a hash leads to.
+    fn chained(in_flight: &InFlight, hash: u64) -> Vec<u64> {
+        let chain = in_flight.chain(hash).filter(|pending| pending.hash == hash);
+        chain.map(|pending| pending.index.0).collect()
+    }
+
+    #[test]
+    fn chains_lead_from_the_newest_to_the_oldest_key_that_is_not_taken() {
+        let chains = CHAINS_MIN as u64;
+        let mut in_flight = with([7, 7 + chains, 8, 7]);
+        assert_eq!(chained(&in_flight, 7), [4, 1]);
+        assert_eq!(chained(&in_flight, 7 + chains), [2]);
+        assert_eq!(chained(&in_flight, 9), [0; 0]);
+        in_flight.pop_key();
+        assert_eq!(chained(&in_flight, 7), [4]);
+        for _ in 0..3 {
+            in_flight.pop_key();
+        }
+        assert_eq!(chained(&in_flight, 7), [0; 0]);
+        assert_eq!(chained(&InFlight::default(), 7), [0; 0]);
+    }
+
+    #[test]
+    fn chains_stay_whole_when_they_become_more() {
+        let keys = CHAINS_MIN as u64 * 5;
+        let mut in_flight = with((0..keys).map(|key| key % 100));
+        for _ in 0..90 {
+            in_flight.pop_key();
+        }
+        for hash in 0..100 {
+            let expected: Vec<u64> = (90..keys)
+                .rev()
+                .filter(|key| key % 100 == hash)
+                .map(|key| key + 1)
+                .collect();
+            assert_eq!(chained(&in_flight, hash), expected, "{hash}");
+        }
     }
 }

@@ -76,6 +76,8 @@ pub enum Refusal {
     RetryAnswered,
     /// The write says that it was first sent at a time that no honest client can have seen.
     SentAhead,
+    /// The write's sequence named another write of its session.
+    OtherWrite,
 }
 
 /// Hears the end of what was begun earlier.

@@ -22,8 +22,8 @@ use super::in_flight::{Entry, InFlight, Newest, PendingKey};
 use super::recovering::{Applied, applied};
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::limits::{
-    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, RETRY_HORIZON_US, SENT_AHEAD_MAX_US, SHARD_IN_FLIGHT_MAX,
-    SHARD_WAITERS_MAX,
+    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, FORGET_EVERY_US, RETRY_HORIZON_US, SENT_AHEAD_MAX_US,
+    SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
 };
 use crate::log::format::OwnershipEpoch;
 use crate::log::{DurableBatch, EntryPlace, Log};
@@ -43,6 +43,15 @@ pub struct CoreContext {
     pub(super) decided: Vec<Decided>,
     pub(super) operations: Vec<u8>,
     pub(super) numbers: Vec<i64>,
+}
+
+impl CoreContext {
+    /// Is this, the time of a write's first sending, too far ahead? A session lives until the horizon has passed it, so
+    /// it must be about now; clients estimate it.
+    pub(super) fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {
+        let clock_us = self.hlc.peek().micros().max(self.wall_us);
+        first_sent.micros() > clock_us.saturating_add(SENT_AHEAD_MAX_US)
+    }
 }
 
 /// Bytes that the shards of a core take and may take.
@@ -155,16 +164,20 @@ impl ShardReplica {
             return Err(Refusal::CoreFailed);
         }
         if let Some(retry) = &write.retry {
-            // A session lives until the horizon has passed this time, so it must be about now. Clients estimate it.
-            let clock_us = core.hlc.peek().micros().max(core.wall_us);
-            if retry.first_sent.micros() > clock_us.saturating_add(SENT_AHEAD_MAX_US) {
+            if core.is_sent_ahead(retry.first_sent) {
                 return Err(Refusal::SentAhead);
             }
             if let Some(outcome) = self.was_here(write.ticket, retry)? {
                 return Ok(outcome);
             }
         }
-        let reserved_bytes = self.admit(core, write)?;
+        let reserved_bytes = match self.admit(core, write) {
+            Err(Refusal::MemoryFull) => {
+                self.forget_sessions(core);
+                return Err(Refusal::MemoryFull);
+            }
+            admitted => admitted?,
+        };
         let at = core.hlc.now(core.wall_us);
         let mut decided = core::mem::take(&mut core.decided);
         let outcome = match self.decide(&core.log, write.keys, at, &mut decided) {
@@ -189,9 +202,9 @@ impl ShardReplica {
     }
 
     /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
-    /// wait until [`Completions::read_ready`]. That is so if its version has expired, and no ceiling covers the expiry
-    /// yet, or a write of the key is in flight: it is older than the expiry may be, and then the key never was
-    /// absent.
+    /// wait until [`Completions::read_ready`], and then to read at the snapshot `now`. That is so if the key's version
+    /// has expired, and no ceiling covers the expiry yet, or a write is in flight that came before the expiry: then the
+    /// key never was absent.
     ///
     /// # Errors
     /// As for [`ShardReplica::prepare_read`].
@@ -210,7 +223,7 @@ impl ShardReplica {
             return Ok(true);
         };
         let is_settled =
-            expiry <= self.applied.ceiling && self.in_flight.find(&core.log, hash, key).is_none();
+            expiry <= self.applied.ceiling && !self.in_flight.has_below(&core.log, hash, key, expiry);
         if !is_settled {
             self.cover(core, now, read)?;
         }
@@ -554,6 +567,20 @@ impl ShardReplica {
         Ok(())
     }
 
+    /// Moves the horizon on, if nothing else did for a while: the sessions that it has passed give their memory back, and
+    /// without a write nothing else moves it.
+    fn forget_sessions(&mut self, core: &mut CoreContext) {
+        let now = core.hlc.now(core.wall_us);
+        let next_us = self
+            .proposed_ceiling
+            .micros()
+            .saturating_sub(CEILING_AHEAD_US - FORGET_EVERY_US);
+        let is_due = now.micros() >= next_us && self.applied.sessions.session_count() > 0;
+        if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
+            self.propose_ceiling(core, now);
+        }
+    }
+
     fn cover_timestamp(&mut self, core: &mut CoreContext, at: Timestamp) {
         if at > self.proposed_ceiling {
             self.propose_ceiling(core, at);
@@ -561,7 +588,7 @@ impl ShardReplica {
     }
 
     fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
-        let ceiling = above.plus_micros(CEILING_AHEAD_US);
+        let ceiling = above.saturating_plus_micros(CEILING_AHEAD_US);
         self.proposed_ceiling = ceiling;
         let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
         let head = Head::of_ceiling(ceiling, horizon);

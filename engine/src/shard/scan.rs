@@ -67,6 +67,11 @@ pub struct ScanPage {
 }
 
 impl ScanPage {
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
