@@ -257,7 +257,7 @@ fn a_sequence_names_one_write() {
         ));
         let count = [b"number of ", key.as_slice()].concat();
         let sum = add(&count, 3, retry(&client, 7, 2, 1));
-        assert!(matches!(ask(&mut client, &sum), Ok(Answer::Add(_))));
+        assert!(matches!(ask(&mut client, &sum), Ok(Answer::Add { .. })));
         let other = add(key, 1, retry(&client, 7, 1, 1));
         assert_eq!(refusal(ask(&mut client, &other)), ErrorCode::BadRequest);
     }

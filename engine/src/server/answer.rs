@@ -36,6 +36,8 @@ pub(super) struct Answers {
     pub(super) outboxes: Vec<Outbox>,
     pub(super) encoder: Encoder,
     pub(super) counters: CoreCounters,
+    /// What was answered in this turn, and when its last byte had come.
+    answered: Vec<(Operation, u64)>,
     /// Reads that wait for this core's shards.
     pub(super) pending_reads: BTreeMap<ReadId, PendingRead>,
     /// Those of them that wait for none any more, in the order in which they came to this.
@@ -57,6 +59,7 @@ impl Answers {
             outboxes: (0..cores).map(|_| Outbox::default()).collect(),
             encoder: Encoder::new(),
             counters: CoreCounters::new(),
+            answered: Vec::new(),
             pending_reads: BTreeMap::new(),
             ready_reads: VecDeque::new(),
             put_parts: Vec::new(),
@@ -88,12 +91,23 @@ impl Answers {
     }
 
     fn note_answered(&mut self, ticket: &Ticket) {
-        let latency_ns = self.turn_ns.saturating_sub(ticket.received_ns);
-        self.counters
-            .answered(Operation::of_kind(ticket.kind), latency_ns);
+        self.answered
+            .push((Operation::of_kind(ticket.kind), ticket.received_ns));
         let queue_ns = ticket.decoded_ns.saturating_sub(ticket.received_ns);
         if queue_ns > 0 {
             self.counters.stage(Stage::Queue, queue_ns);
+        }
+    }
+
+    /// Counts what was answered in this turn: the answers go out after it.
+    pub(super) fn count_answered(&mut self) {
+        if self.answered.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.monotonic().0;
+        for (operation, received_ns) in self.answered.drain(..) {
+            self.counters
+                .answered(operation, now_ns.saturating_sub(received_ns));
         }
     }
 

@@ -199,6 +199,7 @@ impl Core {
     pub(super) fn finish_turn(&mut self) {
         self.run_ready_reads();
         self.take_put_parts();
+        self.answers.count_answered();
         if self.is_draining {
             self.quiet.notify();
         }

@@ -40,7 +40,7 @@ pub struct HostStatistics {
     pub keys: usize,
     /// Versions.
     pub versions: usize,
-    /// Bytes of the memtables.
+    /// Bytes of the memtables and the sessions.
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,

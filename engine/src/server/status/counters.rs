@@ -219,7 +219,7 @@ impl CoreCounters {
         }
     }
 
-    /// A request of this core's client was answered, so long after it was decoded.
+    /// A request of this core's client was answered, so long after its last byte had come.
     #[inline]
     pub fn answered(&mut self, operation: Operation, latency_ns: u64) {
         self.operations[operation as usize].latency.record(latency_ns);

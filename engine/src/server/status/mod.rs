@@ -51,13 +51,13 @@ pub struct CoreStatus {
     pub errors: u64,
     /// `Busy` answers.
     pub busy: u64,
-    /// Writes of this core's clients, from decoded request to encoded answer.
+    /// Writes of this core's clients, from a request's last byte to the end of the turn that answered it.
     pub write_latency: LatencySummary,
     /// Keys with at least one version.
     pub keys: usize,
     /// Versions.
     pub versions: usize,
-    /// Bytes of the memtables.
+    /// Bytes of the memtables and the sessions.
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,

@@ -68,7 +68,7 @@ pub struct OperationReport {
     pub requests: u64,
     /// Error answers that the core made, by code.
     pub errors: BTreeMap<String, u64>,
-    /// From the decoded request to its answer, for the core's clients.
+    /// From a request's last byte to the end of the turn that answered it, for the core's clients.
     pub latency: LatencyReport,
 }
 
@@ -139,7 +139,7 @@ pub struct CoreReport {
     pub connections: ConnectionReport,
     /// Its log.
     pub log: LogReport,
-    /// Bytes of its memtables.
+    /// Bytes of its memtables and sessions.
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,
