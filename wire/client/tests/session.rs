@@ -15,6 +15,7 @@ use world::{MS, Weather, World};
 
 const FAIR: Weather = Weather {
     busy: 0,
+    drains: 0,
     breaks: 0,
     falls_silent: 0,
     refuses: 0,
@@ -430,6 +431,22 @@ fn a_node_that_goes_down_is_left_for_the_next_address() {
     assert!(world.ended(write).is_ok());
     let addresses: BTreeSet<usize> = world.connects.iter().map(|(_, address)| *address).collect();
     assert_eq!(addresses.len(), 2);
+}
+
+#[test]
+fn a_node_that_goes_down_still_answers_what_it_has() {
+    // The seed decides in which order the answers come.
+    for seed in 0..20 {
+        let addresses = vec!["only:1".to_owned()];
+        let mut world = World::with_addresses(1, &options(), addresses, FAIR, seed);
+        settle(&mut world);
+        world.model.refusals = vec![(ErrorCode::ShuttingDown, 0)];
+        let calls = [put(&mut world, 1), put(&mut world, 2)];
+        world.run_until(world.now_ns + 500 * MS);
+        assert!(calls.iter().all(|call| world.ended(*call).is_ok()));
+        assert_eq!(world.connects.len(), 2);
+        assert_eq!(count(&world, Kind::Put), 3, "what was answered is not sent again");
+    }
 }
 
 #[test]

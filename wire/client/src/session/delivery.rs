@@ -191,7 +191,9 @@ impl Session {
                 }
                 self.connections[connection as usize].note_silence(self.now_ns, true);
                 self.mark_dirty(connection);
-                self.end_drained(connection);
+                if answered.is_none() {
+                    self.end_drained(connection);
+                }
             }
             Ok(None) => {
                 self.unmark_readable(connection);
@@ -202,6 +204,8 @@ impl Session {
                 self.mark_dirty(connection);
                 if let Some(error) = self.connections[connection as usize].ended_by.take() {
                     self.end_connection(connection, &error);
+                } else {
+                    self.end_drained(connection);
                 }
             }
             Err(error) => {
@@ -223,7 +227,7 @@ impl Session {
         self.connections[connection as usize].listed.readable = false;
     }
 
-    /// Ends a connection to a server that goes down, once all is answered.
+    /// Ends a connection to a server that goes down, once all is answered and the last answer was taken.
     fn end_drained(&mut self, connection: u32) {
         let state = &self.connections[connection as usize];
         if state.is_draining && state.ended_by.is_none() && state.load() == 0 {

@@ -27,6 +27,8 @@ const CLOCK_US: u64 = 1_000_000_000_000;
 pub(crate) struct Weather {
     /// A request is refused as busy.
     pub(crate) busy: u64,
+    /// A request is refused because the node goes down.
+    pub(crate) drains: u64,
     /// A piece of the stream of requests is the last that arrives, and the connection breaks.
     pub(crate) breaks: u64,
     /// A connection delivers nothing more to the client, and does not break.
@@ -368,6 +370,8 @@ impl World {
         let is_own = matches!(request, Request::Topology | Request::Cancel { .. });
         let reply = if !is_own && self.happens(self.weather.busy) {
             Reply::Refused(ErrorCode::Busy, 5)
+        } else if !is_own && self.happens(self.weather.drains) {
+            Reply::Refused(ErrorCode::ShuttingDown, 0)
         } else {
             let clock_us = CLOCK_US + self.now_ns / 1_000;
             self.model.execute(core, clock_us, &request, body)
