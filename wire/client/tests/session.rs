@@ -521,3 +521,55 @@ fn a_multi_put_that_was_refused_in_part_is_sent_again_if_that_may_help() {
     world.run_until(world.now_ns + 200 * MS);
     assert!(matches!(world.ended(call), Err(Error::UnknownOutcome { .. })));
 }
+
+#[test]
+fn a_multi_put_that_was_written_in_part_never_ends_as_if_nothing_was() {
+    let busy = (ErrorCode::Busy, 10);
+    let is_unknown = |ended: Result<(), Error>| matches!(ended, Err(Error::UnknownOutcome { .. }));
+
+    // Its time is up while it waits for another sending, or is interrupted then.
+    let mut world = world(1, &options());
+    settle(&mut world);
+    world.model.refusals = vec![busy];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 10 * MS);
+    let interrupted = world.session.interrupt(world.now_ns, call);
+    assert!(is_unknown(Err(interrupted)));
+    world.model.refusals = vec![busy];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 10 * MS);
+    world.restart(world.now_ns, 100_000 * MS, 1);
+    world.run_until(world.now_ns + 4_000 * MS);
+    assert!(is_unknown(world.ended(call)), "{:?}", world.ended(call));
+}
+
+#[test]
+fn a_reply_to_a_multi_put_that_hides_what_an_earlier_one_said_is_no_answer() {
+    use ErrorCode::{Busy, CoreFailed, MemoryFull};
+    let after = |first: Option<ErrorCode>, last: Option<ErrorCode>| {
+        let mut world = world(1, &options());
+        settle(&mut world);
+        world.model.refusals = vec![(Busy, 10), (MemoryFull, 0)];
+        world.model.first_entries = vec![last, first];
+        let call = multi_put(&mut world);
+        world.run_until(world.now_ns + 200 * MS);
+        assert_eq!(count(&world, Kind::MultiPut), 2);
+        world.ended(call)
+    };
+    // What was written is said to be in the last reply as well, or may be.
+    for (first, last) in [
+        (None, None),
+        (Some(CoreFailed), Some(CoreFailed)),
+        (Some(Busy), Some(MemoryFull)),
+        (Some(Busy), None),
+    ] {
+        assert!(after(first, last).is_ok(), "{first:?}, then {last:?}");
+    }
+    for (first, last) in [(None, Some(MemoryFull)), (Some(CoreFailed), Some(MemoryFull))] {
+        let ended = after(first, last);
+        assert!(
+            matches!(ended, Err(Error::UnknownOutcome { .. })),
+            "{first:?}, then {last:?}: {ended:?}"
+        );
+    }
+}

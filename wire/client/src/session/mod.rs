@@ -283,7 +283,7 @@ impl Session {
     pub fn interrupt(&mut self, now_ns: u64, call: CallId) -> Error {
         let may_be_done = self.calls.find(call).is_some_and(|slot| {
             let call = self.calls.get(slot);
-            call.kind.is_write() && (call.was_lost || matches!(call.place, Place::Sent { .. }))
+            call.kind.is_write() && (call.may_be_done() || matches!(call.place, Place::Sent { .. }))
         });
         self.abandon(now_ns, call);
         if may_be_done {

@@ -21,8 +21,8 @@ pub(crate) enum Reply {
     Write(u64),
     Add(u64, i64),
     MultiPut(Vec<u64>),
-    /// The first of two entries is written, the second refused.
-    PartlyPut(ErrorCode, u32),
+    /// The first of two entries is written or refused, the second refused.
+    PartlyPut(Option<ErrorCode>, ErrorCode, u32),
     Batch(u64),
     Scan,
     Cancel,
@@ -56,9 +56,9 @@ impl Reply {
                 message: "",
                 retry_after_ms: 0,
             }),
-            Reply::PartlyPut(code, retry_after_ms) => Response::MultiPut(MultiPutReply {
-                versions: vec![1, 0],
-                codes: vec![None, Some(*code)],
+            Reply::PartlyPut(first, second, retry_after_ms) => Response::MultiPut(MultiPutReply {
+                versions: vec![u64::from(first.is_none()), 0],
+                codes: vec![*first, Some(*second)],
                 message: "because",
                 retry_after_ms: *retry_after_ms,
             }),
@@ -104,6 +104,8 @@ pub(crate) struct Model {
     pub(crate) executions: BTreeMap<u64, u32>,
     /// What requests (but those of the session itself) are refused with, one after another.
     pub(crate) refusals: Vec<(ErrorCode, u32)>,
+    /// What becomes of the first entry of a multi-put whose second is refused, one after another; else it is written.
+    pub(crate) first_entries: Vec<Option<ErrorCode>>,
     /// Requests of one shard that came to its owner, and to another core.
     pub(crate) at_owner: u64,
     pub(crate) elsewhere: u64,
@@ -123,6 +125,7 @@ impl Model {
             names: BTreeMap::new(),
             executions: BTreeMap::new(),
             refusals: Vec::new(),
+            first_entries: Vec::new(),
             at_owner: 0,
             elsewhere: 0,
         }
@@ -169,7 +172,10 @@ impl Model {
         if !is_own && !self.refusals.is_empty() {
             let (reason, retry_after_ms) = self.refusals.remove(0);
             return match request {
-                Request::MultiPut { .. } => Reply::PartlyPut(reason, retry_after_ms),
+                Request::MultiPut { .. } => {
+                    let first = self.first_entries.pop().flatten();
+                    Reply::PartlyPut(first, reason, retry_after_ms)
+                }
                 _ => Reply::Refused(reason, retry_after_ms),
             };
         }
