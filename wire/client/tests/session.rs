@@ -476,6 +476,19 @@ fn a_session_takes_no_more_calls_than_its_bound_and_none_that_break_a_limit() {
         Err(SubmitError::Cancel)
     ));
     let big = vec![7; 8 * 1024 * 1024];
+    // More than any frame.
+    let keys = [b"1", b"2", b"3", b"4", b"5"];
+    let entries = keys.map(|key| PutEntry {
+        key,
+        value: &big,
+        ttl_ms: 0,
+    });
+    let multi_put = Request::MultiPut {
+        entries: entries[..].into(),
+        retry: None,
+    };
+    let refused = submit(&multi_put).expect_err("it fits no frame").to_string();
+    assert!(refused.contains("MultiPut has 419"), "{refused}");
     let taken = (0..100)
         .take_while(|_| submit(&Request::put(b"key", &big, Condition::None)).is_ok())
         .count();
