@@ -8,8 +8,8 @@ mod world;
 use std::collections::BTreeSet;
 
 use ostrakon_client::{
-    CallId, CallOptions, Condition, Error, ErrorCode, Kind, Options, PutEntry, Request, ScanRequest, Session,
-    SubmitError,
+    CallId, CallOptions, ClusterId, Condition, Error, ErrorCode, Kind, Options, ProtocolError, PutEntry,
+    Request, ScanRequest, Session, SubmitError,
 };
 use world::{MS, Weather, World};
 
@@ -309,6 +309,30 @@ fn a_refusal_after_a_lost_answer_leaves_the_outcome_open() {
 }
 
 #[test]
+fn a_refusal_that_the_node_remembers_holds_for_a_lost_sending_too() {
+    for code in [ErrorCode::NotANumber, ErrorCode::NumberOverflow] {
+        let mut world = world(1, &options());
+        settle(&mut world);
+        let add = Request::Add {
+            key: b"key",
+            delta: 1,
+            ttl_ms: 0,
+            retry: None,
+        };
+        world.model.refusals = vec![(code, 0), (code, 0)];
+        let call = world.submit(&add, 3_000);
+        lose_next_answer(&mut world);
+        world.run_until(world.now_ns + 200 * MS);
+        let ended = world.ended(call);
+        assert!(
+            matches!(ended, Err(Error::Server { code: found, .. }) if found == code),
+            "{ended:?}"
+        );
+        assert_eq!(count(&world, Kind::Add), 2);
+    }
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_again_under_the_same_name() {
     let mut world = world(1, &options());
     settle(&mut world);
@@ -464,6 +488,49 @@ fn a_hello_that_will_always_be_refused_ends_the_calls_at_once() {
 }
 
 #[test]
+fn a_session_stays_with_the_cluster_that_it_met_first() {
+    for names_clusters in [true, false] {
+        let mut world = world(1, &options());
+        world.names_clusters = names_clusters;
+        settle(&mut world);
+        let write = put(&mut world, 1);
+        lose_next_answer(&mut world);
+        // Another node answers at this address from now on.
+        world.model.cluster_id = ClusterId { high: 1, low: 2 };
+        let read = world.submit(&Request::Get { key: b"key" }, 3_000);
+        world.run_until(world.now_ns + 200 * MS);
+        let ended = world.ended(read).expect_err("another cluster");
+        let is_expected = match &ended {
+            Error::Server { code, .. } => names_clusters && *code == ErrorCode::WrongCluster,
+            Error::Protocol(ProtocolError::Cluster { .. }) => !names_clusters,
+            _ => false,
+        };
+        assert!(is_expected, "{ended:?}");
+        assert!(matches!(world.ended(write), Err(Error::UnknownOutcome { .. })));
+        assert_eq!((count(&world, Kind::Put), count(&world, Kind::Get)), (1, 0));
+    }
+}
+
+#[test]
+fn a_connection_is_not_made_again_before_the_hint_of_its_refusal() {
+    let refusal = (ErrorCode::TooManyConnections, 700);
+    let mut world = world(1, &options());
+    world.hello_refusals = vec![refusal];
+    let call = put(&mut world, 1);
+    world.run_until(1_000 * MS);
+    assert!(world.ended(call).is_ok());
+    let pause_ms = (world.connects[1].0 - world.connects[0].0) / MS;
+    assert!((700..720).contains(&pause_ms), "{pause_ms}");
+
+    // Another address is tried at once.
+    let mut world = World::new(1, &options(), FAIR, 7);
+    world.hello_refusals = vec![refusal];
+    let call = put(&mut world, 1);
+    world.run_until(100 * MS);
+    assert!(world.ended(call).is_ok());
+}
+
+#[test]
 fn a_session_takes_no_more_calls_than_its_bound_and_none_that_break_a_limit() {
     let mut session = Session::new(&options(), vec!["a:1".to_owned()], 1, 1).expect("good options");
     let mut submit = |request: &Request<'_>| session.submit(0, request, CallOptions::default());
@@ -488,7 +555,7 @@ fn a_session_takes_no_more_calls_than_its_bound_and_none_that_break_a_limit() {
         retry: None,
     };
     let refused = submit(&multi_put).expect_err("it fits no frame").to_string();
-    assert!(refused.contains("MultiPut has 419"), "{refused}");
+    assert!(refused.contains("a multi-put has 419"), "{refused}");
     let taken = (0..100)
         .take_while(|_| submit(&Request::put(b"key", &big, Condition::None)).is_ok())
         .count();

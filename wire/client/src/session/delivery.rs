@@ -279,8 +279,12 @@ impl Session {
             return Some(self.ended(slot));
         }
         let call = self.calls.get(slot);
-        let is_unknown = matches!(Refusal::of(code), Refusal::Unknown);
-        let error = call.ended_with(refusal, is_unknown);
+        let error = if call.sequence.is_some() && is_remembered(code) {
+            refusal
+        } else {
+            let is_unknown = matches!(Refusal::of(code), Refusal::Unknown);
+            call.ended_with(refusal, is_unknown)
+        };
         self.fail(slot, error);
         None
     }
@@ -363,6 +367,11 @@ impl Session {
         let error = self.calls.get(slot).ended_with(error, is_sent);
         self.fail(slot, error);
     }
+}
+
+/// Is a refusal with this code the answer to all sendings of a write with a name, as that of a write that was done?
+fn is_remembered(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NotANumber | ErrorCode::NumberOverflow)
 }
 
 /// Notes what a reply to a multi-put says of its entries. Does that hold for all sendings? It doesn't if one was lost,

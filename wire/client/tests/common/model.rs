@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ostrakon_client::{Action, ErrorCode, Request, Response, Retry, TopologyReply};
+use ostrakon_client::{Action, ClusterId, ErrorCode, Request, Response, Retry, TopologyReply};
 use ostrakon_wire::message::{BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, ScanReply};
 
 use crate::common::CLUSTER_ID;
@@ -88,6 +88,7 @@ impl Reply {
 /// What the node keeps over restarts.
 #[derive(Debug)]
 pub(crate) struct Model {
+    pub(crate) cluster_id: ClusterId,
     pub(crate) cores: u16,
     pub(crate) window: u32,
     pub(crate) requests_in_flight_max: u32,
@@ -114,6 +115,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(cores: u16) -> Model {
         Model {
+            cluster_id: CLUSTER_ID,
             cores,
             window: 24,
             requests_in_flight_max: 8,
@@ -133,6 +135,7 @@ impl Model {
 
     pub(crate) fn hello(&self, core: u16) -> HelloReply<'static> {
         HelloReply {
+            cluster_id: self.cluster_id,
             core,
             cores: self.cores,
             shards: SHARDS,
@@ -149,7 +152,7 @@ impl Model {
                 .collect(),
             cores: self.cores,
             node_id: 5,
-            cluster_id: CLUSTER_ID,
+            cluster_id: self.cluster_id,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 
 use ostrakon_client::{
-    CallId, CallOptions, ConnectionId, Duty, Error, ErrorCode, Options, Request, Response, Session,
+    CallId, CallOptions, ClusterId, ConnectionId, Duty, Error, ErrorCode, Options, Request, Response, Session,
 };
 use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
@@ -78,6 +78,10 @@ pub(crate) struct World {
     events_made: u64,
     links: BTreeMap<ConnectionId, Link>,
     is_down: bool,
+    /// The node refuses hellos to another cluster, as it should.
+    pub(crate) names_clusters: bool,
+    /// What the next hellos are refused with, the last first.
+    pub(crate) hello_refusals: Vec<(ErrorCode, u32)>,
     /// How each call ended, and when.
     pub(crate) finished: BTreeMap<CallId, (Result<(), Error>, u64)>,
     /// When connections were asked for, and where.
@@ -111,6 +115,8 @@ impl World {
             events_made: 0,
             links: BTreeMap::new(),
             is_down: false,
+            names_clusters: true,
+            hello_refusals: Vec::new(),
             finished: BTreeMap::new(),
             connects: Vec::new(),
             arrived: Vec::new(),
@@ -355,8 +361,16 @@ impl World {
         if let Request::Hello(hello) = request {
             let cores = self.model.cores;
             let core = hello.core.unwrap_or(self.random(u64::from(cores)) as u16);
-            if core >= cores {
-                self.answer(id, 0, &Reply::Refused(ErrorCode::BadRequest, 0));
+            let is_of_cluster = [ClusterId::ANY, self.model.cluster_id].contains(&hello.cluster_id);
+            let refusal = if core >= cores {
+                Some((ErrorCode::BadRequest, 0))
+            } else if self.names_clusters && !is_of_cluster {
+                Some((ErrorCode::WrongCluster, 0))
+            } else {
+                self.hello_refusals.pop()
+            };
+            if let Some((code, retry_after_ms)) = refusal {
+                self.answer(id, 0, &Reply::Refused(code, retry_after_ms));
                 return self.break_link(id);
             }
             self.links.get_mut(&id).expect("it was made").core = Some(core);
