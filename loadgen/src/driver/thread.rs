@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ostrakon_client::{ErrorCode, Response, StageTimings};
-use ostrakon_wire::message::ScanReply;
+use ostrakon_wire::message::{ErrorReply, ScanReply};
 
 use super::Shared;
 use super::connection::ConnectionEnd;
@@ -209,25 +209,7 @@ impl Thread {
         };
         let requested_at = operation.requested_at;
         match (&mut operation.stage, response) {
-            (_, Response::Error(error)) => {
-                if let Some(after) =
-                    self.pause_before_repeat(&operation, error.code, error.retry_after_ms, now)
-                {
-                    operation.repeats += 1;
-                    operation.may_be_applied |= operation.is_write() && is_unknown(error.code);
-                    return Next::Park {
-                        operation,
-                        after,
-                        caller: None,
-                        leaves_node: error.code == ErrorCode::ShuttingDown,
-                    };
-                }
-                self.settle_error(&operation, error.code);
-                let label = ErrorLabel::Code(error.code.number());
-                self.failed(&operation, label, error.message, now);
-                self.keep_room(operation);
-                return Next::Done;
-            }
+            (_, Response::Error(error)) => return self.error_answered(operation, error, now),
             (Stage::Read(read), Response::Get { found }) => {
                 let found = found.map(|found| (found.version, found.value));
                 let judged = self.ledger.read_answered(read, found);
@@ -272,6 +254,25 @@ impl Thread {
             _ => unreachable!("the protocol lets no response through that does not fit its request"),
         }
         self.done(&operation, now);
+        Next::Done
+    }
+
+    /// The operation is sent again after a while, or has failed.
+    fn error_answered(&mut self, mut operation: Operation, error: &ErrorReply<'_>, now: Instant) -> Next {
+        if let Some(after) = self.pause_before_repeat(&operation, error.code, error.retry_after_ms, now) {
+            operation.repeats += 1;
+            operation.may_be_applied |= operation.is_write() && is_unknown(error.code);
+            return Next::Park {
+                operation,
+                after,
+                caller: None,
+                leaves_node: error.code == ErrorCode::ShuttingDown,
+            };
+        }
+        self.settle_error(&operation, error.code);
+        let label = ErrorLabel::Code(error.code.number());
+        self.failed(&operation, label, error.message, now);
+        self.keep_room(operation);
         Next::Done
     }
 
