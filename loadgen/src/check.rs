@@ -1,8 +1,8 @@
 //! The check phase: scans the whole database and compares it with the register, and with the account of counters.
 //!
 //! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`,
-//! or when the node is busy, it goes on after the last key with a new snapshot, which is the same to a
-//! database at rest. In the history, each snapshot is a transaction of its own.
+//! or when the node was away, it goes on after the last key with a new snapshot, which is the same to a
+//! database at rest. A busy node is asked again by the client. In the history, each snapshot is a transaction of its own.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,9 +16,6 @@ use crate::register::{Register, ScanCheck, ScanSummary, Version, Violation};
 
 /// After so many violations the scan stops: the database is not the one that was registered.
 const VIOLATIONS_MAX: usize = 1000;
-
-/// How long a node may go on answering `Busy`.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two attempts to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +51,7 @@ pub struct Target<'a> {
     pub register: &'a Register,
     /// The promises about counters.
     pub counters: &'a Counters,
-    /// How long a node that went away is waited for.
+    /// How long a node that went away is waited for, until the scan gets on.
     pub patience: Duration,
 }
 
@@ -155,14 +152,7 @@ fn scan_all(
                 code: ErrorCode::SnapshotTooOld,
                 ..
             } if outcome.report.entries > entries_before => {}
-            Error::Server {
-                code: ErrorCode::Busy,
-                retry_after_ms,
-                ..
-            } if got_on_at.elapsed() < BUSY_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(u64::from(retry_after_ms.max(1))));
-            }
-            error if is_away(&error) && !target.patience.is_zero() => {
+            error if is_away(&error) && got_on_at.elapsed() < target.patience => {
                 client = connect(target).map_err(Stop::Asked)?;
             }
             error => return Err(Stop::Asked(error)),

@@ -51,6 +51,10 @@ pub const SHARDS_MAX: u32 = 1 << 16;
 /// Upper bound of what the tables, offsets and padding of one scan entry add to its key and value, in bytes.
 pub(crate) const SCAN_ENTRY_OVERHEAD_BYTES_MAX: usize = 56;
 
+/// Upper bound of what the tables, offsets and padding of one element of a multi-put or batch add to its key and
+/// values, in bytes.
+pub(crate) const MULTI_ELEMENT_OVERHEAD_BYTES_MAX: usize = 128;
+
 const _: () = assert!(KEY_BYTES_MIN >= 1 && KEY_BYTES_MIN <= KEY_BYTES_MAX);
 const _: () = assert!(
     KEY_BYTES_MAX + VALUE_BYTES_MAX + 1024 < BODY_BYTES_MAX,

@@ -297,6 +297,69 @@ fn the_smallest_elements_are_accepted_in_any_number() {
     }
 }
 
+/// A list of as many elements as there can be, of which the first five carry almost all of the bytes.
+#[test]
+fn a_list_that_fits_no_frame_is_refused_before_it_is_encoded() {
+    let keys: Vec<[u8; 2]> = (0..MULTI_MAX as u16).map(u16::to_be_bytes).collect();
+    let big = vec![7; VALUE_BYTES_MAX];
+    let value = |position: usize, last_bytes: usize| match position {
+        0..4 => &big[..],
+        4 => &big[..last_bytes],
+        _ => b"",
+    };
+    let entries = |last_bytes: usize| -> Vec<_> {
+        let entry = |position: usize| PutEntry {
+            key: &keys[position],
+            value: value(position, last_bytes),
+            ttl_ms: 1,
+        };
+        (0..MULTI_MAX).map(entry).collect()
+    };
+    let operations = |last_bytes: usize| -> Vec<_> {
+        let operation = |position: usize| BatchOperation {
+            key: &keys[position],
+            action: Action::Put {
+                value: b"",
+                ttl_ms: 1,
+            },
+            condition: Condition::Value(value(position, last_bytes)),
+        };
+        (0..MULTI_MAX).map(operation).collect()
+    };
+    let check = |kind: Kind, last_bytes: usize| match kind {
+        Kind::MultiPut => Request::MultiPut {
+            entries: entries(last_bytes)[..].into(),
+            retry: None,
+        }
+        .check(),
+        _ => Request::Batch {
+            operations: operations(last_bytes)[..].into(),
+            retry: None,
+        }
+        .check(),
+    };
+    for kind in [Kind::MultiPut, Kind::Batch] {
+        let (mut accepted, mut refused) = (0, VALUE_BYTES_MAX);
+        while accepted + 1 < refused {
+            let middle = usize::midpoint(accepted, refused);
+            match check(kind, middle) {
+                Ok(()) => accepted = middle,
+                Err(_) => refused = middle,
+            }
+        }
+        let bytes = BODY_BYTES_MAX + 1;
+        assert_eq!(
+            check(kind, refused),
+            Err(DecodeError::BodyTooLarge { kind, bytes })
+        );
+        let longest = match kind {
+            Kind::MultiPut => received_multi_put(&entries(accepted)),
+            _ => received_batch(&operations(accepted)),
+        };
+        assert_eq!(longest, Ok(()), "{kind}");
+    }
+}
+
 #[test]
 fn keys_are_written_once_and_read_as_often_as_wanted() {
     let entry = |key| PutEntry {

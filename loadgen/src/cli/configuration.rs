@@ -10,6 +10,7 @@ use super::{
 use crate::arrival::{Arrivals, Rate};
 use crate::distribution::Choice;
 use crate::driver::MULTI_RECORDS_MAX;
+use crate::keys::KEY_BYTES_MAX;
 use crate::value::{VALUE_HEADER_BYTES, ValueSize};
 use crate::workload::{Mix, OperationKind, Workload};
 
@@ -172,6 +173,9 @@ impl Arguments {
         let thread_cpus = self.thread_cpus(allowed_cpus)?;
         let (phases, verify) = self.phases_and_verify(&mix)?;
         self.refuse_for_redis(&mix)?;
+        if mix.has(OperationKind::MultiUpdate) {
+            self.refuse_big_multi_puts(value_size)?;
+        }
         let goals = self.goals(&phases)?;
         let run_length = self.run_length();
         let open_loop = self.open_loop(run_length)?;
@@ -270,6 +274,22 @@ impl Arguments {
                      checks itself) to {most} bytes"
                 )
             })
+    }
+
+    /// What a multi-put carries shares the room of the longest put.
+    fn refuse_big_multi_puts(&self, value_size: ValueSize) -> Result<(), String> {
+        let most = ostrakon_wire::limits::KEY_BYTES_MAX + ostrakon_wire::limits::VALUE_BYTES_MAX;
+        let record_bytes = KEY_BYTES_MAX + value_size.high_bytes;
+        let records = self.multi as usize;
+        if records * record_bytes <= most {
+            return Ok(());
+        }
+        Err(format!(
+            "an mput of {records} records (--multi) with up to {} bytes of value is longer than the {most} bytes \
+             that a node takes at once; give --multi {} or less, or a smaller --value-size",
+            value_size.high_bytes,
+            most / record_bytes
+        ))
     }
 
     fn run_length(&self) -> RunLength {

@@ -168,6 +168,10 @@ fn wrong_command_lines_are_refused_with_what_to_do() {
         ),
         (&["--value-size", "9000000"], "must be from 40"),
         (
+            &["--mix", "mput=1", "--multi", "9", "--value-size", "100-1000000"],
+            "give --multi 8 or less",
+        ),
+        (
             &["--fields", "3", "--field-bytes", "10"],
             "--fields × --field-bytes must be",
         ),

@@ -10,8 +10,8 @@
 //!    over the next socket.
 //!
 //! If there is a history, every request and what became of it goes to the thread's recorder on the way. A
-//! `Busy` answer ends a request there, and its repetition is another; what is sent again over the next socket is
-//! one request all the time.
+//! `Busy` answer ends a request there, and its repetition is another. A write that may have been applied, by a socket
+//! that was lost or a core that has failed, is one request however often it is sent: it took effect at most once.
 //!
 //! Invariant: each request in flight has its operation in `operations`, at the slot of its id. Once warm, an
 //! operation allocates nothing, save the further pages of a scan.
@@ -56,8 +56,11 @@ pub(crate) struct Connection {
     pub(crate) is_cut: bool,
     /// What was unanswered when the socket was lost; and who had called, for the recorder, if it had gone out.
     unsent: Vec<(Operation, Option<Process>)>,
-    /// Waiting for the end of a `Busy` hint, with the moment to send again.
-    parked: Vec<(Instant, Operation)>,
+    /// Waiting for the end of a pause, with the moment to send again; and who calls, for the recorder, if the request
+    /// is the same as before.
+    parked: Vec<(Instant, Operation, Option<Process>)>,
+    /// Its node goes down: another socket is opened at this moment.
+    reopen_at: Option<Instant>,
     value: Vec<u8>,
     /// Of the writer, while it has nothing to send.
     pub(crate) writer: Option<Waker>,
@@ -98,6 +101,7 @@ impl Connection {
             is_cut: false,
             unsent: Vec::new(),
             parked: Vec::new(),
+            reopen_at: None,
             value: Vec::new(),
             writer: None,
             heard_at: Instant::now(),
@@ -126,7 +130,8 @@ impl Connection {
         Ok(true)
     }
 
-    /// Takes all answers that have arrived. Gives the moment of the last `Busy` hint's end, if there was one.
+    /// Takes all answers that have arrived. Gives the moment at which the last pause ends, if there is one. The socket
+    /// counts as lost if a write in a session was refused because the node goes down.
     pub(crate) fn take_answers(&mut self, thread: &mut Thread) -> Result<Option<Instant>, ConnectionEnd> {
         let mut wake_at = None;
         loop {
@@ -137,13 +142,22 @@ impl Connection {
                     let operation = self.operations[slot]
                         .take()
                         .expect("an answered request has its operation");
-                    if let Some(process) = self.processes.get_mut(slot) {
-                        thread.record_answer(process, &operation, &answer);
-                    }
+                    let (call, may_be_applied) = (thread.call(&operation), operation.may_be_applied);
                     let is_error = matches!(answer, Answer::Response(Response::Error(_)));
                     let timed = operation.timed(now).filter(|_| !is_error);
                     let issued = operation.issued;
-                    (thread.answered(operation, &answer, now), issued, timed)
+                    let mut next = thread.answered(operation, &answer, now);
+                    if let Some(process) = self.processes.get_mut(slot) {
+                        match &mut next {
+                            Next::Park {
+                                operation, caller, ..
+                            } if operation.may_be_applied => {
+                                *caller = Some(thread.change_process(process));
+                            }
+                            _ => thread.record_answer(process, call, may_be_applied, &answer),
+                        }
+                    }
+                    (next, issued, timed)
                 }
                 Err(WireError::Closed(reason)) => return Err(ConnectionEnd::Lost(reason)),
                 Err(WireError::Broken(reason)) => return Err(ConnectionEnd::Broken(reason)),
@@ -160,20 +174,35 @@ impl Connection {
             match next {
                 Next::Done => self.top_up(thread, now)?,
                 Next::Submit(operation) => self.submit(thread, operation)?,
-                Next::Park { operation, after } => {
-                    self.parked.push((now + after, operation));
+                Next::Park {
+                    operation,
+                    after,
+                    caller,
+                    leaves_node,
+                } => {
+                    self.parked.push((now + after, operation, caller));
                     wake_at = wake_at.max(Some(now + after));
+                    if leaves_node {
+                        self.reopen_at = self.reopen_at.max(Some(now + after));
+                    }
                 }
             }
+        }
+        if self.reopen_at.is_some() {
+            return Err(ConnectionEnd::Lost("the node goes down".to_owned()));
         }
         Ok(wake_at)
     }
 
-    /// Sends the parked operations again whose hint has passed.
+    /// Sends the parked operations again whose pause is over.
     pub(crate) fn unpark(&mut self, thread: &mut Thread, now: Instant) -> Result<(), ConnectionEnd> {
-        while let Some(at) = self.parked.iter().position(|(due, _)| *due <= now) {
-            let (_, operation) = self.parked.swap_remove(at);
-            self.submit(thread, operation)?;
+        while let Some(at) = self.parked.iter().position(|(due, ..)| *due <= now) {
+            let (_, operation, caller) = self.parked.swap_remove(at);
+            let slot = self.submit_as(thread, operation, caller.is_none())?;
+            if let Some(caller) = caller {
+                // Whose place this was does not call at the moment, and need not call again.
+                self.processes[slot] = caller;
+            }
         }
         Ok(())
     }
@@ -238,8 +267,14 @@ impl Connection {
                 self.unsent.push((operation, self.processes.get(slot).copied()));
             }
         }
-        let parked = self.parked.drain(..).map(|(_, operation)| (operation, None));
-        self.unsent.extend(parked);
+        let parked = self.parked.drain(..);
+        self.unsent
+            .extend(parked.map(|(_, operation, caller)| (operation, caller)));
+    }
+
+    /// When another socket may be opened, if not at once.
+    pub(crate) fn take_reopen_at(&mut self) -> Option<Instant> {
+        self.reopen_at.take()
     }
 
     /// Goes on over another socket: everything that was unanswered is sent again, each write as the one that it was.
@@ -260,6 +295,7 @@ impl Connection {
             let calling: Vec<Process> = unsent.iter().filter_map(|(_, process)| *process).collect();
             self.processes.retain(|process| !calling.contains(process));
             self.processes.splice(0..0, calling);
+            self.processes.truncate(self.pipeline);
         }
         for (operation, process) in unsent {
             thread.statistics.resent += 1;
@@ -298,7 +334,10 @@ impl Connection {
                 thread.refused(&operation);
             }
         }
-        for (_, operation) in self.parked.drain(..) {
+        for (_, operation, caller) in self.parked.drain(..) {
+            if let Some(mut process) = caller {
+                thread.record_silence(&mut process, &operation);
+            }
             thread.refused(&operation);
         }
     }

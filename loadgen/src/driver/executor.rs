@@ -147,6 +147,10 @@ async fn reconnect(
 ) -> Result<Option<Halves>, ConnectionEnd> {
     let patience = thread.borrow().retry_for.unwrap_or_default();
     let lost_at = Instant::now();
+    let reopen_at = connection.borrow_mut().take_reopen_at();
+    if let Some(at) = reopen_at {
+        glommio::timer::sleep(at.saturating_duration_since(lost_at)).await;
+    }
     loop {
         let is_stopped = thread.borrow().shared.is_stopped();
         if !is_stopped && !connection.borrow().has_more(&thread.borrow()) {

@@ -29,8 +29,11 @@ pub(crate) struct Operation {
     pub(super) timed_from: Option<Instant>,
     /// Of a write in a session, once it was sent.
     pub(super) issued: Option<Issued>,
-    /// A write that was sent before, on a connection that was lost: what refuses it now says nothing of then.
+    /// A write that was sent before, on a connection that was lost or with an answer that left it open: what refuses it
+    /// now says nothing of then.
     pub(super) may_be_applied: bool,
+    /// How often a refusal has had it sent again.
+    pub(super) repeats: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -1,12 +1,14 @@
 //! What follows from the answers to requests for several records: parts of them can be missing or fail.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use ostrakon_client::ErrorCode;
 use ostrakon_wire::message::{MultiPutReply, MultiValue, MultiValues};
 
 use super::operation::{self, Operation, Stage};
-use super::thread::{Next, Thread, is_unknown};
+use super::thread::{Next, Thread};
 use crate::statistics::{ErrorLabel, Measure};
+use crate::target::is_unknown;
 
 impl Thread {
     /// Takes the values that came; what was left out for want of room is asked for again.
@@ -73,11 +75,10 @@ impl Thread {
             unreachable!("called for the answer to a multi-put");
         };
         let mut parts = std::mem::take(parts);
-        let hint = Duration::from_millis(u64::from(reply.retry_after_ms.max(1)));
         let is_in_session = operation.issued.is_some();
         let sent = operation::parts_sent(&parts, is_in_session).count();
         let mut error = (sent != reply.versions.len()).then(no_outcome);
-        let mut is_tried_again = false;
+        let (mut pause, mut may_be_applied) = (None, false);
         let mut place = 0;
         for part in &mut parts {
             if part.is_settled && !is_in_session {
@@ -100,8 +101,10 @@ impl Thread {
                     self.settle_write(&part.write, true);
                 }
                 Some(code) => {
-                    if self.is_tried_again(&operation, code, now + hint) {
-                        is_tried_again = true;
+                    let after = self.pause_before_repeat(&operation, code, reply.retry_after_ms, now);
+                    if after.is_some() {
+                        pause = pause.max(after);
+                        may_be_applied |= is_unknown(code);
                         continue;
                     }
                     part.is_settled = true;
@@ -111,10 +114,14 @@ impl Thread {
             }
         }
         operation.stage = Stage::MultiWrite(parts);
-        if is_tried_again {
+        if let Some(after) = pause {
+            operation.repeats += 1;
+            operation.may_be_applied |= may_be_applied;
             return Next::Park {
                 operation,
-                after: hint,
+                after,
+                caller: None,
+                leaves_node: reply.codes.contains(&Some(ErrorCode::ShuttingDown)),
             };
         }
         match error {

@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ostrakon_client::{ErrorCode, Response, StageTimings};
-use ostrakon_wire::message::ScanReply;
+use ostrakon_wire::message::{ErrorReply, ScanReply};
 
 use super::Shared;
 use super::connection::ConnectionEnd;
@@ -23,12 +23,18 @@ use crate::keys::KeyIndex;
 use crate::register::{Violation, ViolationKind};
 use crate::series::SeriesRecorder;
 use crate::statistics::{ErrorLabel, LiveCounters, Measure, Statistics};
-use crate::target::Answer;
+use crate::target::{Answer, is_unknown};
 use crate::value::ValueSize;
 use crate::workload::OperationKind;
 
 /// An operation that is still refused as `Busy` after this time counts as an error.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Before an operation is sent again that a node which goes down, or a failed core, has refused; doubled each time.
+const RESEND_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// It grows to this, unless the node asks for more.
+const RESEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// See the head of the module.
 #[derive(Debug)]
@@ -71,7 +77,14 @@ pub(crate) enum Next {
     /// It goes on with this request.
     Submit(Operation),
     /// It is sent again after a while.
-    Park { operation: Operation, after: Duration },
+    Park {
+        operation: Operation,
+        after: Duration,
+        /// Who calls, for the recorder, if the request is still the same.
+        caller: Option<Process>,
+        /// Over another connection, since the node goes down.
+        leaves_node: bool,
+    },
 }
 
 impl Thread {
@@ -158,6 +171,7 @@ impl Thread {
             timed_from: None,
             issued: None,
             may_be_applied: false,
+            repeats: 0,
         }
     }
 
@@ -195,20 +209,7 @@ impl Thread {
         };
         let requested_at = operation.requested_at;
         match (&mut operation.stage, response) {
-            (_, Response::Error(error)) => {
-                let hint = Duration::from_millis(u64::from(error.retry_after_ms.max(1)));
-                if self.is_tried_again(&operation, error.code, now + hint) {
-                    return Next::Park {
-                        operation,
-                        after: hint,
-                    };
-                }
-                self.settle_error(&operation, error.code);
-                let label = ErrorLabel::Code(error.code.number());
-                self.failed(&operation, label, error.message, now);
-                self.keep_room(operation);
-                return Next::Done;
-            }
+            (_, Response::Error(error)) => return self.error_answered(operation, error, now),
             (Stage::Read(read), Response::Get { found }) => {
                 let found = found.map(|found| (found.version, found.value));
                 let judged = self.ledger.read_answered(read, found);
@@ -256,22 +257,52 @@ impl Thread {
         Next::Done
     }
 
-    /// Is a request that was answered with this error sent again at that moment?
-    pub(super) fn is_tried_again(&mut self, operation: &Operation, code: ErrorCode, at: Instant) -> bool {
-        match (code, self.retry_for) {
-            (ErrorCode::Busy, _) if at < operation.handed_at + BUSY_PATIENCE => {
-                self.statistics.busy_retries += 1;
-                true
-            }
-            // A session makes it safe to ask again whatever has become of it.
-            (ErrorCode::ShuttingDown | ErrorCode::CoreFailed, Some(retry_for))
-                if at < operation.handed_at + retry_for =>
-            {
-                self.statistics.resent += 1;
-                true
-            }
-            _ => false,
+    /// The operation is sent again after a while, or has failed.
+    fn error_answered(&mut self, mut operation: Operation, error: &ErrorReply<'_>, now: Instant) -> Next {
+        if let Some(after) = self.pause_before_repeat(&operation, error.code, error.retry_after_ms, now) {
+            operation.repeats += 1;
+            operation.may_be_applied |= operation.is_write() && is_unknown(error.code);
+            return Next::Park {
+                operation,
+                after,
+                caller: None,
+                leaves_node: error.code == ErrorCode::ShuttingDown,
+            };
         }
+        self.settle_error(&operation, error.code);
+        let label = ErrorLabel::Code(error.code.number());
+        self.failed(&operation, label, error.message, now);
+        self.keep_room(operation);
+        Next::Done
+    }
+
+    /// After what pause a request that was answered with this error is sent again, if it is.
+    pub(super) fn pause_before_repeat(
+        &mut self,
+        operation: &Operation,
+        code: ErrorCode,
+        retry_after_ms: u32,
+        now: Instant,
+    ) -> Option<Duration> {
+        let hint = Duration::from_millis(u64::from(retry_after_ms.max(1)));
+        let (pause, patience) = match (code, self.retry_for) {
+            (ErrorCode::Busy, _) => (hint, BUSY_PATIENCE),
+            // A session makes it safe to ask again whatever has become of it.
+            (ErrorCode::ShuttingDown | ErrorCode::CoreFailed, Some(retry_for)) => {
+                (resend_pause(hint, operation.repeats), retry_for)
+            }
+            _ => return None,
+        };
+        if now + pause >= operation.handed_at + patience {
+            return None;
+        }
+        match code {
+            ErrorCode::Busy => self.statistics.busy_retries += 1,
+            // After the other code it goes over another connection, and is counted there.
+            ErrorCode::CoreFailed => self.statistics.resent += 1,
+            _ => {}
+        }
+        Some(pause)
     }
 
     pub(super) fn count_not_found(&mut self, operation: &Operation, count: u64) {
@@ -415,17 +446,25 @@ impl Thread {
         }
     }
 
+    /// `may_be_applied`: by an earlier sending.
     pub(crate) fn record_answer(
         &mut self,
         process: &mut Process,
-        operation: &Operation,
+        call: Call,
+        may_be_applied: bool,
         answer: &Answer<'_>,
     ) {
-        let call = self.call(operation);
         if let (Some(recorder), Answer::Response(response)) = (&mut self.recorder, answer) {
-            let recorded = recorder.answered(*process, call, response);
+            let recorded = recorder.answered(*process, call, may_be_applied, response);
             self.go_on_if(recorded.map(|next| *process = next));
         }
+    }
+
+    /// Puts another process in the place of one that goes on calling elsewhere, which is returned.
+    pub(crate) fn change_process(&self, process: &mut Process) -> Process {
+        let recorder = self.recorder.as_ref();
+        let other = recorder.map_or(*process, Recorder::new_process);
+        std::mem::replace(process, other)
     }
 
     pub(crate) fn record_silence(&mut self, process: &mut Process, operation: &Operation) {
@@ -436,7 +475,8 @@ impl Thread {
         }
     }
 
-    fn call(&self, operation: &Operation) -> Call {
+    /// Its present request, for the recorder.
+    pub(crate) fn call(&self, operation: &Operation) -> Call {
         let write = match &operation.stage {
             Stage::Write(write) => Some(self.ledger.identity(operation.drawn.key, write).sequence),
             _ => None,
@@ -485,14 +525,33 @@ impl Thread {
     }
 }
 
-/// Does an answer with this code leave open whether a write was applied?
-pub(super) fn is_unknown(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Cancelled | ErrorCode::Other(_)
-    )
+/// The pause before an operation is sent again that was sent again so often before.
+fn resend_pause(hint: Duration, repeats: u32) -> Duration {
+    let grown = RESEND_PAUSE_MIN * (1 << repeats.min(10));
+    grown.min(RESEND_PAUSE_MAX).max(hint)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_before_repeats_grow_to_their_bound_and_are_never_shorter_than_the_hint() {
+        for (hint_ms, repeats, expected_ms) in [
+            (1, 0, 20),
+            (1, 1, 40),
+            (1, 5, 640),
+            (1, 6, 1_000),
+            (1, u32::MAX, 1_000),
+            (300, 0, 300),
+            (5_000, 9, 5_000),
+        ] {
+            let pause = resend_pause(Duration::from_millis(hint_ms), repeats);
+            assert_eq!(pause, Duration::from_millis(expected_ms), "{hint_ms}, {repeats}");
+        }
+    }
 }

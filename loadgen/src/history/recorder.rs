@@ -10,6 +10,7 @@ use ostrakon_client::{ErrorCode, Response};
 
 use super::{Process, Source};
 use crate::keys::{Key, KeyIndex};
+use crate::target::is_unknown;
 use crate::value::{self, WriteSequence, WriterId};
 
 /// Events that are handed over at once.
@@ -111,11 +112,13 @@ impl Recorder {
         self.push(process, call, EventKind::Invoke)
     }
 
-    /// An answer has been received. Gives the process who calls next in its place.
+    /// An answer has been received, to a write that `may_be_applied` by an earlier sending. Gives the process who calls
+    /// next in its place.
     pub(crate) fn answered(
         &mut self,
         process: Process,
         call: Call,
+        may_be_applied: bool,
         response: &Response<'_>,
     ) -> Result<Process, Stopped> {
         let kind = match *response {
@@ -131,12 +134,8 @@ impl Recorder {
             } => EventKind::Written { version },
             Response::Write { applied: false, .. } => EventKind::Fail(Reason::NotApplied),
             Response::Error(error) => {
-                let is_unknown = matches!(
-                    error.code,
-                    ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Other(_)
-                );
                 let reason = Reason::Answered(error.code);
-                if call.write.is_some() && is_unknown {
+                if call.write.is_some() && (may_be_applied || is_unknown(error.code)) {
                     EventKind::Info(reason)
                 } else {
                     EventKind::Fail(reason)

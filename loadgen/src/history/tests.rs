@@ -76,8 +76,8 @@ fn a_phase_of_two_threads_is_written_in_the_order_of_its_events() {
         applied: true,
         version: 40,
     };
-    one.answered(first, write(1), &written).unwrap();
-    two.answered(second, read(), &Response::Get { found: None })
+    one.answered(first, write(1), false, &written).unwrap();
+    two.answered(second, read(), false, &Response::Get { found: None })
         .unwrap();
     two.called(second, read()).unwrap();
     let bytes = value_of(WRITER, 1);
@@ -88,14 +88,20 @@ fn a_phase_of_two_threads_is_written_in_the_order_of_its_events() {
             value: &bytes,
         }),
     };
-    two.answered(second, read(), &found).unwrap();
+    two.answered(second, read(), false, &found).unwrap();
     one.called(first, write(2)).unwrap();
     let next = one
-        .answered(first, write(2), &error(ErrorCode::CoreFailed))
+        .answered(first, write(2), false, &error(ErrorCode::CoreFailed))
         .unwrap();
     assert_ne!(next, first, "a process ends with an unknown outcome");
     one.called(next, write(3)).unwrap();
-    assert_eq!(one.answered(next, write(3), &error(ErrorCode::Busy)), Ok(next));
+    let refused = one.answered(next, write(3), false, &error(ErrorCode::Busy));
+    assert_eq!(refused, Ok(next));
+    one.called(next, write(4)).unwrap();
+    let last = one
+        .answered(next, write(4), true, &error(ErrorCode::MemoryFull))
+        .unwrap();
+    assert_ne!(last, next, "an earlier sending may have been applied");
     two.called(second, read()).unwrap();
     two.unanswered(second, read()).unwrap();
     one.finish().unwrap();
@@ -114,6 +120,8 @@ fn a_phase_of_two_threads_is_written_in_the_order_of_its_events() {
             r#"info, :process 0, :f :write, :value ["KEY" 2], :error "CoreFailed"}"#,
             r#"invoke, :process 2, :f :write, :value ["KEY" 3]}"#,
             r#"fail, :process 2, :f :write, :value ["KEY" 3], :error "Busy"}"#,
+            r#"invoke, :process 2, :f :write, :value ["KEY" 4]}"#,
+            r#"info, :process 2, :f :write, :value ["KEY" 4], :error "MemoryFull"}"#,
             r#"invoke, :process 1, :f :read, :value ["KEY" nil]}"#,
             concat!(
                 r#"info, :process 1, :f :read, :value ["KEY" nil], "#,

@@ -6,7 +6,7 @@
 
 mod redis;
 
-use ostrakon_client::{Protocol, ProtocolError, Request, Response, Server, StageTimings};
+use ostrakon_client::{ErrorCode, Protocol, ProtocolError, Request, Response, Server, StageTimings};
 
 pub(crate) use redis::RedisProtocol;
 
@@ -141,4 +141,12 @@ impl Wire {
             Self::Redis(_) => None,
         }
     }
+}
+
+/// Does an answer with this code leave open whether a write was applied?
+pub(crate) fn is_unknown(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown | ErrorCode::Other(_)
+    )
 }

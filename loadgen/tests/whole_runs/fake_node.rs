@@ -27,6 +27,10 @@ pub(crate) enum Fault {
     None,
     /// Every so manieth write is answered with `Busy` first.
     BusyEvery(u64),
+    /// Every so manieth write is refused because the node goes down; it is there again at once.
+    GoDownEvery(u64),
+    /// Every so manieth write is applied, and answered as if its core had failed.
+    FailCoreEvery(u64),
     /// Every so manieth write is refused: no memory.
     MemoryFullEvery(u64),
     /// This write is acknowledged but not applied.
@@ -490,6 +494,10 @@ impl State {
                 encoder.error(out, id, 0, ErrorCode::Busy, "busy", 1);
                 return true;
             }
+            Fault::GoDownEvery(every) if self.writes.is_multiple_of(every) => {
+                encoder.error(out, id, 0, ErrorCode::ShuttingDown, "going down", 0);
+                return true;
+            }
             Fault::MemoryFullEvery(every) if self.writes.is_multiple_of(every) => {
                 encoder.error(out, id, 0, ErrorCode::MemoryFull, "no memory", 0);
                 return true;
@@ -506,6 +514,10 @@ impl State {
             self.is_dead = true;
             self.cut_off();
             return false;
+        }
+        if matches!(self.fault, Fault::FailCoreEvery(every) if self.writes.is_multiple_of(every)) {
+            encoder.error(out, id, 0, ErrorCode::CoreFailed, "the core has failed", 0);
+            return true;
         }
         encoder.write_reply(out, id, 0, true, self.version);
         true

@@ -66,7 +66,8 @@ pub enum MultiValue {
 /// What became of the entries of a multi-put. Shards decide for themselves: some may be written and others not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MultiWritten {
-    /// Version of each entry, in order, or why it was not written (or, with [`ErrorCode::CoreFailed`], may not be).
+    /// Version of each entry, in order, or why it was not written. With [`ErrorCode::CoreFailed`],
+    /// [`ErrorCode::OutcomeUnknown`] and [`ErrorCode::Other`] it may be written, or not.
     pub results: Vec<Result<u64, ErrorCode>>,
     /// The first of the errors, for people; empty if there is none.
     pub message: String,

@@ -228,3 +228,28 @@ fn a_ticket_is_good_for_its_client_only() {
     let ticket = one.get(b"key").expect("room");
     let _ = other.wait(ticket);
 }
+
+#[test]
+fn an_interrupt_ends_the_wait_for_room() {
+    let server = FakeServer::greeting(10, |session| {
+        while session
+            .next_request(|request| assert_eq!(request, Request::Ping))
+            .is_some()
+        {}
+    });
+    let mut client = connect(&server);
+    let interrupter = client.interrupter();
+    let mut pipeline = client.pipeline();
+    let tickets: Vec<_> = (0..16 * 1024)
+        .map(|_| pipeline.submit(&Request::Ping).expect("room"))
+        .collect();
+    interrupter.interrupt();
+    let refused = pipeline.submit(&Request::Ping).expect_err("no answer makes room");
+    assert!(matches!(refused, Error::Interrupted), "{refused}");
+    for ticket in tickets {
+        assert!(matches!(pipeline.wait(ticket), Err(Error::Interrupted)));
+    }
+    drop(pipeline);
+    drop(client);
+    server.join();
+}

@@ -8,13 +8,14 @@ mod world;
 use std::collections::BTreeSet;
 
 use ostrakon_client::{
-    CallId, CallOptions, Condition, Error, ErrorCode, Kind, Options, PutEntry, Request, ScanRequest, Session,
-    SubmitError,
+    CallId, CallOptions, ClusterId, Condition, Error, ErrorCode, Kind, Options, ProtocolError, PutEntry,
+    Request, ScanRequest, Session, SubmitError,
 };
 use world::{MS, Weather, World};
 
 const FAIR: Weather = Weather {
     busy: 0,
+    drains: 0,
     breaks: 0,
     falls_silent: 0,
     refuses: 0,
@@ -308,6 +309,30 @@ fn a_refusal_after_a_lost_answer_leaves_the_outcome_open() {
 }
 
 #[test]
+fn a_refusal_that_the_node_remembers_holds_for_a_lost_sending_too() {
+    for code in [ErrorCode::NotANumber, ErrorCode::NumberOverflow] {
+        let mut world = world(1, &options());
+        settle(&mut world);
+        let add = Request::Add {
+            key: b"key",
+            delta: 1,
+            ttl_ms: 0,
+            retry: None,
+        };
+        world.model.refusals = vec![(code, 0), (code, 0)];
+        let call = world.submit(&add, 3_000);
+        lose_next_answer(&mut world);
+        world.run_until(world.now_ns + 200 * MS);
+        let ended = world.ended(call);
+        assert!(
+            matches!(ended, Err(Error::Server { code: found, .. }) if found == code),
+            "{ended:?}"
+        );
+        assert_eq!(count(&world, Kind::Add), 2);
+    }
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_again_under_the_same_name() {
     let mut world = world(1, &options());
     settle(&mut world);
@@ -433,6 +458,22 @@ fn a_node_that_goes_down_is_left_for_the_next_address() {
 }
 
 #[test]
+fn a_node_that_goes_down_still_answers_what_it_has() {
+    // The seed decides in which order the answers come.
+    for seed in 0..20 {
+        let addresses = vec!["only:1".to_owned()];
+        let mut world = World::with_addresses(1, &options(), addresses, FAIR, seed);
+        settle(&mut world);
+        world.model.refusals = vec![(ErrorCode::ShuttingDown, 0)];
+        let calls = [put(&mut world, 1), put(&mut world, 2)];
+        world.run_until(world.now_ns + 500 * MS);
+        assert!(calls.iter().all(|call| world.ended(*call).is_ok()));
+        assert_eq!(world.connects.len(), 2);
+        assert_eq!(count(&world, Kind::Put), 3, "what was answered is not sent again");
+    }
+}
+
+#[test]
 fn a_hello_that_will_always_be_refused_ends_the_calls_at_once() {
     let wrong = Options {
         core: Some(9),
@@ -444,6 +485,49 @@ fn a_hello_that_will_always_be_refused_ends_the_calls_at_once() {
     let code = ErrorCode::BadRequest;
     assert!(matches!(world.ended(call), Err(Error::Server { code: found, .. }) if found == code));
     assert_eq!(world.connects.len(), 2, "each address is tried");
+}
+
+#[test]
+fn a_session_stays_with_the_cluster_that_it_met_first() {
+    for names_clusters in [true, false] {
+        let mut world = world(1, &options());
+        world.names_clusters = names_clusters;
+        settle(&mut world);
+        let write = put(&mut world, 1);
+        lose_next_answer(&mut world);
+        // Another node answers at this address from now on.
+        world.model.cluster_id = ClusterId { high: 1, low: 2 };
+        let read = world.submit(&Request::Get { key: b"key" }, 3_000);
+        world.run_until(world.now_ns + 200 * MS);
+        let ended = world.ended(read).expect_err("another cluster");
+        let is_expected = match &ended {
+            Error::Server { code, .. } => names_clusters && *code == ErrorCode::WrongCluster,
+            Error::Protocol(ProtocolError::Cluster { .. }) => !names_clusters,
+            _ => false,
+        };
+        assert!(is_expected, "{ended:?}");
+        assert!(matches!(world.ended(write), Err(Error::UnknownOutcome { .. })));
+        assert_eq!((count(&world, Kind::Put), count(&world, Kind::Get)), (1, 0));
+    }
+}
+
+#[test]
+fn a_connection_is_not_made_again_before_the_hint_of_its_refusal() {
+    let refusal = (ErrorCode::TooManyConnections, 700);
+    let mut world = world(1, &options());
+    world.hello_refusals = vec![refusal];
+    let call = put(&mut world, 1);
+    world.run_until(1_000 * MS);
+    assert!(world.ended(call).is_ok());
+    let pause_ms = (world.connects[1].0 - world.connects[0].0) / MS;
+    assert!((700..720).contains(&pause_ms), "{pause_ms}");
+
+    // Another address is tried at once.
+    let mut world = World::new(1, &options(), FAIR, 7);
+    world.hello_refusals = vec![refusal];
+    let call = put(&mut world, 1);
+    world.run_until(100 * MS);
+    assert!(world.ended(call).is_ok());
 }
 
 #[test]
@@ -459,6 +543,19 @@ fn a_session_takes_no_more_calls_than_its_bound_and_none_that_break_a_limit() {
         Err(SubmitError::Cancel)
     ));
     let big = vec![7; 8 * 1024 * 1024];
+    // More than any frame.
+    let keys = [b"1", b"2", b"3", b"4", b"5"];
+    let entries = keys.map(|key| PutEntry {
+        key,
+        value: &big,
+        ttl_ms: 0,
+    });
+    let multi_put = Request::MultiPut {
+        entries: entries[..].into(),
+        retry: None,
+    };
+    let refused = submit(&multi_put).expect_err("it fits no frame").to_string();
+    assert!(refused.contains("a multi-put has 419"), "{refused}");
     let taken = (0..100)
         .take_while(|_| submit(&Request::put(b"key", &big, Condition::None)).is_ok())
         .count();
@@ -503,4 +600,56 @@ fn a_multi_put_that_was_refused_in_part_is_sent_again_if_that_may_help() {
     world.model.refusals = vec![(ErrorCode::MemoryFull, 10)];
     world.run_until(world.now_ns + 200 * MS);
     assert!(matches!(world.ended(call), Err(Error::UnknownOutcome { .. })));
+}
+
+#[test]
+fn a_multi_put_that_was_written_in_part_never_ends_as_if_nothing_was() {
+    let busy = (ErrorCode::Busy, 10);
+    let is_unknown = |ended: Result<(), Error>| matches!(ended, Err(Error::UnknownOutcome { .. }));
+
+    // Its time is up while it waits for another sending, or is interrupted then.
+    let mut world = world(1, &options());
+    settle(&mut world);
+    world.model.refusals = vec![busy];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 10 * MS);
+    let interrupted = world.session.interrupt(world.now_ns, call);
+    assert!(is_unknown(Err(interrupted)));
+    world.model.refusals = vec![busy];
+    let call = multi_put(&mut world);
+    world.run_until(world.now_ns + 10 * MS);
+    world.restart(world.now_ns, 100_000 * MS, 1);
+    world.run_until(world.now_ns + 4_000 * MS);
+    assert!(is_unknown(world.ended(call)), "{:?}", world.ended(call));
+}
+
+#[test]
+fn a_reply_to_a_multi_put_that_hides_what_an_earlier_one_said_is_no_answer() {
+    use ErrorCode::{Busy, CoreFailed, MemoryFull};
+    let after = |first: Option<ErrorCode>, last: Option<ErrorCode>| {
+        let mut world = world(1, &options());
+        settle(&mut world);
+        world.model.refusals = vec![(Busy, 10), (MemoryFull, 0)];
+        world.model.first_entries = vec![last, first];
+        let call = multi_put(&mut world);
+        world.run_until(world.now_ns + 200 * MS);
+        assert_eq!(count(&world, Kind::MultiPut), 2);
+        world.ended(call)
+    };
+    // What was written is said to be in the last reply as well, or may be.
+    for (first, last) in [
+        (None, None),
+        (Some(CoreFailed), Some(CoreFailed)),
+        (Some(Busy), Some(MemoryFull)),
+        (Some(Busy), None),
+    ] {
+        assert!(after(first, last).is_ok(), "{first:?}, then {last:?}");
+    }
+    for (first, last) in [(None, Some(MemoryFull)), (Some(CoreFailed), Some(MemoryFull))] {
+        let ended = after(first, last);
+        assert!(
+            matches!(ended, Err(Error::UnknownOutcome { .. })),
+            "{first:?}, then {last:?}: {ended:?}"
+        );
+    }
 }

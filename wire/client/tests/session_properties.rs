@@ -39,9 +39,18 @@ fn asked() -> impl Strategy<Value = Asked> {
 
 fn weather() -> impl Strategy<Value = Weather> {
     let percent = |most: u64| prop_oneof![1 => Just(0), 2 => 0..most];
-    (percent(30), percent(20), percent(4), percent(50), percent(100)).prop_map(
-        |(busy, breaks, falls_silent, refuses, arrives_late)| Weather {
+    let percents = (
+        percent(30),
+        percent(10),
+        percent(20),
+        percent(4),
+        percent(50),
+        percent(100),
+    );
+    percents.prop_map(
+        |(busy, drains, breaks, falls_silent, refuses, arrives_late)| Weather {
             busy,
+            drains,
             breaks,
             falls_silent,
             refuses,
@@ -181,6 +190,7 @@ fn in_weather_that_passes_nothing_fails() {
     for seed in 0..50 {
         let weather = Weather {
             busy: 20,
+            drains: 5,
             breaks: 10,
             falls_silent: 1,
             refuses: 20,

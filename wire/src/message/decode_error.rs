@@ -31,11 +31,11 @@ pub enum DecodeError {
         /// Where and why.
         source: InvalidFlatbuffer,
     },
-    /// The body is longer than one of this kind may be.
+    /// The body is longer than one of this kind may be, or would be.
     BodyTooLarge {
         /// The kind that the header names.
         kind: Kind,
-        /// Its length.
+        /// Its length; of one that is not encoded, an upper bound of it.
         bytes: usize,
     },
     /// A key of no bytes.

@@ -3,7 +3,8 @@
 use super::list::{BatchOperations, Keys, PutEntries};
 use super::trusted::Table;
 use super::verify::{
-    check_count, check_distinct, check_key, check_ttl, check_value, verified_table, verify_fieldless,
+    check_count, check_distinct, check_key, check_sum, check_ttl, check_value, verified_table,
+    verify_fieldless,
 };
 use super::write::{BatchOperation, Condition, Retry};
 use super::{ClusterId, DecodeError, Kind, known};
@@ -357,11 +358,14 @@ impl<'a> Request<'a> {
             Request::MultiPut { entries, .. } => {
                 check_count(Kind::MultiPut, entries.len())?;
                 entries.iter().try_for_each(|entry| entry.check())?;
+                let bytes = entries.iter().map(|entry| entry.key.len() + entry.value.len());
+                check_sum(Kind::MultiPut, bytes)?;
                 check_distinct(Kind::MultiPut, entries.iter().map(|entry| entry.key))
             }
             Request::Batch { operations, .. } => {
                 check_count(Kind::Batch, operations.len())?;
                 operations.iter().try_for_each(|operation| operation.check())?;
+                check_sum(Kind::Batch, operations.iter().map(|operation| operation.bytes()))?;
                 check_distinct(Kind::Batch, operations.iter().map(|operation| operation.key))
             }
             Request::Scan(scan) => check_scan(scan),

@@ -9,7 +9,8 @@ use flatbuffers::{Follow, Verifiable, VerifierOptions};
 use super::{DecodeError, Kind};
 use crate::frame::HEADER_BYTES;
 use crate::limits::{
-    BODY_BYTES_MAX, KEY_BYTES_MAX, KEY_BYTES_MIN, MULTI_MAX, SCAN_LIMIT_MAX, TTL_MS_MAX, VALUE_BYTES_MAX,
+    BODY_BYTES_MAX, KEY_BYTES_MAX, KEY_BYTES_MIN, MULTI_ELEMENT_OVERHEAD_BYTES_MAX, MULTI_MAX,
+    SCAN_LIMIT_MAX, TTL_MS_MAX, VALUE_BYTES_MAX,
 };
 
 /// No table of the schema nests deeper than 2; the rest is room for fields that newer versions add.
@@ -94,6 +95,16 @@ pub(super) fn check_count(kind: Kind, count: usize) -> Result<(), DecodeError> {
         count if count > MULTI_MAX => Err(DecodeError::TooMany { kind, count }),
         _ => Ok(()),
     }
+}
+
+/// Refuses a list that fits no frame; `element_bytes` are the keys and values of each element, in bytes.
+pub(super) fn check_sum(kind: Kind, element_bytes: impl Iterator<Item = usize>) -> Result<(), DecodeError> {
+    let with_overhead = element_bytes.map(|bytes| bytes + MULTI_ELEMENT_OVERHEAD_BYTES_MAX);
+    let bytes = MULTI_ELEMENT_OVERHEAD_BYTES_MAX + with_overhead.sum::<usize>();
+    if bytes > BODY_BYTES_MAX {
+        return Err(DecodeError::BodyTooLarge { kind, bytes });
+    }
+    Ok(())
 }
 
 /// Refuses a list that names a key twice.

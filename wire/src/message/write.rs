@@ -235,4 +235,14 @@ impl<'a> BatchOperation<'a> {
             Action::Delete | Action::Check => Ok(()),
         }
     }
+
+    /// Length of its key and values, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let value = match self.action {
+            Action::Put { value, .. } => value,
+            Action::Delete | Action::Add { .. } | Action::Check => &[],
+        };
+        let (_, _, expected) = self.condition.to_wire();
+        self.key.len() + value.len() + expected.unwrap_or_default().len()
+    }
 }

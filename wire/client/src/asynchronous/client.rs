@@ -9,6 +9,7 @@ use ostrakon_wire::message::{
     BatchOperation, BatchReply, Condition, Encoder, Kind, PutEntry, Request, TopologyReply,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::scan::AsyncScan;
 use super::task::{Command, Ended, Task};
@@ -120,6 +121,7 @@ impl AsyncClient {
             request: number,
             prepared,
             timings,
+            asked_at: Instant::now(),
             answer,
         };
         self.commands.send(command).await.map_err(|_| task_ended())?;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::client::Shared;
 use crate::error::Error;
 use crate::options::Options;
-use crate::session::{CallId, CallOptions, ConnectionId, Duty, Prepared, Session};
+use crate::session::{CallId, CallOptions, ConnectionId, Duty, Prepared, Session, nanoseconds};
 use crate::values::{Answer, Server};
 
 /// A request of a handle.
@@ -31,6 +31,8 @@ pub(super) struct Command {
     pub(super) request: u64,
     pub(super) prepared: Prepared,
     pub(super) timings: bool,
+    /// Its time counts from here.
+    pub(super) asked_at: Instant,
     pub(super) answer: oneshot::Sender<Ended>,
 }
 
@@ -161,7 +163,22 @@ impl Task {
             timeout_ms: self.request_timeout_ms,
             timings: command.timings,
         };
-        let call = self.session.begin(self.now_ns(), command.prepared, options);
+        let now_ns = self.now_ns();
+        let asked_ns = command
+            .asked_at
+            .saturating_duration_since(self.started)
+            .as_nanos() as u64;
+        if now_ns >= asked_ns.saturating_add(nanoseconds(self.request_timeout_ms)) {
+            // Whoever has gone meanwhile has lost interest.
+            let _ = command.answer.send(Ended {
+                result: Err(Error::Timeout {
+                    after_ms: self.request_timeout_ms,
+                }),
+                timings: None,
+            });
+            return;
+        }
+        let call = self.session.begin(now_ns, asked_ns, command.prepared, options);
         self.calls.insert(command.request, call);
         let waiter = Waiter {
             request: command.request,
@@ -361,4 +378,58 @@ fn receive(
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use ostrakon_wire::message::{Encoder, Request};
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_request_counts_from_its_asking() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let runtime = runtime.expect("a runtime");
+        let _entered = runtime.enter();
+        let options = Options {
+            request_timeout_ms: 3_000,
+            ..Options::default()
+        };
+        let mut task = Task::new(
+            vec!["a:1".to_owned()],
+            &options,
+            mpsc::channel(1).1,
+            mpsc::unbounded_channel().1,
+            watch::channel(None).0,
+            oneshot::channel().0,
+            Arc::default(),
+        )
+        .expect("good options");
+        task.started -= Duration::from_secs(10);
+        let mut ask_at = |seconds: u64| {
+            let (answer, answered) = oneshot::channel();
+            let prepared = Prepared::new(&Request::Ping, &mut Encoder::new(), Vec::new());
+            let command = Command {
+                request: seconds,
+                prepared: prepared.expect("a good request"),
+                timings: false,
+                asked_at: task.started + Duration::from_secs(seconds),
+                answer,
+            };
+            task.begin(command);
+            answered
+        };
+        let mut too_late = ask_at(7);
+        let in_time = ask_at(8);
+        let ended = too_late.try_recv().expect("it has ended").result;
+        assert!(
+            matches!(ended, Err(Error::Timeout { after_ms: 3_000 })),
+            "{ended:?}"
+        );
+        assert_eq!(task.session.open_calls(), 1);
+        assert_eq!(task.session.next_timeout_ns(), Some(11_000_000_000));
+        drop(in_time);
+    }
 }

@@ -121,7 +121,13 @@ impl Driver {
                     }
                     return Ok(call);
                 }
-                Err(SubmitError::TooManyCalls) => self.turn(true),
+                Err(SubmitError::TooManyCalls) => {
+                    self.turn(true);
+                    if std::mem::take(&mut self.is_interrupted) {
+                        self.end_awaited();
+                        return Err(Error::Interrupted);
+                    }
+                }
                 Err(error) => return Err(Error::Submit(error)),
             }
         }

@@ -38,7 +38,7 @@ impl<'client> Pipeline<'client> {
     /// Submits any request.
     ///
     /// # Errors
-    /// [`Error::Submit`] if it breaks a limit.
+    /// [`Error::Submit`] if it breaks a limit, [`Error::Interrupted`] if the wait for room was ended.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<Ticket<'client>, Error> {
         let call = self.driver.start(request)?;
         Ok(Ticket {

@@ -73,6 +73,8 @@ pub(super) struct Call {
     pub(super) timeout_ms: u64,
     /// A sending went out whole, and its answer will never come.
     pub(super) was_lost: bool,
+    /// By entry of a multi-put that goes on after a reply: that reply called it written, or left that open.
+    pub(super) may_be_written: Vec<bool>,
     pub(super) refusals: u32,
     /// Why it isn't answered yet.
     pub(super) last_error: Option<Error>,
@@ -99,9 +101,14 @@ impl Call {
         self.kind.is_write() && self.is_repeatable && self.sequence.is_none()
     }
 
+    /// May an earlier sending have changed something?
+    pub(super) fn may_be_done(&self) -> bool {
+        self.was_lost || self.may_be_written.contains(&true)
+    }
+
     /// What its caller hears if nothing more is done: of unknown outcome if that is so.
     pub(super) fn ended_with(&self, error: Error, is_sent: bool) -> Error {
-        if is_sent || self.was_lost {
+        if is_sent || self.may_be_done() {
             error.for_sent(self.kind)
         } else {
             error
@@ -169,6 +176,7 @@ impl Calls {
             deadline_ns: NEVER_NS,
             timeout_ms: 0,
             was_lost: false,
+            may_be_written: Vec::new(),
             refusals: 0,
             last_error: None,
             wake_ns: NEVER_NS,
@@ -212,6 +220,7 @@ impl Calls {
         self.frame_bytes -= call.frame.len();
         call.place = Place::Free;
         call.last_error = None;
+        call.may_be_written = Vec::new();
         call.wake_ns = NEVER_NS;
         call.frame.clear();
         if call.frame.capacity() > FRAME_KEEP_BYTES_MAX {

@@ -8,7 +8,7 @@ use ostrakon_wire::message::{ErrorCode, Request, Response};
 use super::connection::{Connection, ConnectionId, Phase, Waiter};
 use super::pauses::connect_pause_ns;
 use super::{Duty, Session, nanoseconds};
-use crate::error::Error;
+use crate::error::{Error, ProtocolError};
 use crate::protocol::Protocol;
 
 impl Session {
@@ -218,6 +218,8 @@ impl Session {
         connection.phase = Phase::Up;
         self.is_opening = false;
         let server = connection.server().expect("the hello was answered").clone();
+        // What was written, and is perhaps sent again, belongs to this cluster, whoever answers at these addresses.
+        self.options.cluster_id = server.cluster_id;
         if let Some(sequences) = &mut self.sequences {
             sequences.set_window(server.session_window);
         }
@@ -273,7 +275,8 @@ impl Session {
         connection.protocol = None;
         connection.ended_by = None;
         connection.failures += 1;
-        if slot == 0 && (!was_up || was_draining) {
+        let leaves_address = slot == 0 && (!was_up || was_draining);
+        if leaves_address {
             self.address = (self.address + 1) % self.addresses.len();
         }
         // Within a round the next address is tried at once.
@@ -285,6 +288,12 @@ impl Session {
             0
         };
         let pause_ns = connect_pause_ns(failed_rounds, &mut self.random);
+        // The hint is about the address that gave it.
+        let hint_ms = match error {
+            Error::Server { retry_after_ms, .. } if is_round || !leaves_address => *retry_after_ms,
+            _ => 0,
+        };
+        let pause_ns = pause_ns.max(u64::from(hint_ms) * 1_000_000);
         connection.not_before_ns = self.now_ns.saturating_add(pause_ns);
         self.last_failure = Some(error.clone());
         if !self.is_connected() {
@@ -341,6 +350,7 @@ impl Session {
             return;
         }
         let is_hopeless = match error {
+            Error::Protocol(ProtocolError::Cluster { .. }) => true,
             Error::Protocol(_) => self.server.is_none(),
             Error::Server { code, .. } => matches!(
                 code,

@@ -1,10 +1,10 @@
 //! The way of a session's calls: to a connection, out, back with an answer, and out again.
 
-use ostrakon_wire::message::{ErrorCode, Kind, Request, Response, Retry};
+use ostrakon_wire::message::{ErrorCode, Kind, MultiPutReply, Request, Response, Retry};
 use ostrakon_wire::routing::shard_of;
 
 use super::Session;
-use super::calls::{CallId, NEVER_NS, Place};
+use super::calls::{Call, CallId, NEVER_NS, Place};
 use super::connection::{Phase, Waiter};
 use super::pauses::refused_pause_ns;
 use super::sequences::Sequences;
@@ -191,7 +191,9 @@ impl Session {
                 }
                 self.connections[connection as usize].note_silence(self.now_ns, true);
                 self.mark_dirty(connection);
-                self.end_drained(connection);
+                if answered.is_none() {
+                    self.end_drained(connection);
+                }
             }
             Ok(None) => {
                 self.unmark_readable(connection);
@@ -202,6 +204,8 @@ impl Session {
                 self.mark_dirty(connection);
                 if let Some(error) = self.connections[connection as usize].ended_by.take() {
                     self.end_connection(connection, &error);
+                } else {
+                    self.end_drained(connection);
                 }
             }
             Err(error) => {
@@ -223,7 +227,7 @@ impl Session {
         self.connections[connection as usize].listed.readable = false;
     }
 
-    /// Ends a connection to a server that goes down, once all is answered.
+    /// Ends a connection to a server that goes down, once all is answered and the last answer was taken.
     fn end_drained(&mut self, connection: u32) {
         let state = &self.connections[connection as usize];
         if state.is_draining && state.ended_by.is_none() && state.load() == 0 {
@@ -246,10 +250,12 @@ impl Session {
             Kind::Error | Kind::MultiPutReply => protocol.response(),
             _ => Ok(Response::Pong),
         };
+        let mut says_all = false;
         let (code, message, retry_after_ms) = match &refusal {
             Ok(Response::Error(error)) => (error.code, error.message.to_owned(), error.retry_after_ms),
             Ok(Response::MultiPut(reply)) => {
                 let codes = || reply.codes.iter().flatten();
+                says_all = note_entries(self.calls.get_mut(slot), reply);
                 let passing = codes().find(|code| matches!(Refusal::of(**code), Refusal::Passing));
                 // Of several reasons the one counts for which it is worth while to try again.
                 match passing.or(codes().next()) {
@@ -260,7 +266,6 @@ impl Session {
             // A refusal that can't be read is no reason to go on.
             _ => return Some(self.ended(slot)),
         };
-        let is_whole = kind == Kind::Error;
         let refusal = Error::Server {
             code,
             message,
@@ -269,13 +274,17 @@ impl Session {
         if self.goes_on_after(slot, connection, code, retry_after_ms, &refusal) {
             return None;
         }
-        let call = self.calls.get(slot);
-        if !is_whole && !call.was_lost {
+        if says_all {
             // The entries that were written count, and each of the others has its own reason.
             return Some(self.ended(slot));
         }
-        let is_unknown = matches!(Refusal::of(code), Refusal::Unknown);
-        let error = call.ended_with(refusal, is_unknown);
+        let call = self.calls.get(slot);
+        let error = if call.sequence.is_some() && is_remembered(code) {
+            refusal
+        } else {
+            let is_unknown = matches!(Refusal::of(code), Refusal::Unknown);
+            call.ended_with(refusal, is_unknown)
+        };
         self.fail(slot, error);
         None
     }
@@ -358,6 +367,27 @@ impl Session {
         let error = self.calls.get(slot).ended_with(error, is_sent);
         self.fail(slot, error);
     }
+}
+
+/// Is a refusal with this code the answer to all sendings of a write with a name, as that of a write that was done?
+fn is_remembered(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NotANumber | ErrorCode::NumberOverflow)
+}
+
+/// Notes what a reply to a multi-put says of its entries. Does that hold for all sendings? It doesn't if one was lost,
+/// or if an entry is refused now that may have been written before.
+fn note_entries(call: &mut Call, reply: &MultiPutReply<'_>) -> bool {
+    let mut says_all = !call.was_lost;
+    call.may_be_written.resize(reply.versions.len(), false);
+    for (entry, may_be_written) in call.may_be_written.iter_mut().enumerate() {
+        let code = reply.codes.get(entry).copied().flatten();
+        if code.is_none_or(|code| matches!(Refusal::of(code), Refusal::Unknown)) {
+            *may_be_written = true;
+        } else {
+            says_all &= !*may_be_written;
+        }
+    }
+    says_all
 }
 
 /// The write with its name.

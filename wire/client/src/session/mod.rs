@@ -237,21 +237,27 @@ impl Session {
         }
         let frame = self.calls.spare_frame();
         let prepared = Prepared::new(request, &mut self.encoder, frame)?;
-        Ok(self.begin(now_ns, prepared, options))
+        Ok(self.begin(now_ns, now_ns, prepared, options))
     }
 
-    /// Begins a call whose request was prepared elsewhere.
+    /// Begins a call whose request was prepared elsewhere. Its time counts from `asked_ns`, and is not up yet.
     ///
     /// # Panics
     /// If the session is full.
-    pub(crate) fn begin(&mut self, now_ns: u64, prepared: Prepared, options: CallOptions) -> CallId {
+    pub(crate) fn begin(
+        &mut self,
+        now_ns: u64,
+        asked_ns: u64,
+        prepared: Prepared,
+        options: CallOptions,
+    ) -> CallId {
         assert!(!self.is_full(), "a call beyond the bound of calls");
         self.see(now_ns);
         let mut call = Calls::new_call(prepared.kind, prepared.frame);
         call.key_hash = prepared.key_hash;
         call.timings = options.timings;
         call.timeout_ms = options.timeout_ms;
-        call.deadline_ns = self.now_ns.saturating_add(nanoseconds(options.timeout_ms));
+        call.deadline_ns = asked_ns.saturating_add(nanoseconds(options.timeout_ms));
         // A write with a name of the caller's own is the caller's to send again.
         call.is_repeatable = self.options.retry && !prepared.has_name;
         let id = self.calls.open(call);
@@ -283,7 +289,7 @@ impl Session {
     pub fn interrupt(&mut self, now_ns: u64, call: CallId) -> Error {
         let may_be_done = self.calls.find(call).is_some_and(|slot| {
             let call = self.calls.get(slot);
-            call.kind.is_write() && (call.was_lost || matches!(call.place, Place::Sent { .. }))
+            call.kind.is_write() && (call.may_be_done() || matches!(call.place, Place::Sent { .. }))
         });
         self.abandon(now_ns, call);
         if may_be_done {
@@ -436,7 +442,7 @@ impl Prepared {
 }
 
 /// Milliseconds in nanoseconds; 0 milliseconds: never.
-fn nanoseconds(milliseconds: u64) -> u64 {
+pub(crate) fn nanoseconds(milliseconds: u64) -> u64 {
     match milliseconds {
         0 => NEVER_NS,
         milliseconds => milliseconds.saturating_mul(1_000_000),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ostrakon_client::{Action, ErrorCode, Request, Response, Retry, TopologyReply};
+use ostrakon_client::{Action, ClusterId, ErrorCode, Request, Response, Retry, TopologyReply};
 use ostrakon_wire::message::{BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, ScanReply};
 
 use crate::common::CLUSTER_ID;
@@ -21,8 +21,8 @@ pub(crate) enum Reply {
     Write(u64),
     Add(u64, i64),
     MultiPut(Vec<u64>),
-    /// The first of two entries is written, the second refused.
-    PartlyPut(ErrorCode, u32),
+    /// The first of two entries is written or refused, the second refused.
+    PartlyPut(Option<ErrorCode>, ErrorCode, u32),
     Batch(u64),
     Scan,
     Cancel,
@@ -56,9 +56,9 @@ impl Reply {
                 message: "",
                 retry_after_ms: 0,
             }),
-            Reply::PartlyPut(code, retry_after_ms) => Response::MultiPut(MultiPutReply {
-                versions: vec![1, 0],
-                codes: vec![None, Some(*code)],
+            Reply::PartlyPut(first, second, retry_after_ms) => Response::MultiPut(MultiPutReply {
+                versions: vec![u64::from(first.is_none()), 0],
+                codes: vec![*first, Some(*second)],
                 message: "because",
                 retry_after_ms: *retry_after_ms,
             }),
@@ -88,6 +88,7 @@ impl Reply {
 /// What the node keeps over restarts.
 #[derive(Debug)]
 pub(crate) struct Model {
+    pub(crate) cluster_id: ClusterId,
     pub(crate) cores: u16,
     pub(crate) window: u32,
     pub(crate) requests_in_flight_max: u32,
@@ -104,6 +105,8 @@ pub(crate) struct Model {
     pub(crate) executions: BTreeMap<u64, u32>,
     /// What requests (but those of the session itself) are refused with, one after another.
     pub(crate) refusals: Vec<(ErrorCode, u32)>,
+    /// What becomes of the first entry of a multi-put whose second is refused, one after another; else it is written.
+    pub(crate) first_entries: Vec<Option<ErrorCode>>,
     /// Requests of one shard that came to its owner, and to another core.
     pub(crate) at_owner: u64,
     pub(crate) elsewhere: u64,
@@ -112,6 +115,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(cores: u16) -> Model {
         Model {
+            cluster_id: CLUSTER_ID,
             cores,
             window: 24,
             requests_in_flight_max: 8,
@@ -123,6 +127,7 @@ impl Model {
             names: BTreeMap::new(),
             executions: BTreeMap::new(),
             refusals: Vec::new(),
+            first_entries: Vec::new(),
             at_owner: 0,
             elsewhere: 0,
         }
@@ -130,6 +135,7 @@ impl Model {
 
     pub(crate) fn hello(&self, core: u16) -> HelloReply<'static> {
         HelloReply {
+            cluster_id: self.cluster_id,
             core,
             cores: self.cores,
             shards: SHARDS,
@@ -146,7 +152,7 @@ impl Model {
                 .collect(),
             cores: self.cores,
             node_id: 5,
-            cluster_id: CLUSTER_ID,
+            cluster_id: self.cluster_id,
         }
     }
 
@@ -169,7 +175,10 @@ impl Model {
         if !is_own && !self.refusals.is_empty() {
             let (reason, retry_after_ms) = self.refusals.remove(0);
             return match request {
-                Request::MultiPut { .. } => Reply::PartlyPut(reason, retry_after_ms),
+                Request::MultiPut { .. } => {
+                    let first = self.first_entries.pop().flatten();
+                    Reply::PartlyPut(first, reason, retry_after_ms)
+                }
                 _ => Reply::Refused(reason, retry_after_ms),
             };
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 
 use ostrakon_client::{
-    CallId, CallOptions, ConnectionId, Duty, Error, ErrorCode, Options, Request, Response, Session,
+    CallId, CallOptions, ClusterId, ConnectionId, Duty, Error, ErrorCode, Options, Request, Response, Session,
 };
 use ostrakon_wire::frame;
 use ostrakon_wire::limits::BODY_BYTES_MAX;
@@ -27,6 +27,8 @@ const CLOCK_US: u64 = 1_000_000_000_000;
 pub(crate) struct Weather {
     /// A request is refused as busy.
     pub(crate) busy: u64,
+    /// A request is refused because the node goes down.
+    pub(crate) drains: u64,
     /// A piece of the stream of requests is the last that arrives, and the connection breaks.
     pub(crate) breaks: u64,
     /// A connection delivers nothing more to the client, and does not break.
@@ -76,6 +78,10 @@ pub(crate) struct World {
     events_made: u64,
     links: BTreeMap<ConnectionId, Link>,
     is_down: bool,
+    /// The node refuses hellos to another cluster, as it should.
+    pub(crate) names_clusters: bool,
+    /// What the next hellos are refused with, the last first.
+    pub(crate) hello_refusals: Vec<(ErrorCode, u32)>,
     /// How each call ended, and when.
     pub(crate) finished: BTreeMap<CallId, (Result<(), Error>, u64)>,
     /// When connections were asked for, and where.
@@ -109,6 +115,8 @@ impl World {
             events_made: 0,
             links: BTreeMap::new(),
             is_down: false,
+            names_clusters: true,
+            hello_refusals: Vec::new(),
             finished: BTreeMap::new(),
             connects: Vec::new(),
             arrived: Vec::new(),
@@ -353,8 +361,16 @@ impl World {
         if let Request::Hello(hello) = request {
             let cores = self.model.cores;
             let core = hello.core.unwrap_or(self.random(u64::from(cores)) as u16);
-            if core >= cores {
-                self.answer(id, 0, &Reply::Refused(ErrorCode::BadRequest, 0));
+            let is_of_cluster = [ClusterId::ANY, self.model.cluster_id].contains(&hello.cluster_id);
+            let refusal = if core >= cores {
+                Some((ErrorCode::BadRequest, 0))
+            } else if self.names_clusters && !is_of_cluster {
+                Some((ErrorCode::WrongCluster, 0))
+            } else {
+                self.hello_refusals.pop()
+            };
+            if let Some((code, retry_after_ms)) = refusal {
+                self.answer(id, 0, &Reply::Refused(code, retry_after_ms));
                 return self.break_link(id);
             }
             self.links.get_mut(&id).expect("it was made").core = Some(core);
@@ -368,6 +384,8 @@ impl World {
         let is_own = matches!(request, Request::Topology | Request::Cancel { .. });
         let reply = if !is_own && self.happens(self.weather.busy) {
             Reply::Refused(ErrorCode::Busy, 5)
+        } else if !is_own && self.happens(self.weather.drains) {
+            Reply::Refused(ErrorCode::ShuttingDown, 0)
         } else {
             let clock_us = CLOCK_US + self.now_ns / 1_000;
             self.model.execute(core, clock_us, &request, body)
