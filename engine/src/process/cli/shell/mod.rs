@@ -84,9 +84,9 @@ impl Shell {
                 Input::Cancelled => continue,
                 Input::End => break,
             };
-            self.context.link.interrupt().begin();
+            self.context.link.command_begins();
             let done = self.run(words, &mut editor);
-            self.context.link.interrupt().end();
+            self.context.link.command_ended();
             let is_cancelled =
                 self.context.link.interrupt().is_raised() || matches!(done, Err(Failure::Interrupted(_)));
             match done {
