@@ -129,7 +129,8 @@ fn what_the_limit_of_open_files_lowers_is_told() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = "\nmax-connections-per-address = 208 # from its flag: 1000, lowered to what the limit of open files allows\n";
+    let line = "\nmax-connections-per-address = 208 # from its flag: 1000, lowered to what the limit of open files \
+                allows\n";
     assert!(
         text.contains("\nmax-connections = 208 #") && text.contains(line),
         "{text}"

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A line is an object with `key` or `key_base64` and `value` or `value_base64`, perhaps with `ttl_ms` (milliseconds
-//! from the import on) or `expires` (microseconds since 1970; 0 is never). `version`, which `scan --json` prints, is passed over;
-//! any other name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file was cut
-//! between two lines can't be noticed; the binary form is for that.
+//! from the import on) or `expires` (microseconds since 1970; 0 is never). `version`, which `scan --json` prints, is
+//! passed over; any other name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file
+//! was cut between two lines can't be noticed; the binary form is for that.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -209,7 +209,7 @@ mod tests {
             ("{\"key\":\"a\",\"value\":5}", "expected a string"),
             ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"\"}", "duplicate field"),
             ("{\"key\":\"\",\"value\":\"\"}", "at least one byte"),
-            ("{\"key\":\"a\",\"val", "(column 14)"),
+            ("{\"key\":\"a\",\"val", "EOF while parsing a string (column 15)"),
             ("nonsense", "expected"),
         ] {
             let text = format!("{{\"key\":\"a\",\"value\":\"\"}}\n\n{line}\n");
