@@ -402,9 +402,10 @@ fn a_person_at_a_terminal() {
     terminal.type_keys("\x1b[A\x1b[A\r");
     terminal.expect("hello\r\nthere\r\n");
     // A line that is given up.
-    terminal.type_keys("put greeting 'never\x03get greeting\r");
-    terminal.expect("hello\r\nthere\r\n");
-    // From here on Ctrl-C is a key until Enter, and can't make the terminal forget what was typed before it.
+    terminal.type_keys("put greeting 'never\x03");
+    // The editor ends, and begins anew. While it is on, Ctrl-C is a key; else it would make the terminal forget what
+    // was typed before it.
+    terminal.expect("\x1b[?2004l");
     terminal.expect(&prompt);
 
     // Ctrl-C ends a command that waits, and the shell goes on with a new connection.

@@ -16,7 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ostrakon_client::{Answer, Client, Error, ErrorCode, MultiWritten, Pipeline, PutEntry, Request, Ticket};
+use ostrakon_client::{
+    Answer, Client, Error, ErrorCode, MultiWritten, Pipeline, PutEntry, Request, ScanOptions, Ticket,
+};
 use ostrakon_wire::limits::MULTI_MAX;
 
 use super::super::commands::Context;
@@ -164,11 +166,17 @@ struct NodeClock {
 }
 
 impl NodeClock {
-    /// Asks the node: its last answer may be old.
+    /// Asks the node: its last answer may be old. A scan is of the time by its clock; a pong has but the last timestamp
+    /// that it has given out.
     fn ask(client: &mut Client) -> Result<NodeClock, Error> {
-        client.ping()?;
+        let mut scan = client.scan(ScanOptions {
+            limit: 1,
+            keys_only: true,
+            ..ScanOptions::default()
+        });
+        scan.next().transpose()?;
         Ok(NodeClock {
-            at_start_us: timestamp_us(client.timestamp()),
+            at_start_us: timestamp_us(scan.snapshot()),
             started: Instant::now(),
         })
     }
