@@ -113,6 +113,31 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
 }
 
 #[test]
+fn what_the_limit_of_open_files_lowers_is_told() {
+    let place = Place::new();
+    let mut shell = Command::new("sh");
+    shell
+        .args([
+            "-c",
+            "ulimit -n 400 && exec \"$0\" serve --cores 1 --max-connections-per-address 1000 --print-config",
+        ])
+        .arg(binary::for_tests())
+        .current_dir(place.0.path())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let output = shell.output().expect("a shell runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = "\nmax-connections-per-address = 208 # from its flag: 1000, lowered to what the limit of open files \
+                allows\n";
+    assert!(
+        text.contains("\nmax-connections = 208 #") && text.contains(line),
+        "{text}"
+    );
+}
+
+#[test]
 fn every_source_is_refused_in_the_same_words() {
     let place = Place::new();
     for (flag, variable, line, words) in [

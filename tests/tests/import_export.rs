@@ -8,8 +8,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ostrakon_client::{Action, BatchOperation, Condition, PutOptions, ScanOptions};
@@ -263,13 +265,67 @@ fn an_export_is_of_one_moment_over_all_its_pages() {
 }
 
 #[test]
+fn an_old_answer_does_not_set_the_clock_of_an_import() {
+    let place = Place::new();
+    let file = place.file("a.jsonl");
+    let mut shell = Command::new(binary::for_tests())
+        .args(["shell", "--connect", place.node.address()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut commands = shell.stdin.take().expect("a pipe");
+    writeln!(commands, "add asked").expect("the shell reads");
+    let mut answers = BufReader::new(shell.stdout.take().expect("a pipe"));
+    answers.read_line(&mut String::new()).expect("an answer");
+    // Between the shell's last answer and its import, the time of an entry passes.
+    let mut client = place.node.client(None).expect("the node answers");
+    let soon = PutOptions {
+        ttl_ms: 1_000,
+        ..PutOptions::default()
+    };
+    client.put_with(b"lives", b"x", soon).expect("a put");
+    let expires_us = client.get(b"lives").expect("a get").expect("it is there").expires >> 12;
+    while client.get(b"lives").expect("a get").is_some() {}
+    let record = format!(r#"{{"key":"over","value":"x","expires":{expires_us}}}"#);
+    fs::write(&file, record).expect("a file");
+    writeln!(commands, "import '{}'", file.display()).expect("the shell reads");
+    drop(commands);
+    let output = shell.wait_with_output().expect("a child can be waited for");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("1 more were left out because their time is over"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_file_is_written_to_and_stays() {
+    let place = Place::new();
+    let (jsonl, fifo) = (place.file("a.jsonl"), place.file("fifo.jsonl"));
+    fs::write(&jsonl, lines(0..10)).expect("a file");
+    place.done("import", &jsonl, &[]);
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    assert!(made.success());
+    let text = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| fs::read_to_string(&fifo).expect("text"));
+        place.done("export", &fifo, &[]);
+        reader.join().expect("it reads")
+    });
+    assert_eq!(text, lines(0..10));
+    let kind = fs::metadata(&fifo).expect("it is there").file_type();
+    assert!(kind.is_fifo());
+}
+
+#[test]
 fn a_failed_export_leaves_nothing_behind() {
     let place = Place::new();
     let exports = place.file("exports");
     fs::create_dir(&exports).expect("a directory");
     let wanted = exports.join("a.jsonl");
     fs::create_dir(&wanted).expect("a directory in the way");
-    place.refused("export", &wanted, "cannot finish");
+    place.refused("export", &wanted, "cannot open");
     let names: Vec<_> = fs::read_dir(&exports).expect("a directory").collect();
     assert_eq!(names.len(), 1);
     place.refused("export", &place.file("missing/a.jsonl"), "cannot create");

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use ostrakon_client::Kind;
 use ostrakon_tests::process::{Node, NodeCommand, Terminal, binary};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -157,8 +158,8 @@ fn keys_can_live_for_a_time() {
     let left_ms = ttl["ttl_ms"].as_u64().expect("a number");
     assert!((3_000_000..=3_600_000).contains(&left_ms), "{ttl}");
     assert!(json_of(&run(&["get", "lives", "--json"]))["expires"].is_u64());
-    assert_eq!(run(&["put", "stays", "x"]).code, 0);
-    assert_done(&run(&["ttl", "stays"]), "never expires\n");
+    assert_eq!(run(&["put", "keeps", "x"]).code, 0);
+    assert_done(&run(&["ttl", "keeps"]), "never expires\n");
     assert_failed(&run(&["ttl", "no such key"]), 3, "no such key");
     assert_eq!(run(&["put", "dies", "x", "--ttl", "1ms"]).code, 0);
     // Each turn is a process of its own, so it ends soon without any pause.
@@ -292,6 +293,18 @@ fn a_pipe_stops_at_the_first_failure_unless_told_otherwise() {
 }
 
 #[test]
+fn no_line_of_a_refused_command_is_a_command() {
+    let lines = "batch\nput {r}a 1\nget {r}a\nput {r}b 1\nend\nput {r}c \"\\q\nput {r}d 1\"\n\
+                 put {r}e <<END --ttl 1s\nput {r}f 1\nEND\nscan --prefix {r} --keys-only\nput {r}g 1\n";
+    let ended = shell(&["--keep-going"], lines);
+    assert_failed(&ended, 2, "line 1: nothing was done: line 2 of the batch");
+    assert_failed(&ended, 2, "line 6: the backslash");
+    assert_failed(&ended, 2, "line 8: `<<` needs a name");
+    assert!(ended.stdout.starts_with("version "), "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+}
+
+#[test]
 fn a_pipe_has_batches_and_settings() {
     let lines = "batch\nput {q}a 1\nput {q}b 2\nend\nmget {q}a {q}b\noutput json\nget {q}a\noutput table\n\
                  scan --prefix {q}\nhelp get\n";
@@ -309,16 +322,33 @@ fn a_pipe_has_batches_and_settings() {
     assert_eq!(elsewhere.stdout, "1\n", "it stays where it was");
 }
 
+fn frame(from: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 32];
+    from.read_exact(&mut bytes).expect("a header");
+    let body_bytes = u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes"));
+    bytes.resize(32 + body_bytes as usize, 0);
+    from.read_exact(&mut bytes[32..]).expect("a body");
+    bytes
+}
+
+/// Passes all on until the second page of a scan is asked for; keeps the connection from then on.
+fn stop_before_the_second_page(listener: &TcpListener, address: &str) -> TcpStream {
+    let (mut client, _) = listener.accept().expect("the client comes");
+    let mut node = TcpStream::connect(address).expect("the node listens");
+    let mut pages = 0;
+    loop {
+        let request = frame(&mut client);
+        pages += usize::from(request[24..26] == (Kind::Scan as u16).to_le_bytes());
+        if pages == 2 {
+            return client;
+        }
+        node.write_all(&request).expect("the node reads");
+        client.write_all(&frame(&mut node)).expect("the client reads");
+    }
+}
+
 /// Passes the hello on, and cuts the connection when the first request has come.
 fn cut_after_the_hello(listener: &TcpListener) {
-    fn frame(from: &mut TcpStream) -> Vec<u8> {
-        let mut bytes = vec![0; 32];
-        from.read_exact(&mut bytes).expect("a header");
-        let body_bytes = u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes"));
-        bytes.resize(32 + body_bytes as usize, 0);
-        from.read_exact(&mut bytes[32..]).expect("a body");
-        bytes
-    }
     let (mut client, _) = listener.accept().expect("the client comes");
     let mut node = TcpStream::connect(address()).expect("the node listens");
     node.write_all(&frame(&mut client)).expect("the node reads");
@@ -334,7 +364,7 @@ fn an_unknown_outcome_is_said_plainly() {
             5,
             "may or may not have been applied",
         ),
-        (&["get", "unknown"], 1, "connect again"),
+        (&["get", "unknown"], 1, "cannot connect to"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -373,6 +403,9 @@ fn a_person_at_a_terminal() {
     terminal.expect("hello\r\nthere\r\n");
     // A line that is given up.
     terminal.type_keys("put greeting 'never\x03");
+    // The editor ends, and begins anew. While it is on, Ctrl-C is a key; else it would make the terminal forget what
+    // was typed before it.
+    terminal.expect("\x1b[?2004l");
     terminal.expect(&prompt);
 
     // Ctrl-C ends a command that waits, and the shell goes on with a new connection.
@@ -393,6 +426,86 @@ fn a_person_at_a_terminal() {
     assert_eq!(mode & 0o777, 0o600);
     let kept = fs::read_to_string(&history).expect("the history is text");
     assert!(kept.contains("get greeting") && !kept.contains("never"), "{kept}");
+}
+
+#[test]
+fn what_is_pasted_is_taken_line_by_line() {
+    let server = start();
+    let home = directory();
+    let mut command = Command::new(binary::for_tests());
+    command
+        .args(["shell", "--connect", server.node.address()])
+        .env("XDG_STATE_HOME", home.path());
+    let mut terminal = Terminal::start(command, 100, 30);
+    terminal.expect("> ");
+    let pasted = "put a 1\n# a comment\nput b <<END\nget a\nEND\n\nbatch\nadd c 41\nend\nget b\nadd c 'open";
+    terminal.type_keys(&format!("\x1b[200~{pasted}\x1b[201~\r"));
+    terminal.type_keys("'\rscan --keys-only\r");
+    terminal.expect("get a\r\nversion");
+    terminal.expect("invalid value");
+    terminal.expect("3 entries");
+    terminal.type_keys("batch\r");
+    terminal.expect("batch> ");
+    terminal.type_keys("\x1b[200~add c 1\nput d 1\nget a\nadd c 1\x1b[201~\rend\r");
+    terminal.expect("line 3 of the batch");
+    terminal.type_keys("get c\r");
+    terminal.expect("41");
+    terminal.type_keys("quit\r");
+    assert!(terminal.wait().success());
+}
+
+#[test]
+fn a_cancelled_command_does_not_cancel_the_next_one() {
+    let server = start();
+    let home = directory();
+    let fifo = home.path().join("fifo.jsonl");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    assert!(made.success());
+    let mut command = Command::new(binary::for_tests());
+    command
+        .args(["shell", "--connect", server.node.address()])
+        .env("XDG_STATE_HOME", home.path());
+    let mut terminal = Terminal::start(command, 100, 30);
+    let fifo = fifo.to_str().expect("the path is UTF-8");
+    terminal.type_keys(&format!("put a before\rimport {fifo}\r"));
+    // Opening waits until the import reads, which goes on until it finds that it was cancelled. It sends nothing before
+    // its end, since all records are of one key.
+    let mut records = fs::OpenOptions::new().write(true).open(fifo).expect("a fifo");
+    records
+        .write_all(b"{\"key\":\"a\",\"value\":\"1\"}\n")
+        .expect("the import reads");
+    terminal.type_keys("\x03");
+    while records.write_all(b"{\"key\":\"a\",\"value\":\"1\"}\n").is_ok() {}
+    terminal.expect("cancelled; 0 records are written");
+    terminal.type_keys("get a\r");
+    terminal.expect("before\r\nversion");
+    terminal.type_keys("quit\r");
+    assert!(terminal.wait().success());
+}
+
+#[test]
+fn a_cancelled_scan_shows_what_was_read() {
+    let server = start();
+    let mut client = server.node.client(None).expect("the node answers");
+    for key in ["big1", "big2", "big3"] {
+        client.put(key.as_bytes(), &[b'x'; 700_000]).expect("a put");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let home = directory();
+    let mut command = Command::new(binary::for_tests());
+    command
+        .args(["shell", "--connect", &address])
+        .env("XDG_STATE_HOME", home.path());
+    let mut terminal = Terminal::start(command, 80, 24);
+    terminal.type_keys("scan\r");
+    let connection = stop_before_the_second_page(&listener, server.node.address());
+    terminal.type_keys("\x03");
+    let shown = terminal.expect("cancelled");
+    assert!(shown.contains("big1") && !shown.contains("big3"), "{shown}");
+    terminal.type_keys("quit\r");
+    assert!(terminal.wait().success());
+    drop(connection);
 }
 
 #[test]

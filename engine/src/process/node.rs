@@ -18,7 +18,7 @@ use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
 use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
-use crate::server::connection_limits::ConnectionLimits;
+use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
@@ -163,6 +163,7 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
             "{cores} cores: the number must be from 1 to {CORES_MAX}"
         )));
     }
+    check_connections(&options, effective.connections_max).map_err(StartError::Refused)?;
     let lock = DirectoryLock::acquire(&options.data_dir).map_err(StartError::Lock)?;
     // A port that is taken is found before anything is written. The lock comes first: its sentence says more.
     let http = options.http.map(HttpServer::start).transpose();
@@ -300,6 +301,27 @@ fn command_receiver(
     }
 }
 
+/// Refuses more connections from one address than there are in all, unless it is the system that has lowered those.
+fn check_connections(options: &NodeOptions, connections_max: u32) -> Result<(), String> {
+    let Some(per_address) = options.connections_per_address_max else {
+        return Ok(());
+    };
+    let wanted = options.connections_max.unwrap_or(CONNECTIONS_DEFAULT);
+    if per_address > wanted {
+        return Err(format!(
+            "{per_address} connections from one address are more than the {wanted} that the node takes in all: lower \
+             one, or raise the other"
+        ));
+    }
+    if per_address > connections_max {
+        tracing::warn!(
+            "{per_address} connections from one address were asked for, but the limit of open files leaves room for \
+             {connections_max} in all, which may then come from one"
+        );
+    }
+    Ok(())
+}
+
 /// What these options come to on this machine.
 pub fn effective(options: &NodeOptions) -> Effective {
     let cpus = options.cpus.clone().unwrap_or_else(allowed_cpus);
@@ -356,5 +378,29 @@ fn start_options(options: &NodeOptions, effective: &Effective) -> StartOptions {
         },
         cut_corrupt: options.cut_corrupt_log,
         memory_budget_bytes: (effective.memory_bytes / u64::from(cores)) as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_has_more_connections_than_there_are() {
+        let options = |connections_max, connections_per_address_max| NodeOptions {
+            connections_max,
+            connections_per_address_max,
+            ..NodeOptions::new("data")
+        };
+        for (connections_max, per_address, is_fine) in [
+            (None, None, true),
+            (Some(10), Some(10), true),
+            (Some(10), Some(11), false),
+            (None, Some(20_000), true),
+            (None, Some(20_001), false),
+        ] {
+            let checked = check_connections(&options(connections_max, per_address), 10);
+            assert_eq!(checked.is_ok(), is_fine, "{connections_max:?} {per_address:?}");
+        }
     }
 }

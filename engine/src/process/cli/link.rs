@@ -158,6 +158,21 @@ impl Link {
             .map_or(0, |client| timestamp_us(client.timestamp()))
     }
 
+    /// A command begins, which Ctrl-C ends.
+    pub(super) fn command_begins(&self) {
+        self.interrupt.begin();
+    }
+
+    /// The command has ended. If it was told to, its client may have an interrupt left that would end the next one's
+    /// first wait, and is used no longer.
+    pub(super) fn command_ended(&mut self) {
+        self.interrupt.end();
+        if self.interrupt.is_raised() {
+            self.client = None;
+            self.interrupt.watch(None);
+        }
+    }
+
     /// Where the time went since this was asked last: the wait, and the node's part of it.
     pub(super) fn take_timings(&mut self) -> (Duration, StageTimings) {
         (std::mem::take(&mut self.waited), std::mem::take(&mut self.served))

@@ -5,7 +5,8 @@
 //!    `\xNN` (any byte), `\\`, `\n`, `\r`, `\t`, `\0`, `\'`, `\"`, `\ `. Any other is refused.
 //! 3. `<<END` as the last word of a line stands for the lines below, byte for byte, up to a line that is `END`. The
 //!    line end before that line is no part of it.
-//! 4. A command ends with its line, unless a quote is open there or lines of a `<<` are still to come.
+//! 4. A command ends with its line, unless a quote is open there or lines of a `<<` are still to come. What is behind
+//!    it is the next command.
 //!
 //! Words come out in the form of [`escape`]: text, whatever the bytes. A word that began with a quote or comes from
 //! `<<` never looks like an option: if it begins with a dash, that is escaped too.
@@ -22,27 +23,8 @@ pub(super) const COMMAND_BYTES_MAX: usize = 64 << 20;
 pub enum Words {
     /// All of a command; no word at all for an empty line or a comment.
     Complete(Vec<String>),
-    /// The command goes on with the next line.
-    Open(Opened),
-}
-
-/// What has not ended in a command that goes on.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// A quote; this byte ends it.
-    Quote(u8),
-    /// The lines of a `<<`; a line of these bytes ends them.
-    Lines(Vec<u8>),
-}
-
-impl Opened {
-    /// Can this line be what ends it? If not, it need not be looked at again.
-    fn may_end_in(&self, line: &[u8]) -> bool {
-        match self {
-            Opened::Quote(quote) => line.contains(quote),
-            Opened::Lines(name) => line.trim_ascii_end() == name,
-        }
-    }
+    /// The command goes on with the next line: a quote or the lines of a `<<` have not ended.
+    Open,
 }
 
 /// A command as it was read, line by line.
@@ -54,42 +36,49 @@ pub(super) struct CommandText {
     pub(super) words: Result<Words, WordsError>,
 }
 
-/// Reads lines up to the end of a command. `next_line` is told whether it is asked for the first one; `None`: there was
-/// no line at all.
+/// Reads lines up to the end of a command, in time linear in their length. `next_line` is told whether it is asked for
+/// the first one; `None`: there was no line at all.
 ///
 /// # Errors
 /// Those of `next_line`.
 pub(super) fn read_command<E>(
     mut next_line: impl FnMut(bool) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<Option<CommandText>, E> {
-    let Some(mut text) = next_line(true)? else {
+    let Some(mut line) = next_line(true)? else {
         return Ok(None);
     };
+    let mut text = Vec::new();
     let mut lines = 1;
+    let mut splitter = Splitter::default();
     let words = loop {
+        text.extend_from_slice(&line);
         if text.len() > COMMAND_BYTES_MAX {
             break Err(WordsError::Long);
         }
-        let opened = match split(&text) {
-            Ok(Words::Open(opened)) => opened,
-            words => break words,
-        };
-        let may_have_ended = loop {
-            let Some(line) = next_line(false)? else {
-                break false;
-            };
-            lines += 1;
-            text.push(b'\n');
-            text.extend_from_slice(&line);
-            if opened.may_end_in(&line) || text.len() > COMMAND_BYTES_MAX {
-                break true;
-            }
-        };
-        if !may_have_ended {
-            break Ok(Words::Open(opened));
+        if splitter.take(&line) {
+            break splitter.end();
         }
+        match next_line(false)? {
+            None => break splitter.end(),
+            Some(next) => line = next,
+        }
+        text.push(b'\n');
+        lines += 1;
     };
     Ok(Some(CommandText { text, lines, words }))
+}
+
+/// Do these commands, one behind the other, leave the last one open?
+pub(super) fn is_open(text: &[u8]) -> bool {
+    let mut splitter = Splitter::default();
+    let mut has_ended = true;
+    for line in text.split(|byte| *byte == b'\n') {
+        has_ended = splitter.take(line);
+        if has_ended {
+            splitter = Splitter::default();
+        }
+    }
+    !has_ended
 }
 
 /// Why a text is no command.
@@ -102,6 +91,8 @@ pub enum WordsError {
     Escape(usize),
     /// `<<` without a name behind it, or not at the end of its line.
     Here,
+    /// Another command begins on a line behind it.
+    Several,
 }
 
 impl fmt::Display for WordsError {
@@ -121,110 +112,169 @@ impl fmt::Display for WordsError {
             WordsError::Here => f.write_str(
                 "`<<` needs a name behind it, and ends its line: `put KEY <<END`, then lines, then a line that is END",
             ),
+            WordsError::Several => f.write_str(
+                "a command ends with its line, unless a quote is open there, and here is more behind it",
+            ),
         }
     }
 }
 
-/// Reads the words of a command.
+/// Reads the words of one command. Empty lines and comments before it count as none of it.
 ///
 /// # Errors
-/// If an escape or a `<<` makes no sense.
+/// If an escape or a `<<` makes no sense, or anything stands behind the command.
 pub fn split(text: &[u8]) -> Result<Words, WordsError> {
-    Splitter {
-        text,
-        place: 0,
-        words: Vec::new(),
+    let mut splitter = Splitter::default();
+    let mut lines = text.split(|byte| *byte == b'\n');
+    for line in lines.by_ref() {
+        if splitter.take(line) && !splitter.is_blank() {
+            break;
+        }
     }
-    .split()
+    if !lines.all(|line| line.trim_ascii().is_empty()) {
+        return Err(WordsError::Several);
+    }
+    splitter.end()
 }
 
-struct Splitter<'a> {
-    text: &'a [u8],
-    /// Of the next byte.
-    place: usize,
+/// Takes a command line by line. A mistake in it does not end it before its quotes and lines do, so that nothing in
+/// them passes for a command.
+#[derive(Debug, Default)]
+struct Splitter {
     words: Vec<String>,
+    /// The word that the last line has left open.
+    word: Option<Word>,
+    /// The lines of a `<<` that has not ended.
+    here: Option<Here>,
+    /// The first mistake.
+    error: Option<WordsError>,
+    /// Length of the lines before the one that is taken, their ends included.
+    bytes_before: usize,
 }
 
-impl Splitter<'_> {
-    fn split(mut self) -> Result<Words, WordsError> {
-        loop {
-            while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
-                self.place += 1;
-            }
-            match self.peek() {
-                None => return Ok(Words::Complete(self.words)),
-                Some(b'#') if self.words.is_empty() => self.place = self.line_end(),
-                Some(b'<') if self.text[self.place..].starts_with(b"<<") => return self.here_lines(),
-                Some(_) => {
-                    if let Some(quote) = self.word()? {
-                        return Ok(Words::Open(Opened::Quote(quote)));
-                    }
-                }
-            }
-        }
-    }
+/// A word as far as it is read.
+#[derive(Debug)]
+struct Word {
+    bytes: Vec<u8>,
+    /// It began with a quote.
+    is_quoted: bool,
+    /// The quote that is open.
+    quote: Option<u8>,
+}
 
-    /// Reads one word; returns the quote that is open at its end.
-    fn word(&mut self) -> Result<Option<u8>, WordsError> {
-        let is_quoted = matches!(self.peek(), Some(b'\'' | b'"'));
-        let mut quote = None;
-        let mut bytes = Vec::new();
-        while let Some(byte) = self.peek() {
-            match (byte, quote) {
-                (b'\\', None | Some(b'"')) => {
-                    bytes.push(self.escaped()?);
-                    continue;
-                }
-                (b'\'' | b'"', None) => quote = Some(byte),
-                (byte, Some(open)) if byte == open => quote = None,
-                (byte, None) if byte.is_ascii_whitespace() => break,
-                (byte, _) => bytes.push(byte),
-            }
-            self.place += 1;
-        }
-        self.push(&bytes, is_quoted);
-        Ok(quote)
-    }
+/// `<<` and the lines that belong to it so far.
+#[derive(Debug)]
+struct Here {
+    name: Vec<u8>,
+    /// With an end behind each line.
+    lines: Vec<u8>,
+}
 
-    /// Reads an escape, from its backslash on.
-    fn escaped(&mut self) -> Result<u8, WordsError> {
-        let (byte, length) = match &self.text[self.place + 1..] {
-            [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                let digit = |digit: u8| char::from(digit).to_digit(16).expect("checked above") as u8;
-                (digit(*high) << 4 | digit(*low), 4)
-            }
-            [b'n', ..] => (b'\n', 2),
-            [b'r', ..] => (b'\r', 2),
-            [b't', ..] => (b'\t', 2),
-            [b'0', ..] => (b'\0', 2),
-            [itself @ (b'\\' | b'\'' | b'"' | b' '), ..] => (*itself, 2),
-            _ => return Err(WordsError::Escape(self.place)),
+impl Splitter {
+    /// Takes the next line, without its end. Does the command end with it?
+    fn take(&mut self, line: &[u8]) -> bool {
+        let has_ended = match self.here.take() {
+            Some(here) => self.take_here_line(here, line),
+            None => self.take_words(line),
         };
-        self.place += length;
-        Ok(byte)
+        self.bytes_before += line.len() + 1;
+        has_ended
     }
 
-    /// Reads `<<END` and the lines that belong to it.
-    fn here_lines(mut self) -> Result<Words, WordsError> {
-        let line_end = self.line_end();
-        let name = self.text[self.place + 2..line_end].trim_ascii();
-        if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
-            return Err(WordsError::Here);
+    /// The command as far as it was taken.
+    fn end(self) -> Result<Words, WordsError> {
+        match self.error {
+            Some(error) => Err(error),
+            None if self.word.is_some() || self.here.is_some() => Ok(Words::Open),
+            None => Ok(Words::Complete(self.words)),
         }
-        let lines = self.text.get(line_end + 1..).unwrap_or_default();
-        let mut start = 0;
-        while start <= lines.len() {
-            let end = lines[start..]
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map_or(lines.len(), |length| start + length);
-            if lines[start..end].trim_ascii_end() == name {
-                self.push(&lines[..start.saturating_sub(1)], true);
-                return Ok(Words::Complete(self.words));
+    }
+
+    /// Were all lines empty or comments?
+    fn is_blank(&self) -> bool {
+        self.words.is_empty() && self.error.is_none()
+    }
+
+    fn take_words(&mut self, line: &[u8]) -> bool {
+        let mut place = 0;
+        if let Some(word) = &mut self.word {
+            word.bytes.push(b'\n');
+        }
+        loop {
+            let mut word = if let Some(word) = self.word.take() {
+                word
+            } else {
+                let rest = line[place..].trim_ascii_start();
+                place = line.len() - rest.len();
+                match rest {
+                    [] => return true,
+                    [b'#', ..] if self.is_blank() => return true,
+                    [b'<', b'<', name @ ..] => return self.begin_here(name),
+                    [first, ..] => Word {
+                        bytes: Vec::new(),
+                        is_quoted: is_quote(*first),
+                        quote: None,
+                    },
+                }
+            };
+            place = self.take_word(&mut word, line, place);
+            if word.quote.is_some() {
+                self.word = Some(word);
+                return false;
             }
-            start = end + 1;
+            self.push(&word.bytes, word.is_quoted);
         }
-        Ok(Words::Open(Opened::Lines(name.to_vec())))
+    }
+
+    /// Reads a word on from a place in the line, up to its end or that of the line; returns that place.
+    fn take_word(&mut self, word: &mut Word, line: &[u8], mut place: usize) -> usize {
+        while let Some(&byte) = line.get(place) {
+            match (byte, word.quote) {
+                (b'\\', None | Some(b'"')) => {
+                    let (byte, length) = escaped(&line[place + 1..]).unwrap_or_else(|| {
+                        self.error
+                            .get_or_insert(WordsError::Escape(self.bytes_before + place));
+                        (b'\\', 0)
+                    });
+                    word.bytes.push(byte);
+                    place += length;
+                }
+                (quote, None) if is_quote(quote) => word.quote = Some(quote),
+                (byte, Some(open)) if byte == open => word.quote = None,
+                (byte, None) if byte.is_ascii_whitespace() => break,
+                (byte, _) => word.bytes.push(byte),
+            }
+            place += 1;
+        }
+        place
+    }
+
+    /// Begins the lines of a `<<`, whose name is the rest of its line.
+    fn begin_here(&mut self, rest: &[u8]) -> bool {
+        let mut names = rest
+            .split(u8::is_ascii_whitespace)
+            .filter(|name| !name.is_empty());
+        let name = names.next();
+        if name.is_none() || names.next().is_some() {
+            self.error.get_or_insert(WordsError::Here);
+        }
+        self.here = name.map(|name| Here {
+            name: name.to_vec(),
+            lines: Vec::new(),
+        });
+        self.here.is_none()
+    }
+
+    fn take_here_line(&mut self, mut here: Here, line: &[u8]) -> bool {
+        if line.trim_ascii_end() == here.name {
+            here.lines.pop();
+            self.push(&here.lines, true);
+            return true;
+        }
+        here.lines.extend_from_slice(line);
+        here.lines.push(b'\n');
+        self.here = Some(here);
+        false
     }
 
     fn push(&mut self, bytes: &[u8], is_quoted: bool) {
@@ -234,16 +284,26 @@ impl Splitter<'_> {
             _ => word,
         });
     }
+}
 
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.place).copied()
-    }
+fn is_quote(byte: u8) -> bool {
+    matches!(byte, b'\'' | b'"')
+}
 
-    fn line_end(&self) -> usize {
-        let rest = &self.text[self.place..];
-        let length = rest.iter().position(|byte| *byte == b'\n');
-        self.place + length.unwrap_or(rest.len())
-    }
+/// What an escape stands for, and its length behind the backslash.
+fn escaped(rest: &[u8]) -> Option<(u8, usize)> {
+    Some(match rest {
+        [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            let digit = |digit: u8| char::from(digit).to_digit(16).expect("checked above") as u8;
+            (digit(*high) << 4 | digit(*low), 3)
+        }
+        [b'n', ..] => (b'\n', 1),
+        [b'r', ..] => (b'\r', 1),
+        [b't', ..] => (b'\t', 1),
+        [b'0', ..] => (b'\0', 1),
+        [itself @ (b'\\' | b'\'' | b'"' | b' '), ..] => (*itself, 1),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -269,7 +329,7 @@ mod tests {
         assert_words("", &[]);
         assert_words("  \t\n", &[]);
         assert_words("# put a b", &[]);
-        assert_words("# a comment\nget a", &[b"get", b"a"]);
+        assert_words("# a comment\n \nget a\n\n", &[b"get", b"a"]);
         assert_words("put a#b #c", &[b"put", b"a#b", b"#c"]);
         assert_words("put  k\tv\r", &[b"put", b"k", b"v"]);
         assert_words(r#"put 'a b' "c d"e'f' ''"#, &[b"put", b"a b", b"c def", b""]);
@@ -285,12 +345,25 @@ mod tests {
         assert_eq!(split(br"put a\q"), Err(WordsError::Escape(5)));
         assert_eq!(split(br"a\x0"), Err(WordsError::Escape(1)));
         assert_eq!(split(b"a\\"), Err(WordsError::Escape(1)));
+        assert_eq!(split(b"put 'a\nb' c\\q"), Err(WordsError::Escape(11)));
+    }
+
+    #[test]
+    fn a_command_ends_at_a_line_end_outside_of_quotes() {
+        for text in [
+            "put a\nput b c",
+            "put a '\n' \nb",
+            "put k <<END\nx\nEND\nget k",
+            "get a\n# b",
+        ] {
+            assert_eq!(split(text.as_bytes()), Err(WordsError::Several), "{text:?}");
+        }
     }
 
     #[test]
     fn an_open_quote_goes_on() {
         for text in ["put k 'a", "put k \"a\n", "'", "put k \"a\\\""] {
-            assert!(matches!(split(text.as_bytes()), Ok(Words::Open(_))), "{text:?}");
+            assert!(matches!(split(text.as_bytes()), Ok(Words::Open)), "{text:?}");
         }
     }
 
@@ -306,7 +379,7 @@ mod tests {
             "put k <<END\nENDE",
             "put k <<END\n END",
         ] {
-            assert!(matches!(split(text.as_bytes()), Ok(Words::Open(_))), "{text:?}");
+            assert!(matches!(split(text.as_bytes()), Ok(Words::Open)), "{text:?}");
         }
         assert_eq!(split(b"put k <<"), Err(WordsError::Here));
         assert_eq!(split(b"put k <<END --ttl 1s"), Err(WordsError::Here));
@@ -321,7 +394,7 @@ mod tests {
                 command.lines,
                 command.text.split(|byte| *byte == b'\n').count() as u64
             );
-            let has_ended = !matches!(command.words, Ok(Words::Open(_)));
+            let has_ended = !matches!(command.words, Ok(Words::Open));
             commands.push((String::from_utf8(command.text).unwrap(), has_ended));
         }
         commands
@@ -344,6 +417,33 @@ mod tests {
                 command("put e \"\n'", false),
             ]
         );
+    }
+
+    #[test]
+    fn a_mistake_does_not_end_a_command_before_its_quotes_and_lines() {
+        let command = |text: &str, has_ended| (text.to_owned(), has_ended);
+        assert_eq!(
+            commands("put a \"\\q\nquit\"\nput b <<END --ttl 1s\ndelete c\nEND\nput d <<\nget e"),
+            [
+                command("put a \"\\q\nquit\"", true),
+                command("put b <<END --ttl 1s\ndelete c\nEND", true),
+                command("put d <<", true),
+                command("get e", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_of_several_commands_may_be_open() {
+        for (text, open) in [
+            ("get a\nput b 'c", true),
+            ("put b 'c\nd'\nget b", false),
+            ("put b <<E\n'\nE\nput b <<E", true),
+            ("get a\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_open(text.as_bytes()), open, "{text:?}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Configuration {
              before the default.\n"
         );
         for setting in &SETTINGS {
-            let comment = self.comment(setting);
+            let comment = self.comment(setting, effective);
             // Writing into a string never fails.
             let _ = match self.value(setting, effective)? {
                 Some(value) => writeln!(text, "{} = {value} # {comment}", setting.name),
@@ -46,9 +46,16 @@ impl Configuration {
         Ok(text)
     }
 
-    fn comment(&self, setting: &Setting) -> String {
+    fn comment(&self, setting: &Setting, effective: &Effective) -> String {
         if let Some(origin) = self.origins.get(setting.name) {
-            return origin.to_string();
+            return match (setting.name, self.connections_per_address_max) {
+                ("max-connections-per-address", Some(asked))
+                    if asked > effective.connections_per_address_max =>
+                {
+                    format!("{origin}: {asked}, lowered to what the limit of open files allows")
+                }
+                _ => origin.to_string(),
+            };
         }
         let of_the_default = match setting.name {
             "cores" => ": one per allowed CPU",

@@ -53,7 +53,7 @@ fn effective(configuration: &Configuration) -> Effective {
         cpus: configuration.cpus.clone().unwrap_or(vec![0, 1]),
         memory_bytes: configuration.memory_bytes.unwrap_or(3 << 30),
         connections_max: configuration.connections_max.unwrap_or(900),
-        connections_per_address_max: configuration.connections_per_address_max.unwrap_or(450),
+        connections_per_address_max: configuration.connections_per_address_max.unwrap_or(450).min(900),
     }
 }
 

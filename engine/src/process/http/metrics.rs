@@ -1,7 +1,6 @@
 //! A node's report as metrics.
 //!
-//! Counters and sizes are told per core, and sizes of shards per shard. Latencies are summed over the cores: their
-//! buckets would be too many samples otherwise.
+//! Counters, sizes and latencies are told per core, and sizes of shards per shard.
 
 use super::exposition::{Exposition, Labels, Type};
 use super::process;
@@ -105,13 +104,13 @@ const PER_CORE: [PerCore; 17] = [
     (
         "ostrakon_memory_bytes",
         Type::Gauge,
-        "Bytes of the memtables.",
+        "Bytes of the memtables and the tables of sessions.",
         |core| core.memory_bytes as f64,
     ),
     (
         "ostrakon_memory_budget_bytes",
         Type::Gauge,
-        "Bound on the bytes of the memtables.",
+        "Bound on the bytes of the memtables and the tables of sessions.",
         |core| core.memory_budget_bytes as f64,
     ),
     (
@@ -131,9 +130,11 @@ const PER_SHARD: [PerShard; 6] = [
     ("ostrakon_shard_versions", "Versions of all keys.", |shard| {
         shard.versions
     }),
-    ("ostrakon_shard_memory_bytes", "Bytes of the memtable.", |shard| {
-        shard.memory_bytes
-    }),
+    (
+        "ostrakon_shard_memory_bytes",
+        "Bytes of the memtable and the table of sessions.",
+        |shard| shard.memory_bytes,
+    ),
     (
         "ostrakon_shard_proposals_in_flight",
         "Writes that are accepted and not applied.",
@@ -243,7 +244,7 @@ fn operations(exposition: &mut Exposition, report: &StatsReport) {
 }
 
 fn latencies(exposition: &mut Exposition, report: &StatsReport) {
-    let help = "From the decoded request to its encoded answer, on the core of the client's connection.";
+    let help = "From receipt to the start of the turn that answers, on the core of the client's connection.";
     let mut family = exposition.family("ostrakon_request_duration_seconds", Type::Histogram, help);
     for core in &report.cores {
         let number = core.core.to_string();

@@ -8,7 +8,8 @@
 //! end                                        may be missing at the end of a file
 //! ```
 //!
-//! Words are those of the shell ([`split`](super::super::words::split)), also in a file. All lines are read before anything is sent.
+//! Words are those of the shell ([`split`](super::super::words::split)), also in a file. All lines are read before
+//! anything is sent, also behind one that is refused: none of them is a command of its own.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -26,7 +27,7 @@ use super::super::requests::{
     AddArguments, BatchArguments, ConditionArguments, DeleteArguments, Key, KeyArgument, PutArguments,
     Spelling,
 };
-use super::super::words::{COMMAND_BYTES_MAX, Words, read_command};
+use super::super::words::{COMMAND_BYTES_MAX, CommandText, Words, WordsError, read_command};
 use super::write::state;
 use super::{Caller, Context, announce_stdin, read_line};
 
@@ -89,17 +90,14 @@ pub(super) fn batch(
     context: &mut Context,
     caller: &mut dyn Caller,
 ) -> Result<(), Failure> {
-    let operations = match &arguments.file {
-        Some(path) => {
-            let mut lines = open(path)?;
-            read_operations(|_| read_line(&mut lines))?
+    let operations = if let Some(path) = &arguments.file {
+        let mut lines = open(path)?;
+        read_operations(|_| read_line(&mut lines))?
+    } else {
+        if caller.owns_stdin() {
+            announce_stdin("operations, one a line");
         }
-        None => {
-            if caller.owns_stdin() {
-                announce_stdin("operations, one a line");
-            }
-            read_operations(|prompt| caller.next_line(prompt))?
-        }
+        read_operations(|prompt| caller.next_line(prompt))?
     };
     if operations.is_empty() {
         return Err(Failure::Usage(
@@ -117,50 +115,59 @@ fn open(path: &Path) -> Result<BufReader<impl Read>, Failure> {
     Ok(BufReader::new(file))
 }
 
-/// Reads lines up to `end`, or to the end of the input.
+/// Reads lines up to `end`, or to the end of the input. The refusal is of the first line that makes no sense.
 fn read_operations(
     mut next_line: impl FnMut(&str) -> Result<Option<Vec<u8>>, Failure>,
 ) -> Result<Vec<Owned>, Failure> {
     let mut operations: Vec<Owned> = Vec::new();
+    let mut refusal = None;
     let mut bytes_read = 0;
     let mut line_number = 1;
     loop {
-        let refused = |sentence: &str| {
-            Failure::Usage(format!(
-                "nothing was done: line {line_number} of the batch: {sentence}"
-            ))
-        };
         let prompt = |is_first| if is_first { "batch> " } else { "     > " };
         let Some(command) = read_command(|is_first| next_line(prompt(is_first)))? else {
-            return Ok(operations);
+            break;
         };
-        let words = match command.words.map_err(|error| refused(&error.to_string()))? {
-            Words::Complete(words) => words,
-            Words::Open(_) => return Err(refused("it does not end")),
+        // What follows may be the rest of it, an `end` included.
+        let hides_the_end = command.words == Err(WordsError::Long);
+        bytes_read += command.text.len();
+        let outcome = match parse(&command) {
+            Ok(Some(Operation::End)) => break,
+            Ok(Some(_)) if bytes_read > COMMAND_BYTES_MAX || operations.len() == MULTI_MAX => Err(format!(
+                "a batch has at most {MULTI_MAX} operations, and {COMMAND_BYTES_MAX} bytes of text"
+            )),
+            Ok(Some(operation)) => Owned::new(operation, &command.text).map(Some),
+            Ok(None) => Ok(None),
+            Err(sentence) => Err(sentence),
         };
-        match parse(&words).map_err(|sentence| refused(&sentence))? {
-            None => {}
-            Some(Operation::End) => return Ok(operations),
-            Some(operation) => {
-                let owned = Owned::new(operation, &command.text);
-                operations.push(owned.map_err(|failure| refused(&failure.to_string()))?);
+        match outcome {
+            Ok(operation) if refusal.is_none() => operations.extend(operation),
+            Ok(_) => {}
+            Err(sentence) => {
+                refusal.get_or_insert_with(|| {
+                    Failure::Usage(format!(
+                        "nothing was done: line {line_number} of the batch: {sentence}"
+                    ))
+                });
             }
         }
-        bytes_read += command.text.len();
-        if bytes_read > COMMAND_BYTES_MAX || operations.len() > MULTI_MAX {
-            return Err(refused(&format!(
-                "a batch has at most {MULTI_MAX} operations, and {COMMAND_BYTES_MAX} bytes of text"
-            )));
+        if hides_the_end {
+            while next_line(prompt(false))?.is_some() {}
+            break;
         }
         line_number += command.lines;
     }
+    refusal.map_or(Ok(operations), Err)
 }
 
 /// Reads an operation; `None` for a line without words.
-fn parse(words: &[String]) -> Result<Option<Operation>, String> {
-    if words.is_empty() {
-        return Ok(None);
-    }
+fn parse(command: &CommandText) -> Result<Option<Operation>, String> {
+    let words = match &command.words {
+        Ok(Words::Complete(words)) if words.is_empty() => return Ok(None),
+        Ok(Words::Complete(words)) => words,
+        Ok(Words::Open) => return Err("it does not end".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    };
     let line = Line::try_parse_from(words).map_err(|error| first_line(&error))?;
     Ok(Some(line.operation))
 }
@@ -173,7 +180,7 @@ fn first_line(error: &clap::Error) -> String {
 }
 
 impl Owned {
-    fn new(operation: Operation, text: &[u8]) -> Result<Owned, Failure> {
+    fn new(operation: Operation, text: &[u8]) -> Result<Owned, String> {
         let (value, condition) = match &operation {
             Operation::Put(put) => (put.value.as_ref(), Some(&put.condition)),
             Operation::Delete(delete) => (None, Some(&delete.condition)),
@@ -182,15 +189,14 @@ impl Owned {
             Operation::End => (None, None),
         };
         if value.is_none() && matches!(operation, Operation::Put(_)) {
-            return Err(Failure::Usage("put needs a value".to_owned()));
+            return Err("put needs a value".to_owned());
         }
+        let sentence = |failure: Failure| failure.to_string();
+        let value = value.map(|word| Spelling::Escaped.bytes(word)).transpose();
         let expected_value = condition.map(|condition| condition.expected_value(Spelling::Escaped));
         Ok(Owned {
-            value: value
-                .map(|word| Spelling::Escaped.bytes(word))
-                .transpose()?
-                .unwrap_or_default(),
-            expected_value: expected_value.transpose()?.flatten(),
+            value: value.map_err(sentence)?.unwrap_or_default(),
+            expected_value: expected_value.transpose().map_err(sentence)?.flatten(),
             operation,
             text: escape(text),
         })
@@ -360,6 +366,10 @@ mod tests {
             assert!(refusal.to_string().contains("nothing was done"), "{refusal}");
             assert_eq!(refusal.exit_code(), 2);
         }
+        assert_eq!(
+            read(&("delete a\n".repeat(MULTI_MAX) + "\n")).unwrap().len(),
+            MULTI_MAX
+        );
         let many = "delete a\n".repeat(MULTI_MAX + 1);
         assert!(
             read(&many)
@@ -367,5 +377,18 @@ mod tests {
                 .to_string()
                 .contains("at most 1024 operations")
         );
+    }
+
+    #[test]
+    fn a_refused_batch_is_read_up_to_its_end() {
+        for (text, left) in [
+            ("get a\ndelete b\nend\nquit", 1),
+            ("put a \"\\q\nend\n\"\nend\nquit\nquit", 2),
+            ("add a x\ndelete b", 0),
+        ] {
+            let mut lines = text.lines().map(|line| line.as_bytes().to_vec());
+            assert!(read_operations(|_| Ok(lines.next())).is_err());
+            assert_eq!(lines.count(), left, "{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Commands that read keys: `get`, `mget`, `scan`, `ttl`.
 
-use ostrakon_client::{Entry, ScanOptions, Value};
+use ostrakon_client::{Entry, Error, ScanOptions, Value};
 use serde_json::{Map, Value as Json};
 
 use super::super::failure::Failure;
@@ -127,9 +127,16 @@ pub(super) fn scan(
         let mut scan = client.scan(options).peekable();
         let mut printed = 0;
         loop {
-            let chunk: Result<Vec<Entry>, _> = watch.time(|| scan.by_ref().take(SCAN_CHUNK).collect());
-            let chunk = chunk?;
+            let mut chunk = Vec::new();
+            let read = watch.time(|| {
+                scan.by_ref().take(SCAN_CHUNK).try_for_each(|entry| {
+                    chunk.push(entry?);
+                    Ok::<(), Error>(())
+                })
+            });
+            // Whatever has ended the scan, these were read.
             print_entries(&chunk, format, arguments.keys_only)?;
+            read?;
             printed += chunk.len() as u64;
             interrupt.check()?;
             if watch.time(|| scan.peek().is_none()) {

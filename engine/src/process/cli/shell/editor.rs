@@ -1,6 +1,10 @@
 //! The shell at a terminal: lines with editing, history, completion and hints, and the questions that it asks.
+//!
+//! What is pasted can have several lines. Each is taken as if it had been typed: as a command, as a part of one, or as
+//! a line that the running command asks for.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -13,7 +17,7 @@ use rustyline::{CompletionType, Config, Helper};
 
 use super::super::commands::Caller;
 use super::super::failure::Failure;
-use super::super::words::{Words, split};
+use super::super::words::{Words, WordsError, is_open, read_command};
 use super::{history, line};
 
 /// Commands that the history keeps.
@@ -21,11 +25,22 @@ const HISTORY_ENTRIES: usize = 10_000;
 /// Longest command that the history keeps, in bytes.
 const HISTORY_ENTRY_BYTES_MAX: usize = 4096;
 
-/// What a person has typed.
+/// What a person wants next.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// A whole command, perhaps of several lines.
-    Line(String),
+    /// The words of a command.
+    Command(Result<Words, WordsError>),
+    /// Ctrl-C.
+    Cancelled,
+    /// Ctrl-D.
+    End,
+}
+
+/// What a person has typed.
+#[derive(Debug)]
+enum Typed {
+    /// Text up to Enter, perhaps of several lines.
+    Text(String),
     /// Ctrl-C.
     Cancelled,
     /// Ctrl-D.
@@ -35,6 +50,8 @@ pub(super) enum Input {
 /// The terminal.
 pub(super) struct Editor {
     lines: rustyline::Editor<Assistant, FileHistory>,
+    /// What was typed and not yet taken.
+    waiting: VecDeque<Vec<u8>>,
     history: Option<PathBuf>,
 }
 
@@ -60,21 +77,52 @@ impl Editor {
         {
             eprintln!("the history {} can't be read: {error}", path.display());
         }
-        Ok(Editor { lines, history })
+        Ok(Editor {
+            lines,
+            waiting: VecDeque::new(),
+            history,
+        })
     }
 
     /// The next command.
     pub(super) fn command(&mut self, prompt: &str) -> Result<Input, Failure> {
-        let input = self.ask(prompt, true)?;
-        if let Input::Line(text) = &input
-            && !text.trim().is_empty()
-            && text.len() <= HISTORY_ENTRY_BYTES_MAX
-        {
+        if self.waiting.is_empty() {
+            match self.ask(prompt, true)? {
+                Typed::Text(text) => {
+                    self.remember(&text);
+                    self.wait_in_line(&text);
+                }
+                Typed::Cancelled => return Ok(Input::Cancelled),
+                Typed::End => return Ok(Input::End),
+            }
+        }
+        let command = read_command::<Failure>(|_| Ok(self.waiting.pop_front()))?;
+        let command = command.expect("a text has at least one line");
+        Ok(Input::Command(command.words))
+    }
+
+    /// Forgets the lines behind a command that was cancelled.
+    pub(super) fn drop_lines(&mut self) {
+        let has_text = |line: &&Vec<u8>| !line.trim_ascii().is_empty();
+        match self.waiting.iter().filter(has_text).count() {
+            0 => {}
+            1 => eprintln!("the line behind it was not run"),
+            lines => eprintln!("the {lines} lines behind it were not run"),
+        }
+        self.waiting.clear();
+    }
+
+    fn wait_in_line(&mut self, text: &str) {
+        let lines = text.split('\n').map(|line| line.as_bytes().to_vec());
+        self.waiting.extend(lines);
+    }
+
+    fn remember(&mut self, text: &str) {
+        if !text.trim().is_empty() && text.len() <= HISTORY_ENTRY_BYTES_MAX {
             // In memory, where it fails for no reason.
-            let _ = self.lines.add_history_entry(text.as_str());
+            let _ = self.lines.add_history_entry(text);
             self.save();
         }
-        Ok(input)
     }
 
     /// Writes the history down, so that it is there whatever happens next.
@@ -90,14 +138,14 @@ impl Editor {
         }
     }
 
-    fn ask(&mut self, prompt: &str, is_command: bool) -> Result<Input, Failure> {
+    fn ask(&mut self, prompt: &str, is_command: bool) -> Result<Typed, Failure> {
         if let Some(assistant) = self.lines.helper_mut() {
             assistant.is_command = is_command;
         }
         match self.lines.readline(prompt) {
-            Ok(text) => Ok(Input::Line(text)),
-            Err(ReadlineError::Interrupted) => Ok(Input::Cancelled),
-            Err(ReadlineError::Eof) => Ok(Input::End),
+            Ok(text) => Ok(Typed::Text(text)),
+            Err(ReadlineError::Interrupted) => Ok(Typed::Cancelled),
+            Err(ReadlineError::Eof) => Ok(Typed::End),
             Err(error) => Err(terminal(&error)),
         }
     }
@@ -109,18 +157,23 @@ impl Caller for Editor {
     }
 
     fn next_line(&mut self, prompt: &str) -> Result<Option<Vec<u8>>, Failure> {
-        match self.ask(prompt, false)? {
-            Input::Line(text) => Ok(Some(text.into_bytes())),
-            Input::End => Ok(None),
-            Input::Cancelled => Err(Failure::Interrupted("cancelled; nothing was done".to_owned())),
+        if self.waiting.is_empty() {
+            match self.ask(prompt, false)? {
+                Typed::Text(text) => self.wait_in_line(&text),
+                Typed::End => return Ok(None),
+                Typed::Cancelled => {
+                    return Err(Failure::Interrupted("cancelled; nothing was done".to_owned()));
+                }
+            }
         }
+        Ok(self.waiting.pop_front())
     }
 
     fn wants_more(&mut self, lines: u64) -> Result<bool, Failure> {
         let question = format!("{lines} lines so far. More? [Y/n] ");
         match self.ask(&question, false)? {
-            Input::Line(answer) => Ok(!answer.trim_start().starts_with(['n', 'N', 'q', 'Q'])),
-            Input::Cancelled | Input::End => Ok(false),
+            Typed::Text(answer) => Ok(!answer.trim_start().starts_with(['n', 'N', 'q', 'Q'])),
+            Typed::Cancelled | Typed::End => Ok(false),
         }
     }
 }
@@ -181,8 +234,7 @@ impl Highlighter for Assistant {
 
 impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let is_open = self.is_command && matches!(split(context.input().as_bytes()), Ok(Words::Open(_)));
-        Ok(if is_open {
+        Ok(if self.is_command && is_open(context.input().as_bytes()) {
             ValidationResult::Incomplete
         } else {
             ValidationResult::Valid(None)

@@ -22,7 +22,7 @@ use super::interrupt::Interrupt;
 use super::link::Link;
 use super::output::{self, Format};
 use super::requests::Spelling;
-use super::words::{Words, WordsError, read_command, split};
+use super::words::{Words, WordsError, read_command};
 
 /// Runs commands to the end of the input.
 pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
@@ -52,6 +52,9 @@ pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
     }
 }
 
+/// What a command was split into.
+type Split = Result<Words, WordsError>;
+
 /// What a command leaves to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -76,19 +79,23 @@ impl Shell {
         }
         loop {
             let prompt = format!("{}> ", self.context.link.address());
-            let text = match editor.command(&prompt)? {
-                Input::Line(text) => text,
+            let words = match editor.command(&prompt)? {
+                Input::Command(words) => words,
                 Input::Cancelled => continue,
                 Input::End => break,
             };
-            let interrupt = Arc::clone(self.context.link.interrupt());
-            interrupt.begin();
-            let done = self.run(split(text.as_bytes()), &mut editor);
-            interrupt.end();
+            self.context.link.command_begins();
+            let done = self.run(words, &mut editor);
+            self.context.link.command_ended();
+            let is_cancelled =
+                self.context.link.interrupt().is_raised() || matches!(done, Err(Failure::Interrupted(_)));
             match done {
                 Ok(Next::Go) | Err(Failure::OutputClosed) => {}
                 Ok(Next::Quit) => break,
                 Err(failure) => eprintln!("{failure}"),
+            }
+            if is_cancelled {
+                editor.drop_lines();
             }
         }
         Ok(Outcome::Done)
@@ -114,11 +121,11 @@ impl Shell {
         Ok(first_failure.map_or(Outcome::Done, Outcome::FailedBefore))
     }
 
-    fn run(&mut self, words: Result<Words, WordsError>, caller: &mut dyn Caller) -> Result<Next, Failure> {
+    fn run(&mut self, words: Split, caller: &mut dyn Caller) -> Result<Next, Failure> {
         let words = match words.map_err(|error| Failure::Usage(error.to_string()))? {
             Words::Complete(words) if words.is_empty() => return Ok(Next::Go),
             Words::Complete(words) => words,
-            Words::Open(_) => return Err(Failure::Usage("the command does not end".to_owned())),
+            Words::Open => return Err(Failure::Usage("the command does not end".to_owned())),
         };
         let Some(line) = line::parse(&words)? else {
             return Ok(Next::Go);
@@ -170,7 +177,7 @@ struct Pipe {
 
 impl Pipe {
     /// The words of the next command, and the number of its first line.
-    fn command(&mut self) -> Result<Option<(u64, Result<Words, WordsError>)>, Failure> {
+    fn command(&mut self) -> Result<Option<(u64, Split)>, Failure> {
         let first = self.line_number + 1;
         let command = read_command(|_| self.next_line(""))?;
         match command.map(|command| command.words) {

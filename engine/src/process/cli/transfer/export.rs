@@ -2,11 +2,12 @@
 //!
 //! 1. A file beside the wanted one is made, under a name of its own.
 //! 2. Pages of one scan are written to it as they come.
-//! 3. It is synced and renamed, and the directory is synced. What had the name before is replaced.
+//! 3. It is synced and renamed, and the directory is synced. The file that had the name before is replaced.
 //!
-//! Whatever fails on the way removes the half-made file.
+//! Whatever fails on the way removes the half-made file. A symbolic link stays, and the file that it leads to is the
+//! wanted one. What is there and is no regular file (a pipe, a device) is written to directly, as stdout is.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use super::{STANDARD, format_of, json};
 
 /// Entries that are asked for and written in turn.
 const CHUNK: usize = 1_000;
+/// Symbolic links that are followed from one name, as by the system.
+const LINKS_MAX: usize = 40;
 
 /// `export`.
 pub(in super::super) fn export(arguments: &ExportArguments, context: &mut Context) -> Result<(), Failure> {
@@ -34,11 +37,19 @@ pub(in super::super) fn export(arguments: &ExportArguments, context: &mut Contex
         let out = progress.bar().wrap_write(io::stdout().lock());
         return write_entries(arguments, format, context, out, "stdout").map(|_| ());
     }
-    let half_made = HalfMade::create(&arguments.file)?;
-    let out = progress.bar().wrap_write(&half_made.file);
     let place = arguments.file.display().to_string();
-    let entries = write_entries(arguments, format, context, out, &place)?;
-    half_made.finish()?;
+    let entries = match Target::open(&arguments.file)? {
+        Target::Direct(file) => {
+            let out = progress.bar().wrap_write(file);
+            write_entries(arguments, format, context, out, &place)?
+        }
+        Target::HalfMade(half_made) => {
+            let out = progress.bar().wrap_write(&half_made.file);
+            let entries = write_entries(arguments, format, context, out, &place)?;
+            half_made.finish()?;
+            entries
+        }
+    };
     let total = progress.total(entries);
     drop(progress);
     eprintln!("exported {total} to {place}");
@@ -114,6 +125,56 @@ impl<W: Write> Sink<W> {
     }
 }
 
+/// Where an export goes that has a name.
+#[derive(Debug)]
+enum Target {
+    /// No regular file.
+    Direct(File),
+    HalfMade(HalfMade),
+}
+
+impl Target {
+    fn open(name: &Path) -> Result<Target, Failure> {
+        let failed = |error| Failure::Failed(format!("cannot open {}: {error}", name.display()));
+        match fs::metadata(name) {
+            Ok(before) if before.is_file() => {
+                let wanted = follow(name).map_err(failed)?;
+                HalfMade::create(wanted, Some(&before)).map(Target::HalfMade)
+            }
+            Ok(_) => {
+                let file = OpenOptions::new().write(true).open(name).map_err(failed)?;
+                Ok(Target::Direct(file))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let wanted = follow(name).map_err(failed)?;
+                HalfMade::create(wanted, None).map(Target::HalfMade)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Where a name leads that may be a symbolic link, perhaps to nothing.
+fn follow(name: &Path) -> io::Result<PathBuf> {
+    let mut path = name.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            // Nothing, or no link.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("its symbolic links are too many"))
+}
+
 /// A file under a name of its own, until it is whole.
 #[derive(Debug)]
 struct HalfMade {
@@ -123,19 +184,30 @@ struct HalfMade {
 }
 
 impl HalfMade {
-    fn create(wanted: &Path) -> Result<HalfMade, Failure> {
+    /// `before`: of the file that it is to replace, whose permissions it keeps.
+    fn create(wanted: PathBuf, before: Option<&Metadata>) -> Result<HalfMade, Failure> {
         let name = wanted
             .file_name()
             .ok_or_else(|| Failure::Usage(format!("{} is no name of a file", wanted.display())))?;
-        let half = format!(".{}.{}.half", name.to_string_lossy(), std::process::id());
-        let path = wanted.with_file_name(half);
-        let file = File::create_new(&path)
-            .map_err(|error| Failure::Failed(format!("cannot create {}: {error}", path.display())))?;
-        Ok(HalfMade {
-            file,
-            path,
-            wanted: wanted.to_owned(),
-        })
+        let failed =
+            |path: &Path, error| Failure::Failed(format!("cannot create {}: {error}", path.display()));
+        let mut number = 0;
+        let (file, path) = loop {
+            let half = format!(".{}.{}.{number}.half", name.to_string_lossy(), std::process::id());
+            let path = wanted.with_file_name(half);
+            match File::create_new(&path) {
+                Ok(file) => break (file, path),
+                // What a process of the same number has left behind.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(failed(&path, error)),
+            }
+        };
+        let half_made = HalfMade { file, path, wanted };
+        if let Some(before) = before {
+            let set = half_made.file.set_permissions(before.permissions());
+            set.map_err(|error| failed(&half_made.path, error))?;
+        }
+        Ok(half_made)
     }
 
     fn finish(self) -> Result<(), Failure> {
@@ -145,7 +217,7 @@ impl HalfMade {
         };
         self.file
             .sync_all()
-            .and_then(|()| std::fs::rename(&self.path, &self.wanted))
+            .and_then(|()| fs::rename(&self.path, &self.wanted))
             .and_then(|()| File::open(directory)?.sync_all())
             .map_err(|error| Failure::Failed(format!("cannot finish {}: {error}", self.wanted.display())))
     }
@@ -154,31 +226,83 @@ impl HalfMade {
 impl Drop for HalfMade {
     fn drop(&mut self) {
         // It is gone already if it was renamed, which is as well.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn half_made(name: &Path) -> HalfMade {
+        match Target::open(name).unwrap() {
+            Target::HalfMade(half_made) => half_made,
+            Target::Direct(_) => panic!("{} is written to directly", name.display()),
+        }
+    }
+
+    fn make(name: &Path, text: &[u8]) {
+        let half_made = half_made(name);
+        (&half_made.file).write_all(text).unwrap();
+        half_made.finish().unwrap();
+    }
 
     #[test]
     fn a_file_appears_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
         let wanted = directory.path().join("a.jsonl");
-        std::fs::write(&wanted, "before").unwrap();
-        let names = || std::fs::read_dir(directory.path()).unwrap().count();
-        let half_made = HalfMade::create(&wanted).unwrap();
-        (&half_made.file).write_all(b"half").unwrap();
+        fs::write(&wanted, "before").unwrap();
+        fs::set_permissions(&wanted, fs::Permissions::from_mode(0o600)).unwrap();
+        let names = || fs::read_dir(directory.path()).unwrap().count();
+        let first = half_made(&wanted);
+        (&first.file).write_all(b"half").unwrap();
         assert_eq!(names(), 2);
-        drop(half_made);
+        drop(first);
+        assert_eq!((names(), fs::read(&wanted).unwrap()), (1, b"before".to_vec()));
+        make(&wanted, b"whole");
+        assert_eq!((names(), fs::read(&wanted).unwrap()), (1, b"whole".to_vec()));
+        let mode = fs::metadata(&wanted).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_another_export_has_left_behind_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = directory.path().join("a.jsonl");
+        let left_behind = half_made(&wanted);
+        make(&wanted, b"whole");
+        assert!(left_behind.path.exists());
+    }
+
+    #[test]
+    fn links_stay_and_what_they_lead_to_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        fs::create_dir(place("data")).unwrap();
+        symlink("data/a.jsonl", place("relative")).unwrap();
+        symlink(place("relative"), place("absolute")).unwrap();
+        // At first there is nothing where they lead.
+        for text in ["first", "second"] {
+            make(&place("absolute"), text.as_bytes());
+            assert_eq!(fs::read_to_string(place("data/a.jsonl")).unwrap(), text);
+        }
         assert_eq!(
-            (names(), std::fs::read(&wanted).unwrap()),
-            (1, b"before".to_vec())
+            fs::read_link(place("relative")).unwrap(),
+            Path::new("data/a.jsonl")
         );
-        let half_made = HalfMade::create(&wanted).unwrap();
-        (&half_made.file).write_all(b"whole").unwrap();
-        half_made.finish().unwrap();
-        assert_eq!((names(), std::fs::read(&wanted).unwrap()), (1, b"whole".to_vec()));
+        assert_eq!(fs::read_dir(place("data")).unwrap().count(), 1);
+        symlink("loop", place("loop")).unwrap();
+        assert!(Target::open(&place("loop")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_written_to_directly() {
+        assert!(matches!(
+            Target::open(Path::new("/dev/null")),
+            Ok(Target::Direct(_))
+        ));
+        let refusal = Target::open(Path::new("/")).unwrap_err();
+        assert!(refusal.to_string().contains("cannot open /"), "{refusal}");
     }
 }

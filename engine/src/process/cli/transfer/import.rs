@@ -3,7 +3,7 @@
 //! 1. Records collect in a batch. A key that the batch has already gets the later value.
 //! 2. A full batch is sent. The node may work on batches in any order, so a record whose key is in a batch on its
 //!    way waits until all of those are answered: the last record of a key wins, as it stands in the file.
-//! 3. Entries that the node was too busy for are sent again after the time that it asks for; they were not written.
+//! 3. What the node is too busy for is sent again by the client library, until the time of a request is up.
 //! 4. At the first record that means nothing, all before it are written, then it is named. Whatever else goes wrong
 //!    ends the import as well.
 //!
@@ -14,9 +14,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ostrakon_client::{Answer, Client, Error, ErrorCode, MultiWritten, Pipeline, PutEntry, Request, Ticket};
+use ostrakon_client::{
+    Answer, Client, Error, ErrorCode, MultiWritten, Pipeline, PutEntry, Request, ScanOptions, Ticket,
+};
 use ostrakon_wire::limits::MULTI_MAX;
 
 use super::super::commands::Context;
@@ -35,12 +37,6 @@ use super::{STANDARD, format_of};
 const BATCH_BYTES: usize = 256 * 1024;
 /// Batches on their way at once.
 const BATCHES_IN_FLIGHT: usize = 8;
-/// For so long a node may be too busy for a batch.
-const BUSY_TIME_MAX: Duration = Duration::from_mins(1);
-/// The shortest wait before something is sent again.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest one.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What is read of the file at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -106,7 +102,7 @@ fn load(
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let loaded = context.link.run(|client, watch| {
-        let clock = NodeClock::new(client);
+        let clock = watch.time(|| NodeClock::ask(client))?;
         let batch_entries = (client.server().multi_max as usize).clamp(1, MULTI_MAX);
         let mut loader = Loader {
             pipeline: client.pipeline(),
@@ -170,11 +166,19 @@ struct NodeClock {
 }
 
 impl NodeClock {
-    fn new(client: &Client) -> NodeClock {
-        NodeClock {
-            at_start_us: timestamp_us(client.timestamp()),
+    /// Asks the node: its last answer may be old. A scan is of the time by its clock; a pong has but the last timestamp
+    /// that it has given out.
+    fn ask(client: &mut Client) -> Result<NodeClock, Error> {
+        let mut scan = client.scan(ScanOptions {
+            limit: 1,
+            keys_only: true,
+            ..ScanOptions::default()
+        });
+        scan.next().transpose()?;
+        Ok(NodeClock {
+            at_start_us: timestamp_us(scan.snapshot()),
             started: Instant::now(),
-        }
+        })
     }
 
     fn now_us(&self) -> u64 {
@@ -227,7 +231,6 @@ impl Batch {
 struct Flight<'client> {
     ticket: Ticket<'client>,
     entries: Vec<Waiting>,
-    first_sent: Instant,
 }
 
 /// Fills, sends and settles batches.
@@ -270,11 +273,8 @@ impl<'client> Loader<'client, '_> {
         self.settle_down_to(BATCHES_IN_FLIGHT - 1)?;
         let keys = batch.entries.iter().map(|entry| entry.key.clone());
         self.keys_in_flight.extend(keys);
-        self.send(batch.entries, Instant::now())
-    }
-
-    fn send(&mut self, entries: Vec<Waiting>, first_sent: Instant) -> Result<(), Stopped> {
-        let puts: Vec<PutEntry<'_>> = entries
+        let puts: Vec<PutEntry<'_>> = batch
+            .entries
             .iter()
             .map(|entry| PutEntry {
                 key: &entry.key,
@@ -288,8 +288,7 @@ impl<'client> Loader<'client, '_> {
         })?;
         self.flights.push_back(Flight {
             ticket,
-            entries,
-            first_sent,
+            entries: batch.entries,
         });
         Ok(())
     }
@@ -303,10 +302,9 @@ impl<'client> Loader<'client, '_> {
         Ok(())
     }
 
-    /// Waits for one answer, and sends again what the node was too busy for.
+    /// Waits for one answer. Fails if it is a refusal of any entry.
     fn settle(&mut self, flight: Flight<'client>) -> Result<(), Stopped> {
         let written = self.wait(flight.ticket, flight.entries.len())?;
-        let mut again = Vec::new();
         let mut failure = None;
         for (entry, result) in flight.entries.into_iter().zip(written.results) {
             match result {
@@ -314,48 +312,24 @@ impl<'client> Loader<'client, '_> {
                     self.keys_in_flight.remove(&entry.key);
                     self.tally.written += entry.records;
                 }
-                Err(ErrorCode::Busy) => again.push(entry),
                 Err(code) => drop(failure.get_or_insert(code)),
             }
         }
         let message = written.message;
         match failure {
+            None => Ok(()),
             Some(ErrorCode::CoreFailed | ErrorCode::OutcomeUnknown) => {
-                return Err(Failure::OutcomeUnknown(message).into());
+                Err(Failure::OutcomeUnknown(message).into())
             }
-            Some(code) => {
-                return Err(Failure::Failed(format!("the server answered {code}: {message}")).into());
-            }
-            None if again.is_empty() => return Ok(()),
-            None => {}
+            Some(code) => Err(Failure::Failed(format!("the server answered {code}: {message}")).into()),
         }
-        if flight.first_sent.elapsed() > BUSY_TIME_MAX {
-            let seconds = BUSY_TIME_MAX.as_secs();
-            return Err(Failure::Failed(format!(
-                "the server was too busy for {seconds} seconds: {message}"
-            ))
-            .into());
-        }
-        let pause = Duration::from_millis(u64::from(written.retry_after_ms));
-        std::thread::sleep(pause.clamp(PAUSE_MIN, PAUSE_MAX));
-        self.send(again, flight.first_sent)
     }
 
-    /// What became of so many entries; a refusal of the whole batch is one of each entry.
+    /// What became of so many entries.
     fn wait(&mut self, ticket: Ticket<'client>, entries: usize) -> Result<MultiWritten, Stopped> {
-        let written = match self.pipeline.wait(ticket) {
-            Ok(Answer::MultiPut(written)) => written,
-            Ok(other) => unreachable!("this answers another kind of request: {other:?}"),
-            Err(Error::Server {
-                code: ErrorCode::Busy,
-                message,
-                retry_after_ms,
-            }) => MultiWritten {
-                results: vec![Err(ErrorCode::Busy); entries],
-                message,
-                retry_after_ms,
-            },
-            Err(error) => return Err(error.into()),
+        let written = match self.pipeline.wait(ticket)? {
+            Answer::MultiPut(written) => written,
+            other => unreachable!("this answers another kind of request: {other:?}"),
         };
         if written.results.len() == entries {
             return Ok(written);

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A line is an object with `key` or `key_base64` and `value` or `value_base64`, perhaps with `ttl_ms` (milliseconds
-//! from the import on) or `expires` (microseconds since 1970). `version`, which `scan --json` prints, is passed over;
-//! any other name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file was cut
-//! between two lines can't be noticed; the binary form is for that.
+//! from the import on) or `expires` (microseconds since 1970; 0 is never). `version`, which `scan --json` prints, is
+//! passed over; any other name is refused, so that a misspelt one is not lost. Empty lines are passed over. That a file
+//! was cut between two lines can't be noticed; the binary form is for that.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -73,8 +73,9 @@ impl<R: BufRead> JsonReader<R> {
             if count > LINE_BYTES_MAX {
                 return Err(format!("it is longer than {LINE_BYTES_MAX} bytes"));
             }
-            if !self.line.trim_ascii().is_empty() {
-                return parse(&self.line).map(Some);
+            let line = self.line.trim_ascii_end();
+            if !line.is_empty() {
+                return parse(line).map(Some);
             }
         }
     }
@@ -95,7 +96,7 @@ impl<R: BufRead> Iterator for JsonReader<R> {
 fn parse(line: &[u8]) -> Result<Record, String> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| without_line(&error))?;
     let expiry = match (line.ttl_ms, line.expires) {
-        (None, None) => Expiry::Never,
+        (None, None | Some(0)) => Expiry::Never,
         (Some(ttl_ms), None) => Expiry::AfterMs(ttl_ms),
         (None, Some(expires)) => Expiry::AtUs(expires),
         (Some(_), Some(_)) => return Err("it has both ttl_ms and expires; one of them is enough".to_owned()),
@@ -168,7 +169,8 @@ mod tests {
     #[test]
     fn lines_are_read_with_their_expiry() {
         let text = "{\"key\": \"a\", \"value\": \"1\\n\"}\n\n{\"value_base64\": \"/w==\", \"key_base64\": \"AA==\", \
-                    \"ttl_ms\": 5, \"version\": \"7\"}\n{\"key\":\"c\",\"value\":\"\",\"expires\":9}";
+                    \"ttl_ms\": 5, \"version\": \"7\"}\n{\"key\":\"c\",\"value\":\"\",\"expires\":9}\n\
+                    {\"key\":\"d\",\"value\":\"\",\"expires\":0}";
         let record = |key: &[u8], value: &[u8], expiry| Record {
             key: key.to_vec(),
             value: value.to_vec(),
@@ -180,6 +182,7 @@ mod tests {
                 record(b"a", b"1\n", Expiry::Never),
                 record(b"\0", b"\xff", Expiry::AfterMs(5)),
                 record(b"c", b"", Expiry::AtUs(9)),
+                record(b"d", b"", Expiry::Never),
             ]
         );
     }
@@ -206,7 +209,7 @@ mod tests {
             ("{\"key\":\"a\",\"value\":5}", "expected a string"),
             ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"\"}", "duplicate field"),
             ("{\"key\":\"\",\"value\":\"\"}", "at least one byte"),
-            ("{\"key\":\"a\",\"val", "(column 14)"),
+            ("{\"key\":\"a\",\"val", "EOF while parsing a string (column 15)"),
             ("nonsense", "expected"),
         ] {
             let text = format!("{{\"key\":\"a\",\"value\":\"\"}}\n\n{line}\n");
