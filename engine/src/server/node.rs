@@ -27,7 +27,8 @@ use crate::limits::{DRAIN_TIMEOUT_MS, REPORTS_OPERATOR_MAX};
 use crate::log::Log;
 use crate::shard::host::ShardHost;
 
-/// How often the core looks for connections that are over one of their times, and tells the others of a clock that is ahead.
+/// How often the core looks for connections that are over one of their times, and tells the others of a clock that is
+/// ahead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the process around the node hears.

@@ -4,8 +4,8 @@
 //! - `entries` holds exactly the entries after the applied index, in index order; `keys` holds what they do to keys, in
 //!   the same order.
 //! - Timestamps rise with the index; none exceeds the ceiling that precedes it in the log.
-//! - Keys whose hashes end alike are chained from the newest to the oldest. Chains go on into keys that were taken; their
-//!   positions tell.
+//! - Keys whose hashes end alike are chained from the newest to the oldest. Chains go on into keys that were taken;
+//!   their positions tell.
 
 use std::collections::VecDeque;
 

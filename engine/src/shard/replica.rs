@@ -567,8 +567,8 @@ impl ShardReplica {
         Ok(())
     }
 
-    /// Moves the horizon on, if nothing else did for a while: the sessions that it has passed give their memory back, and
-    /// without a write nothing else moves it.
+    /// Moves the horizon on, if nothing else did for a while: the sessions that it has passed give their memory back,
+    /// and without a write nothing else moves it.
     fn forget_sessions(&mut self, core: &mut CoreContext) {
         let now = core.hlc.now(core.wall_us);
         let next_us = self

@@ -244,7 +244,7 @@ fn operations(exposition: &mut Exposition, report: &StatsReport) {
 }
 
 fn latencies(exposition: &mut Exposition, report: &StatsReport) {
-    let help = "From receipt to the start of the turn that answers, on the core of the client's connection.";
+    let help = "From receipt to the end of the turn that answers, on the core of the client's connection.";
     let mut family = exposition.family("ostrakon_request_duration_seconds", Type::Histogram, help);
     for core in &report.cores {
         let number = core.core.to_string();

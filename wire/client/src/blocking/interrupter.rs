@@ -18,9 +18,9 @@ impl Interrupter {
         Ok(Interrupter(Arc::new(event)))
     }
 
-    /// The call that the client waits for, or waits for next, ends with [`Error::Interrupted`](crate::Error), and with it
-    /// all that are open; a write that may have been sent with [`Error::UnknownOutcome`](crate::Error). The client stays
-    /// usable.
+    /// The call that the client waits for, or waits for next, ends with [`Error::Interrupted`](crate::Error), and with
+    /// it all that are open; a write that may have been sent with [`Error::UnknownOutcome`](crate::Error). The client
+    /// stays usable.
     pub fn interrupt(&self) {
         // It fails only when the counter is full, and then the client will be woken as well.
         let _ = write(&self.0, &1_u64.to_ne_bytes());
