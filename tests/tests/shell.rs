@@ -488,7 +488,7 @@ fn a_cancelled_scan_shows_what_was_read() {
     let server = start();
     let mut client = server.node.client(None).expect("the node answers");
     for key in ["big1", "big2", "big3"] {
-        client.put(key.as_bytes(), &[b'x'; 700_000]).expect("a put");
+        client.put(key.as_bytes(), &vec![b'x'; 700_000]).expect("a put");
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
