@@ -69,13 +69,12 @@ pub(super) struct Parsed {
 /// Reads the words of a line. Prints the help that is asked for; then there is nothing left to do.
 pub(super) fn parse(words: &[String]) -> Result<Option<Parsed>, Failure> {
     let parsed = definition().try_get_matches_from(words).and_then(|matches| {
-        let print = match matches.subcommand() {
-            Some((_, matches)) if matches.try_contains_id("json").is_ok() => {
-                PrintArguments::from_arg_matches(matches)?
-            }
+        let command = Line::from_arg_matches(&matches)?.command;
+        // Only these have the options.
+        let print = match (&command, matches.subcommand()) {
+            (ShellCommand::Client(_), Some((_, matches))) => PrintArguments::from_arg_matches(matches)?,
             _ => PrintArguments::default(),
         };
-        let command = Line::from_arg_matches(&matches)?.command;
         Ok(Parsed { command, print })
     });
     match parsed {
