@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use ostrakon_core::hlc::{Hlc, Timestamp};
+use ostrakon_core::hlc::{Hlc, MICROS_MAX, Timestamp};
 use ostrakon_core::raft::{Input, LogIndex, Outputs, Raft};
 use ostrakon_core::sessions::{Answer, Failure, Lookup, Retry, Sessions};
 use ostrakon_wire::routing::ShardId;
@@ -22,8 +22,8 @@ use super::in_flight::{Entry, InFlight, Newest, PendingKey};
 use super::recovering::{Applied, applied};
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::limits::{
-    CEILING_AHEAD_US, DELETE_RESERVE_PARTS, FORGET_EVERY_US, RETRY_HORIZON_US, SENT_AHEAD_MAX_US,
-    SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
+    CEILING_AHEAD_US, CEILING_STEP_US, DELETE_RESERVE_PARTS, FORGET_EVERY_US, RETRY_HORIZON_US,
+    SENT_AHEAD_MAX_US, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
 };
 use crate::log::format::OwnershipEpoch;
 use crate::log::{DurableBatch, EntryPlace, Log};
@@ -116,6 +116,8 @@ pub struct ShardReplica {
     /// What the proposals in flight may come to need of the memory.
     reserved_bytes: usize,
     proposed_ceiling: Timestamp,
+    /// What the clock showed when it was proposed.
+    ceiling_proposed_at: Timestamp,
     /// Writes that came again and were answered from memory.
     deduplicated: u64,
 }
@@ -129,6 +131,7 @@ impl ShardReplica {
             raft,
             outputs: Outputs::default(),
             proposed_ceiling: applied.ceiling,
+            ceiling_proposed_at: Timestamp::ZERO,
             applied,
             in_flight: InFlight::default(),
             waiters: BTreeMap::new(),
@@ -571,11 +574,8 @@ impl ShardReplica {
     /// and without a write nothing else moves it.
     fn forget_sessions(&mut self, core: &mut CoreContext) {
         let now = core.hlc.now(core.wall_us);
-        let next_us = self
-            .proposed_ceiling
-            .micros()
-            .saturating_sub(CEILING_AHEAD_US - FORGET_EVERY_US);
-        let is_due = now.micros() >= next_us && self.applied.sessions.session_count() > 0;
+        let since_us = now.micros().saturating_sub(self.ceiling_proposed_at.micros());
+        let is_due = since_us >= FORGET_EVERY_US && self.applied.sessions.session_count() > 0;
         if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
             self.propose_ceiling(core, now);
         }
@@ -588,8 +588,13 @@ impl ShardReplica {
     }
 
     fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
-        let ceiling = above.saturating_plus_micros(CEILING_AHEAD_US);
+        // From the wall on: from a clock that begins at the last ceiling, starts in quick succession would drive it away.
+        let wall = Timestamp::from_micros(core.wall_us.min(MICROS_MAX));
+        let ceiling = wall
+            .saturating_plus_micros(CEILING_AHEAD_US)
+            .max(above.saturating_plus_micros(CEILING_STEP_US));
         self.proposed_ceiling = ceiling;
+        self.ceiling_proposed_at = above;
         let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
         let head = Head::of_ceiling(ceiling, horizon);
         let (index, place) = self.append(&core.log, &[head.as_bytes()]);
