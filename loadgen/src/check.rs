@@ -2,7 +2,8 @@
 //!
 //! The database must be at rest. The scan is one snapshot as long as the node keeps it; on `SnapshotTooOld`,
 //! or when the node was away, it goes on after the last key with a new snapshot, which is the same to a
-//! database at rest. A busy node is asked again by the client. In the history, each snapshot is a transaction of its own.
+//! database at rest. A busy node is asked again by the client. In the history, each snapshot is a transaction of its
+//! own.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -588,7 +588,7 @@ impl ShardReplica {
     }
 
     fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
-        // From the wall on: from a clock that begins at the last ceiling, starts in quick succession would drive it away.
+        // From the wall on: a clock begins at the last ceiling, and starts in quick succession would drive it away.
         let wall = Timestamp::from_micros(core.wall_us.min(MICROS_MAX));
         let ceiling = wall
             .saturating_plus_micros(CEILING_AHEAD_US)
