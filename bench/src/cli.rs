@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
-use crate::{connections, echo, instructions, machine, memory, put_latency, syscalls, throughput};
+use crate::{connections, crowd, echo, instructions, machine, memory, put_latency, syscalls, throughput};
 
 /// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -103,7 +103,7 @@ impl Arguments {
             return self.benchmark.serve();
         };
         let load_before = machine::load_average();
-        let setup = common.prepare()?;
+        let setup = common.prepare(self.benchmark.connections())?;
         let mut report = match &self.benchmark {
             Benchmark::PutLatency(benchmark) => benchmark.run(&setup),
             Benchmark::Syscalls(benchmark) => benchmark.run(&setup),
@@ -144,6 +144,15 @@ impl Benchmark {
         }
     }
 
+    /// Connections that it opens at once, if they are many.
+    fn connections(&self) -> Option<u64> {
+        match self {
+            Benchmark::Memory(benchmark) => Some(benchmark.connections),
+            Benchmark::Connections(benchmark) => Some((benchmark.idle + benchmark.hostile) as u64),
+            _ => None,
+        }
+    }
+
     /// Serves until it is killed.
     fn serve(&self) -> Result<Printed, String> {
         let Benchmark::EchoServer(EchoServer { cpu }) = self else {
@@ -158,12 +167,21 @@ impl Benchmark {
 }
 
 impl Common {
-    fn prepare(&self) -> Result<Setup, String> {
+    fn prepare(&self, connections: Option<u64>) -> Result<Setup, String> {
         if self.server_cpu == self.client_cpu {
             return Err(format!(
                 "server and clients would share CPU {}; choose another with --server-cpu or --client-cpu",
                 self.server_cpu
             ));
+        }
+        let mut server_environment = Vec::new();
+        if let Some(connections) = connections {
+            let files = connections + crowd::OTHER_FILES;
+            machine::raise_open_files(files)?;
+            // They all come from one address. Variables, since the user's flags count before them.
+            for variable in ["OSTRAKON_MAX_CONNECTIONS", "OSTRAKON_MAX_CONNECTIONS_PER_ADDRESS"] {
+                server_environment.push((variable.into(), files.to_string().into()));
+            }
         }
         let binary = Binary::find(self.binary.as_deref())?;
         let workspace = Workspace::new(&self.data)?;
@@ -171,6 +189,7 @@ impl Common {
             common: self.clone(),
             binary,
             workspace,
+            server_environment,
         })
     }
 }
@@ -184,6 +203,8 @@ pub struct Setup {
     pub binary: Binary,
     /// Where data goes.
     pub workspace: Workspace,
+    /// Variables for the servers.
+    server_environment: Vec<(OsString, OsString)>,
 }
 
 impl Setup {
@@ -200,7 +221,7 @@ impl Setup {
         ServerOptions {
             cpu: self.common.server_cpu,
             under: Vec::new(),
-            environment: Vec::new(),
+            environment: self.server_environment.clone(),
             arguments: self.common.server_arguments.clone(),
             ready_within: READY_WITHIN,
         }

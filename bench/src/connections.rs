@@ -112,7 +112,6 @@ impl Connections {
     /// # Errors
     /// A sentence, if anything fails on the way that is no finding of its own.
     pub fn run(&self, setup: &Setup) -> Result<Report, String> {
-        machine::raise_open_files((self.idle + self.hostile) as u64 + crowd::OTHER_FILES)?;
         let server = setup.start_server()?;
         Load {
             system: System::Ostrakon,

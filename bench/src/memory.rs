@@ -60,7 +60,6 @@ impl MemoryUse {
     /// # Errors
     /// A sentence, if anything fails on the way.
     pub fn run(&self, setup: &Setup) -> Result<Report, String> {
-        machine::raise_open_files(self.connections + crowd::OTHER_FILES)?;
         let redis_version = if self.redis { Some(Redis::version()?) } else { None };
         let mut systems = vec![System::Ostrakon];
         systems.extend(self.redis.then_some(System::Redis));

@@ -360,11 +360,11 @@ fn cut_after_the_hello(listener: &TcpListener) {
 fn an_unknown_outcome_is_said_plainly() {
     for (arguments, code, words) in [
         (
-            &["put", "unknown", "x"][..],
+            &["put", "unknown", "x", "--timeout", "2s"][..],
             5,
             "may or may not have been applied",
         ),
-        (&["get", "unknown"], 1, "cannot connect to"),
+        (&["get", "unknown", "--timeout", "2s"], 1, "cannot connect to"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -401,10 +401,12 @@ fn a_person_at_a_terminal() {
     terminal.expect("there is no key 'nothing'");
     terminal.type_keys("\x1b[A\x1b[A\r");
     terminal.expect("hello\r\nthere\r\n");
-    // A line that is given up.
+    // A line that is given up. Ctrl-C is a key while the editor is on: before, it would make the terminal forget what
+    // was typed.
+    terminal.expect("network");
+    terminal.expect("\x1b[?2004h");
     terminal.type_keys("put greeting 'never\x03");
-    // The editor ends, and begins anew. While it is on, Ctrl-C is a key; else it would make the terminal forget what
-    // was typed before it.
+    // The editor ends, and begins anew.
     terminal.expect("\x1b[?2004l");
     terminal.expect(&prompt);
 

@@ -8,12 +8,14 @@ use ostrakon_client::{Client, Error, Options, StageTimings};
 
 use super::failure::Failure;
 use super::interrupt::Interrupt;
+use super::requests::ConnectArguments;
 use crate::process::version::RELEASE;
 
 /// A node's address, and the connection to it if there is one.
 #[derive(Debug)]
 pub(super) struct Link {
     address: String,
+    timeout_ms: u64,
     client: Option<Client>,
     interrupt: Arc<Interrupt>,
     /// Ask the node where its time goes.
@@ -60,9 +62,10 @@ impl Stopwatch {
 }
 
 impl Link {
-    pub(super) fn new(address: &str, interrupt: Arc<Interrupt>) -> Link {
+    pub(super) fn new(arguments: &ConnectArguments, interrupt: Arc<Interrupt>) -> Link {
         Link {
-            address: address.to_owned(),
+            address: arguments.connect.clone(),
+            timeout_ms: arguments.timeout_ms,
             client: None,
             interrupt,
             asks_for_timings: false,
@@ -101,6 +104,7 @@ impl Link {
             return Ok(());
         }
         let options = Options {
+            request_timeout_ms: self.timeout_ms,
             client: format!("ostrakon/{RELEASE}"),
             ..Options::default()
         };

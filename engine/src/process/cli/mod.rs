@@ -118,7 +118,7 @@ fn execute_client(
     };
     interrupt.begin();
     let mut context = Context {
-        link: Link::new(&connect.connect, interrupt),
+        link: Link::new(connect, interrupt),
         format: if print.json { Format::Json } else { Format::Text },
         timing: print.timing,
         spelling: Spelling::Exact,

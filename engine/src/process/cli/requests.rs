@@ -16,6 +16,9 @@ use super::failure::Failure;
 use super::key::unescape;
 use crate::process::configuration::DEFAULT_ADDRESS;
 
+/// The longest time that a request may be given: a day.
+const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
 /// The commands that ask a node.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ClientCommand {
@@ -57,6 +60,10 @@ pub struct ConnectArguments {
     /// The node to ask.
     #[arg(long, value_name = "HOST:PORT", env = "OSTRAKON_CONNECT", default_value = DEFAULT_ADDRESS)]
     pub connect: String,
+    /// How long a request may take, repetitions included: a number with ms, s, m, h or d.
+    #[arg(long = "timeout", value_name = "TIME", env = "OSTRAKON_TIMEOUT", default_value = "30s",
+          value_parser = parse_timeout)]
+    pub timeout_ms: u64,
 }
 
 /// How a command prints what it got.
@@ -351,6 +358,24 @@ pub(super) fn parse_key(escaped: &[u8]) -> Result<Key, String> {
 
 /// Reads a time to live into milliseconds.
 fn parse_ttl(text: &str) -> Result<u64, String> {
+    match parse_time(text)? {
+        Some(0) => Err("a time to live is more than nothing".to_owned()),
+        Some(ttl_ms) if ttl_ms <= TTL_MS_MAX => Ok(ttl_ms),
+        _ => Err("ten years (3650d) is the longest time to live".to_owned()),
+    }
+}
+
+/// Reads how long a request may take into milliseconds.
+fn parse_timeout(text: &str) -> Result<u64, String> {
+    match parse_time(text)? {
+        Some(0) => Err("a request takes more than no time".to_owned()),
+        Some(timeout_ms) if timeout_ms <= TIMEOUT_MS_MAX => Ok(timeout_ms),
+        _ => Err("a day (1d) is the longest time-out".to_owned()),
+    }
+}
+
+/// Reads a time into milliseconds; `None` if there is no such number.
+fn parse_time(text: &str) -> Result<Option<u64>, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit_ms: u64 = match unit {
@@ -361,15 +386,11 @@ fn parse_ttl(text: &str) -> Result<u64, String> {
         "d" => 24 * 60 * 60 * 1_000,
         _ => 0,
     };
-    let number: Option<u64> = number.parse().ok();
-    match number.and_then(|number| number.checked_mul(unit_ms)) {
-        _ if unit_ms == 0 || digits == 0 => {
-            Err("write a number with a unit: ms, s, m, h or d, such as 10s".to_owned())
-        }
-        Some(0) => Err("a time to live is more than nothing".to_owned()),
-        Some(ttl_ms) if ttl_ms <= TTL_MS_MAX => Ok(ttl_ms),
-        _ => Err("ten years (3650d) is the longest time to live".to_owned()),
+    if unit_ms == 0 || digits == 0 {
+        return Err("write a number with a unit: ms, s, m, h or d, such as 10s".to_owned());
     }
+    let number: Option<u64> = number.parse().ok();
+    Ok(number.and_then(|number| number.checked_mul(unit_ms)))
 }
 
 #[cfg(test)]
@@ -399,6 +420,16 @@ mod tests {
             ("18446744073709551615d", "longest"),
         ] {
             let refusal = parse_ttl(text).unwrap_err();
+            assert!(refusal.contains(words), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_time_out_is_more_than_nothing_and_at_most_a_day() {
+        assert_eq!(parse_timeout("250ms"), Ok(250));
+        assert_eq!(parse_timeout("24h"), Ok(TIMEOUT_MS_MAX));
+        for (text, words) in [("5", "unit"), ("0ms", "more than no time"), ("25h", "longest")] {
+            let refusal = parse_timeout(text).unwrap_err();
             assert!(refusal.contains(words), "{text}: {refusal}");
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
     };
     let shell = Shell {
         context: Context {
-            link: Link::new(&arguments.connect.connect, interrupt),
+            link: Link::new(&arguments.connect, interrupt),
             format,
             timing: arguments.print.timing,
             spelling: Spelling::Escaped,
