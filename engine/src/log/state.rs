@@ -29,6 +29,9 @@ use crate::limits::{LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_by
 /// each segment keeps room for it.
 const SEAL_BYTES: u64 = BLOCK_BYTES as u64;
 
+/// How many times as fast the next segment is filled with zeros as the one in use with batches.
+const FILL_LEAD: u64 = 2;
+
 /// One write for a writer task.
 pub(super) struct WriteJob {
     pub(super) number: BatchNumber,
@@ -331,6 +334,13 @@ impl LogState {
             && self.ready.is_none()
             && self.writing.is_empty()
             && waiting.is_some_and(|batch| !self.fits(batch))
+    }
+
+    /// True when the segment in reserve, filled so far, should grow: it is less than [`FILL_LEAD`] times as far as the
+    /// one in use. So it is complete before a batch, of at most a quarter of a segment, finds no room in that one. On
+    /// a full disk puts are refused until there is a segment, so it can't wait for them.
+    pub(super) fn fill_is_due(&self, filled_bytes: u64) -> bool {
+        filled_bytes <= self.current.used_bytes * FILL_LEAD || self.disk_full
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {

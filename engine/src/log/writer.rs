@@ -13,7 +13,7 @@ use super::batch::{BatchId, EntryPlace, payload_at};
 use super::format::{
     BatchNumber, BootNumber, DirectoryEntry, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
 };
-use super::segment::{PrepareError, create_log_directory, prepare_segment};
+use super::segment::{AtOnce, FillPace, PrepareError, create_log_directory, prepare_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
@@ -99,6 +99,7 @@ struct Shared {
     writer_idle: [Cell<bool>; LOG_WRITES_IN_FLIGHT],
     tasks_running: Cell<usize>,
     prepare_work: Notify,
+    fill_work: Notify,
     progress: Notify,
     next_sequence: Cell<SegmentSequence>,
     statistics: Cell<LogStatistics>,
@@ -122,8 +123,8 @@ impl Log {
         let directory = create_log_directory(&*disk, &config.data, config.log).await?;
         // A node that fills its disk must be able to start again: the reserve is for this segment.
         let made = prepare_segment(
-            &*disk,
-            &*tasks,
+            (&*disk, &*tasks),
+            &AtOnce,
             &directory,
             next_sequence,
             config.segment_bytes,
@@ -133,6 +134,7 @@ impl Log {
         let current = match made {
             Ok(segment) => segment,
             Err(PrepareError::Failed(error)) => return Err(error),
+            Err(PrepareError::NotWanted) => unreachable!("the first segment is made at once"),
             Err(PrepareError::DiskFull) => {
                 let source = std::io::Error::new(
                     std::io::ErrorKind::StorageFull,
@@ -156,6 +158,7 @@ impl Log {
             writer_idle: Default::default(),
             tasks_running: Cell::new(0),
             prepare_work: Notify::default(),
+            fill_work: Notify::default(),
             progress: Notify::default(),
             next_sequence: Cell::new(SegmentSequence(next_sequence.0 + 1)),
             statistics: Cell::new(LogStatistics::default()),
@@ -328,6 +331,7 @@ impl Shared {
     fn wake_all(&self) {
         self.wake_writers();
         self.prepare_work.notify();
+        self.fill_work.notify();
         self.progress.notify();
     }
 
@@ -408,6 +412,7 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
             shared.fail(&error);
             break;
         }
+        shared.fill_work.notify();
         if job.offset == 0 {
             shared.prepare_work.notify();
         }
@@ -459,6 +464,7 @@ async fn keep_segment_ready(shared: Rc<Shared>) {
                 failures = 0;
                 shared.wake_writers();
             }
+            Err(PrepareError::NotWanted) => {}
             // No byte of the log is in doubt, so a lack of descriptors or the like may pass.
             Err(PrepareError::Failed(error)) if failures >= PREPARE_FAILURES_MAX => shared.fail(&error),
             Err(error) => {
@@ -475,13 +481,27 @@ async fn keep_segment_ready(shared: Rc<Shared>) {
     }
 }
 
+impl FillPace for Shared {
+    async fn may_go_on(&self, filled_bytes: u64) -> bool {
+        loop {
+            {
+                let state = self.state.borrow();
+                if state.status != Status::Running || state.fill_is_due(filled_bytes) {
+                    return state.status == Status::Running;
+                }
+            }
+            self.fill_work.notified().await;
+        }
+    }
+}
+
 async fn make_next_segment(shared: &Shared, segment_bytes: u64) -> Result<(), PrepareError> {
     let sequence = shared.next_sequence.get();
     let directory: &Path = &shared.directory;
     let (disk, tasks) = (&*shared.disk, &*shared.tasks);
     let segment = prepare_segment(
-        disk,
-        tasks,
+        (disk, tasks),
+        shared,
         directory,
         sequence,
         segment_bytes,

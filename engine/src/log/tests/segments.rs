@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 
-use super::harness::{EPOCH, Entry, Machine, Running, SHARDS, fill, segment, state_of};
+use super::harness::{EPOCH, Entry, Machine, Running, SHARDS, disk_bytes, fill, segment, state_of};
 use super::memory_disk::Fate;
 use super::scheduler::Scheduler;
 use crate::env::{Priority, Tasks};
@@ -209,6 +209,55 @@ fn running_out_of_space_while_a_segment_is_filled_frees_it_and_tries_again() {
     }
 }
 
+/// Blocks of a segment that is filled in many steps.
+const MANY_STEPS_BLOCKS: u64 = 512;
+
+/// Bytes of the next segment's half-made file.
+fn half_made(machine: &Machine, sequence: u64) -> Option<usize> {
+    let path = segment(sequence).with_extension("tmp");
+    let is_there = machine.disk.files().contains(&path);
+    is_there.then(|| machine.disk.content(&path).len())
+}
+
+#[test]
+fn the_next_segment_is_filled_at_the_pace_of_the_one_in_use() {
+    const STEP_BYTES: u64 = 256 << 10;
+    let mut machine = Machine::new(MANY_STEPS_BLOCKS);
+    let used_bytes = |machine: &Machine| machine.batches(1).iter().map(disk_bytes).sum::<u64>();
+    let running = machine.start();
+    running.drain();
+    let (mut steps, mut last) = (0, 0);
+    while let Some(filled) = half_made(&machine, 2) {
+        let used_bytes = used_bytes(&machine);
+        assert!(
+            filled as u64 <= used_bytes * 2 + STEP_BYTES,
+            "{filled} beside {used_bytes}"
+        );
+        steps += usize::from(filled > last);
+        last = filled;
+        running.write(0, 20_000);
+    }
+    assert!(steps > 4, "{steps} steps");
+    assert!(machine.disk.files().contains(&segment(2)));
+    let used_bytes = used_bytes(&machine);
+    assert!(
+        used_bytes * 2 >= machine.segment_bytes - STEP_BYTES,
+        "not before: {used_bytes}"
+    );
+    running.close();
+}
+
+#[test]
+fn a_log_that_ends_leaves_no_half_made_segment() {
+    let mut machine = Machine::new(MANY_STEPS_BLOCKS);
+    let running = machine.start();
+    running.drain();
+    assert!(half_made(&machine, 2).is_some());
+    running.close();
+    assert_eq!(half_made(&machine, 2), None);
+    assert_eq!(machine.disk.open_files(), 0);
+}
+
 /// Everything that making a segment does on the disk.
 const MAKING: [&str; 7] = [
     "free_bytes",
@@ -220,10 +269,10 @@ const MAKING: [&str; 7] = [
     "sync_dir",
 ];
 
-/// Writes until the log says that it can make no further segment.
+/// Writes until the log says that it can make no further segment, or has failed.
 fn write_until_refused(running: &Running, operation: &str) {
     let mut entries = 0;
-    while !running.log.is_disk_full() {
+    while !running.log.is_disk_full() && !running.log.has_failed() {
         running.write(0, 100);
         entries += 1;
         assert!(entries < 20, "{operation} fails at last");
