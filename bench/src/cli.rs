@@ -176,11 +176,12 @@ impl Common {
         }
         let mut server_environment = Vec::new();
         if let Some(connections) = connections {
-            let files = connections + crowd::OTHER_FILES;
-            machine::raise_open_files(files)?;
+            // The server has the same limit, and needs some files of its own besides.
+            machine::raise_open_files(connections + crowd::OTHER_FILES)?;
+            let taken = connections + crowd::OTHER_CONNECTIONS;
             // They all come from one address. Variables, since the user's flags count before them.
             for variable in ["OSTRAKON_MAX_CONNECTIONS", "OSTRAKON_MAX_CONNECTIONS_PER_ADDRESS"] {
-                server_environment.push((variable.into(), files.to_string().into()));
+                server_environment.push((variable.into(), taken.to_string().into()));
             }
         }
         let binary = Binary::find(self.binary.as_deref())?;

@@ -15,8 +15,10 @@ use crate::machine;
 /// How long a server may take to answer one greeting.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Open files that a process needs besides its connections.
+/// Open files that a process needs besides the connections of a benchmark.
 pub const OTHER_FILES: u64 = 1000;
+/// Connections that a server takes besides them.
+pub const OTHER_CONNECTIONS: u64 = 100;
 
 /// So many connections that were greeted and are idle.
 ///

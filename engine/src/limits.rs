@@ -66,8 +66,10 @@ pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Requests to one other core that are not answered yet, beyond which requests get `Busy`. The answers'
 /// place in the other core's outbox is reserved by this count.
 pub const OUTBOX_REQUESTS_MAX: usize = 16_384;
-/// Scans and status questions under way that one core coordinates.
+/// Scans under way that one core coordinates.
 pub const SCANS_MAX: usize = 64;
+/// Status questions under way that one core coordinates; they wait for no log.
+pub const STATUSES_MAX: usize = 16;
 /// Multi-gets under way that one core coordinates, and multi-puts.
 pub const MULTIS_MAX: usize = 1024;
 /// Bytes of values that the multi-gets of one core may hold while they wait for other cores.

@@ -64,6 +64,7 @@ struct Placed {
 /// Gives batches an answer that have none, and one of whose values was seen: before it was seen.
 fn settle(operations: Vec<Operation>) -> Vec<Placed> {
     let writers = writers(&operations);
+    let counters = counters(&operations);
     let sightings = sightings(&operations);
     let settled = |operation: &Operation| {
         let steps = written_steps(operation)?;
@@ -75,7 +76,9 @@ fn settle(operations: Vec<Operation>) -> Vec<Placed> {
             else {
                 return None;
             };
-            let is_only = writers.get(&(key, value)) == Some(&1);
+            // A sum may be the number by chance.
+            let may_be_a_sum = matches!(value, Datum::Integer(_)) && counters.contains(key);
+            let is_only = writers.get(&(key, value)) == Some(&1) && !may_be_a_sum;
             sightings.get(&(key, value)).copied().filter(|_| is_only)
         });
         seen.min()
@@ -139,6 +142,26 @@ fn writers(operations: &[Operation]) -> BTreeMap<(&Datum, &Datum), usize> {
         }
     }
     writers
+}
+
+/// Keys to which something is added.
+fn counters(operations: &[Operation]) -> BTreeSet<&Datum> {
+    let mut counters = BTreeSet::new();
+    for operation in operations {
+        match &operation.action {
+            Action::Add { key, .. } => {
+                counters.insert(key);
+            }
+            Action::Transaction { steps, .. } => {
+                let added = steps
+                    .iter()
+                    .filter(|step| matches!(step.action, StepAction::Add { .. }));
+                counters.extend(added.map(Step::key));
+            }
+            _ => {}
+        }
+    }
+    counters
 }
 
 /// The first answer that showed a value at a key, with its version.

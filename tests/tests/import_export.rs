@@ -319,7 +319,7 @@ fn what_is_no_file_is_written_to_and_stays() {
 }
 
 #[test]
-fn a_failed_export_leaves_nothing_behind() {
+fn an_export_that_cannot_be_made_leaves_nothing_behind() {
     let place = Place::new();
     let exports = place.file("exports");
     fs::create_dir(&exports).expect("a directory");

@@ -1,7 +1,6 @@
 //! Answers that get lost: a relay between client and node cuts connections after a request was sent, before its answer
-//! is there or after the node has given it. Ten thousand increments that each wait for the one before must come
-//! to exactly
-//! ten thousand, and each be told its own sum, through each driver of the client library.
+//! is there or after the node has given it. Ten thousand increments that each wait for the one before must come to
+//! exactly ten thousand, and each be told its own sum, through each driver of the client library.
 
 #![allow(
     clippy::disallowed_methods,

@@ -300,6 +300,16 @@ fn a_refusal_is_no_answer() {
     };
     let refused = ask(&mut client, &put(b"k", b"v", Condition::None, ahead));
     assert_eq!(refusal(refused), ErrorCode::TimestampAhead);
+    let entries = [PutEntry {
+        key: b"k",
+        value: b"v",
+        ttl_ms: 0,
+    }];
+    let several = Request::MultiPut {
+        entries: PutEntries::from(&entries[..]),
+        retry: Some(ahead),
+    };
+    assert_eq!(refusal(ask(&mut client, &several)), ErrorCode::TimestampAhead);
     let operation = |key| BatchOperation {
         key,
         action: Action::Delete,

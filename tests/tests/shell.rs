@@ -302,6 +302,20 @@ fn no_line_of_a_refused_command_is_a_command() {
     assert_failed(&ended, 2, "line 8: `<<` needs a name");
     assert!(ended.stdout.starts_with("version "), "{ended:?}");
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    // Whether these are lines of the batch nobody can tell.
+    for (batch, words) in [
+        ("batch --if-absent", "line 1: unexpected argument '--if-absent'"),
+        ("batch \"\\q\"", "line 1: the backslash"),
+        ("batch <<", "line 1: `<<` needs a name"),
+    ] {
+        let ended = shell(
+            &["--keep-going"],
+            &format!("{batch}\nput {{r}}h 1\nend\nput {{r}}i 1\n"),
+        );
+        assert_failed(&ended, 2, words);
+        assert_failed(&ended, 2, "may be lines of that batch");
+        assert_eq!(ended.stdout, "");
+    }
 }
 
 #[test]
@@ -345,6 +359,64 @@ fn stop_before_the_second_page(listener: &TcpListener, address: &str) -> TcpStre
         node.write_all(&request).expect("the node reads");
         client.write_all(&frame(&mut node)).expect("the client reads");
     }
+}
+
+#[test]
+fn a_failed_export_leaves_nothing_behind() {
+    let server = start();
+    let mut client = server.node.client(None).expect("the node answers");
+    for number in 0..4 {
+        let key = format!("big{number}");
+        client.put(key.as_bytes(), &vec![b'x'; 600_000]).expect("a put");
+    }
+    let place = directory();
+    let wanted = place.path().join("a.jsonl");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let ended = std::thread::scope(|scope| {
+        let kept = scope.spawn(|| stop_before_the_second_page(&listener, server.node.address()));
+        let name = wanted.to_str().expect("the path is UTF-8");
+        let ended = run_at(&address, &["export", name, "--timeout", "1s"], b"");
+        drop(kept.join().expect("it passes pages on"));
+        ended
+    });
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(fs::read_dir(place.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn names_of_files_are_words_like_others() {
+    let server = start();
+    let place = directory();
+    let name = place.path().join("a \\ 'b'\u{301}.jsonl");
+    let quoted = name.to_str().expect("the path is UTF-8").replace('\\', "\\\\");
+    let lines = format!("put a 1\nexport \"{quoted}\"\ndelete a\nimport \"{quoted}\"\nget a\n");
+    let ended = run_at(server.node.address(), &["shell"], lines.as_bytes());
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stdout.ends_with("1\n"), "{ended:?}");
+    assert!(name.is_file());
+}
+
+#[test]
+fn a_command_that_waits_for_a_pipe_is_cancelled() {
+    let server = start();
+    let home = directory();
+    let fifo = home.path().join("fifo.jsonl");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    assert!(made.success());
+    let mut command = Command::new(binary::for_tests());
+    command
+        .args(["shell", "--connect", server.node.address()])
+        .env("XDG_STATE_HOME", home.path());
+    let mut terminal = Terminal::start(command, 200, 30);
+    let fifo = fifo.to_str().expect("the path is UTF-8");
+    for what in ["export", "import"] {
+        terminal.expect("\x1b[?2004h");
+        terminal.type_keys(&format!("{what} {fifo}\r"));
+        terminal.type_until("\x03", "cancelled");
+    }
+    terminal.type_keys("\rquit\r");
+    assert!(terminal.wait().success());
 }
 
 /// Passes the hello on, and cuts the connection when the first request has come.

@@ -28,6 +28,8 @@ pub enum OpenMode {
     Read,
     /// For writing, created; an error if it exists already. Writes last only after [`File::sync`].
     CreateNew,
+    /// The same, with so many bytes from its start set aside on the file system at once: writes to them find room.
+    CreateReserved(u64),
     /// For writing an existing file with `O_DSYNC`: each write is durable when it resolves.
     WriteDurable,
 }

@@ -360,6 +360,7 @@ fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sende
             idle_timeout_ms: options.idle_timeout_ms,
             ..shares
         },
+        told: Arc::default(),
         events: Arc::new(move |event| report(event, &events)),
     }
 }

@@ -214,7 +214,7 @@ impl Completions for Answers {
         let timestamp = self.timestamp.0;
         let request_id = ticket.request_id;
         match (ticket.kind, numbers) {
-            (Kind::MultiPut, _) => self.put_part(ticket, Ok(version)),
+            _ if ticket.is_part => self.put_part(ticket, Ok(version)),
             (Kind::Add, [number, ..]) => self.answer(ticket, |encoder, out| {
                 encoder.add_reply(out, request_id, timestamp, version.0, *number);
             }),
@@ -236,7 +236,7 @@ impl Completions for Answers {
     }
 
     fn refused(&mut self, ticket: Ticket, refusal: Refusal) {
-        if ticket.kind == Kind::MultiPut {
+        if ticket.is_part {
             return self.put_part(ticket, Err(refusal));
         }
         let (code, message, retry_after_ms) = describe(refusal);

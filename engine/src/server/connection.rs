@@ -256,11 +256,11 @@ impl Connections {
     #[must_use]
     pub(super) fn keep(&mut self, id: u64, mut bytes: Vec<u8>) -> bool {
         // What is left of a large frame lies in memory for all of it; a frame that grows needs some to grow into.
-        if bytes.capacity() > bytes.len() * 2 + KEPT_BYTES_FREE {
+        if bytes.len() <= KEPT_BYTES_FREE || bytes.capacity() > bytes.len() * 2 + KEPT_BYTES_FREE {
             bytes.shrink_to_fit();
         }
         let kept_bytes = bytes.capacity();
-        let is_fitting = kept_bytes <= KEPT_BYTES_FREE || self.kept_bytes + kept_bytes <= KEPT_BYTES_MAX;
+        let is_fitting = bytes.len() <= KEPT_BYTES_FREE || self.kept_bytes + kept_bytes <= KEPT_BYTES_MAX;
         if let Some(connection) = self.get(id)
             && is_fitting
         {

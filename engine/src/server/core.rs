@@ -6,7 +6,9 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
+use ostrakon_core::hlc::{Timestamp, TimestampAhead};
 use ostrakon_wire::frame::HEADER_BYTES;
 use ostrakon_wire::message::{ClusterId, HelloReply};
 
@@ -17,6 +19,7 @@ use super::gather::Gathers;
 use super::message::{Asker, CoreBatch, CoreMessage, HandOver};
 use super::several::ValuesFor;
 use super::status::counters::Stage;
+use super::told::ToldClocks;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
@@ -42,6 +45,8 @@ pub struct Core {
     pub owners: Rc<[CoreId]>,
     /// The core's shards.
     pub host: ShardHost,
+    /// Shared with the node's other cores.
+    told: Arc<ToldClocks>,
     /// The core's connections and outboxes, and what is counted of them.
     pub(super) answers: Answers,
     /// Questions to all cores that this core asked.
@@ -66,6 +71,7 @@ impl Core {
         owners: Rc<[CoreId]>,
         host: ShardHost,
         limits: ConnectionLimits,
+        told: Arc<ToldClocks>,
     ) -> Core {
         let clock = Rc::clone(&env.clock);
         let connections = Connections::new(limits);
@@ -82,6 +88,7 @@ impl Core {
             identity,
             owners,
             host,
+            told,
         }
     }
 
@@ -149,8 +156,6 @@ impl Core {
                     self.answers.outboxes[from.index()].answered();
                     self.pass_response(&response, &mut bytes);
                 }
-                // The batch that brought it has moved the clock.
-                CoreMessage::Heed => {}
                 CoreMessage::AskClock(gather) => {
                     let is_disk_full = self.host.log().is_disk_full();
                     let clock = CoreMessage::Clock { gather, is_disk_full };
@@ -195,11 +200,26 @@ impl Core {
         self.finish_turn();
     }
 
+    /// Moves the clock to a timestamp that a client has brought.
+    ///
+    /// # Errors
+    /// When it is further ahead than any honest clock, and no core of this node has told it.
+    pub(super) fn observe_client(&mut self, timestamp: Timestamp) -> Result<(), TimestampAhead> {
+        let observed = self.host.observe_client(timestamp);
+        if observed.is_err() && self.told.covers(timestamp) {
+            self.host.hlc().observe(timestamp);
+            return Ok(());
+        }
+        observed
+    }
+
     /// Ends a turn that may have completed something: reads that became ready, parts of multi-puts, a drain that waits.
     pub(super) fn finish_turn(&mut self) {
         self.run_ready_reads();
         self.take_put_parts();
         self.answers.count_answered();
+        // The answers go out after this.
+        self.told.note(self.host.clock(), self.host.wall_us());
         if self.is_draining {
             self.quiet.notify();
         }

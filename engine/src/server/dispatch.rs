@@ -40,6 +40,7 @@ impl Core {
             gateway: self.id(),
             kind: request.kind(),
             is_timed: frame.header.timings,
+            is_part: false,
             connection: id,
             request_id: frame.header.request_id,
             received_ns,

@@ -328,7 +328,7 @@ impl Core {
         if timestamp == 0 {
             return Ok(());
         }
-        self.host.observe_client(Timestamp(timestamp)).map_err(|error| {
+        self.observe_client(Timestamp(timestamp)).map_err(|error| {
             format!("{error}; check the clock of the machine that the client learned it from")
         })
     }

@@ -18,13 +18,9 @@ use super::several::{PutsGather, ValuesGather};
 use super::status::report::{CoreReport, StatsReport};
 use super::status::{CoreStatus, NodeStatus};
 use crate::env::CoreId;
-use crate::limits::{REPORTS_MAX, SCANS_MAX};
+use crate::limits::{REPORTS_MAX, SCANS_MAX, STATUSES_MAX};
 use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
 use crate::shard::{Refusal, Ticket};
-
-/// How far, in microseconds, a core's clock is ahead of the wall before it tells the others. Less than what a client's
-/// timestamp may be ahead, and more than ceilings and counters account for.
-const CLOCK_SHARED_FROM_US: u64 = 5_000_000;
 
 /// Questions of one core that are not answered by all.
 #[derive(Default)]
@@ -46,6 +42,11 @@ impl Gathers {
     /// Is the answer to this question, which was asked for a client, still wanted?
     pub(super) fn wants(&self, id: GatherId) -> bool {
         self.under_way.get(&id).is_some_and(|gather| !gather.is_cancelled)
+    }
+
+    fn count(&self, is_counted: impl Fn(&GatherKind) -> bool) -> usize {
+        let kinds = self.under_way.values().map(|gather| &gather.kind);
+        kinds.filter(|kind| is_counted(kind)).count()
     }
 
     fn add(&mut self, ticket: Ticket, outstanding: usize, kind: GatherKind) -> GatherId {
@@ -116,14 +117,14 @@ impl Core {
     /// Begins a client's scan.
     pub(super) fn ask_scan(&mut self, ticket: Ticket, scan: &ScanRequest<'_>) {
         self.answers.counters.scans += 1;
-        if self.gathers.under_way.len() >= SCANS_MAX {
+        if self.gathers.count(|kind| !matches!(kind, GatherKind::Status(_))) >= SCANS_MAX {
             return self.refuse(ticket, Refusal::Busy);
         }
         let range = Core::scan_range(scan);
         if scan.snapshot != 0 {
             // A snapshot of another time is allowed, one beyond what any clock may show is not.
             let snapshot = Timestamp(scan.snapshot);
-            if let Err(error) = self.host.observe_client(snapshot) {
+            if let Err(error) = self.observe_client(snapshot) {
                 let message = error.to_string();
                 return self
                     .answers()
@@ -244,7 +245,7 @@ impl Core {
 
     /// Begins to answer a status request.
     pub(super) fn ask_status(&mut self, ticket: Ticket) {
-        if self.gathers.under_way.len() >= SCANS_MAX {
+        if self.gathers.count(|kind| matches!(kind, GatherKind::Status(_))) >= STATUSES_MAX {
             return self.refuse(ticket, Refusal::Busy);
         }
         let kind = GatherKind::Status(Vec::new());
@@ -328,19 +329,27 @@ impl Core {
         let Gathers {
             under_way, values, ..
         } = &mut self.gathers;
+        let is_meant = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
         let of_all = under_way
             .values_mut()
-            .map(|gather| (gather.ticket, &mut gather.is_cancelled));
+            .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled);
         let of_keys = values
             .values_mut()
-            .map(|gather| (gather.ticket, &mut gather.is_cancelled));
-        let found = of_all.chain(of_keys).find(|(ticket, is_cancelled)| {
-            ticket.connection == connection && ticket.request_id == request_id && !**is_cancelled
-        });
-        let Some((ticket, is_cancelled)) = found else {
-            return false;
+            .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled);
+        let ticket = match (of_all, of_keys) {
+            (Some(gather), _) => {
+                gather.is_cancelled = true;
+                if let GatherKind::Scan { pages, .. } = &mut gather.kind {
+                    *pages = Vec::new();
+                }
+                gather.ticket
+            }
+            (None, Some(gather)) => {
+                gather.is_cancelled = true;
+                gather.ticket
+            }
+            (None, None) => return false,
         };
-        *is_cancelled = true;
         let message = "cancelled, as the client asked for";
         self.answers().error(ticket, ErrorCode::Cancelled, message, 0);
         true
@@ -357,21 +366,6 @@ impl Core {
         Ticket {
             executed_ns,
             ..ticket
-        }
-    }
-
-    /// Tells the other cores of a clock that is ahead of the wall: after the wall clock has jumped, theirs may be far
-    /// behind, and they would refuse the timestamps that clients bring from here.
-    pub(super) fn share_clock(&mut self) {
-        self.begin_turn();
-        let ahead_us = self
-            .host
-            .hlc()
-            .peek()
-            .micros()
-            .saturating_sub(self.env.clock.wall().0);
-        if ahead_us > CLOCK_SHARED_FROM_US {
-            self.ask_others(|| CoreMessage::Heed);
         }
     }
 

@@ -71,8 +71,6 @@ pub enum CoreMessage {
     Request(ForwardedRequest),
     /// Pass to the client.
     Response(ForwardedResponse),
-    /// Take note of this batch's timestamp.
-    Heed,
     /// Say what your clock shows (the answer's batch does).
     AskClock(GatherId),
     /// The answer.

@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core),
 //! [`connection_limits`], [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`reads`], [`gather`],
-//! [`several`], [`outbox`], [`status`], [`startup`], [`node`].
+//! [`several`], [`outbox`], [`told`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
@@ -27,6 +27,7 @@ pub mod outbox;
 mod reads;
 pub mod several;
 pub mod status;
+pub mod told;
 
 pub mod node;
 pub mod startup;

@@ -19,6 +19,7 @@ use super::startup::{
     scan_logs, take_over,
 };
 use super::status::report::StatsReport;
+use super::told::ToldClocks;
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
@@ -27,8 +28,7 @@ use crate::limits::{DRAIN_TIMEOUT_MS, REPORTS_OPERATOR_MAX};
 use crate::log::Log;
 use crate::shard::host::ShardHost;
 
-/// How often the core looks for connections that are over one of their times, and tells the others of a clock that is
-/// ahead.
+/// How often the core looks for connections that are over one of their times.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the process around the node hears.
@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// How many clients, and how slow they may be.
     pub connections: ConnectionLimits,
+    /// What the cores of this process have told.
+    pub told: Arc<ToldClocks>,
     /// Hears of events, from any core's thread. Must not block.
     pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
 }
@@ -279,6 +281,7 @@ async fn recover_core(
         owners,
         host,
         config.connections,
+        Arc::clone(&config.told),
     )));
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
@@ -486,6 +489,6 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
         let mut core = core.borrow_mut();
         core.begin_turn();
         core.end_overdue();
-        core.share_clock();
+        core.finish_turn();
     }
 }

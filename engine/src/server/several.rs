@@ -194,19 +194,33 @@ impl Core {
         let read = self.next_read();
         // A shard that is waited for will be readable at this moment whatever the key.
         let mut waiting: Vec<ShardId> = Vec::new();
+        let mut ready: Vec<ShardId> = Vec::new();
         for key in &keys {
             let place = self.place_of(key);
             if place.owner != self.id() || waiting.contains(&place.shard) {
                 continue;
             }
             match self.host.prepare_get((place.shard, place.hash), key, now, read) {
-                Ok(true) => {}
+                Ok(true) if ready.contains(&place.shard) => {}
+                Ok(true) => ready.push(place.shard),
                 Ok(false) => waiting.push(place.shard),
                 Err(refusal) => return self.deliver_values(whom, Err(refusal)),
             }
         }
         if waiting.is_empty() {
             return self.read_values(whom, &keys, now);
+        }
+        // By the time that those are readable, half of what is in flight in the others may be applied.
+        for shard in ready
+            .into_iter()
+            .filter(|shard| !waiting.contains(shard))
+            .collect::<Vec<_>>()
+        {
+            match self.host.prepare_shard(shard, now, read) {
+                Ok(true) => {}
+                Ok(false) => waiting.push(shard),
+                Err(refusal) => return self.deliver_values(whom, Err(refusal)),
+            }
         }
         let kind = ReadKind::Values {
             whom,
@@ -327,6 +341,7 @@ impl Core {
         let part = Ticket {
             connection: gather.0,
             is_timed: false,
+            is_part: true,
             ..ticket
         };
         for owner in owners {

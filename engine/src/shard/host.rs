@@ -112,6 +112,11 @@ impl ShardHost {
         self.core.hlc.peek()
     }
 
+    /// The wall time of this turn, in microseconds.
+    pub fn wall_us(&self) -> u64 {
+        self.core.wall_us
+    }
+
     /// The core's clock.
     pub fn hlc(&mut self) -> &mut Hlc {
         &mut self.core.hlc
@@ -231,6 +236,25 @@ impl ShardHost {
             .as_mut()
             .expect("routed to the shard's owner");
         replica.write(&mut self.core, write)
+    }
+
+    /// Makes a shard readable at `snapshot`. False: wait for [`Completions::read_ready`].
+    ///
+    /// # Errors
+    /// As for [`ShardReplica::prepare_read`], and [`Refusal::CoreFailed`] after a failed log write.
+    pub fn prepare_shard(
+        &mut self,
+        shard: ShardId,
+        snapshot: Timestamp,
+        read: ReadId,
+    ) -> Result<bool, Refusal> {
+        if self.core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let replica = self.replicas[shard.0 as usize]
+            .as_mut()
+            .expect("routed to the shard's owner");
+        replica.prepare_read(&mut self.core, snapshot, read)
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.

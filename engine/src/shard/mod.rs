@@ -38,6 +38,8 @@ pub struct Ticket {
     pub kind: Kind,
     /// The client wants to know where the time went.
     pub is_timed: bool,
+    /// It is one shard's part of a multi-put, and the gateway waits for it.
+    pub is_part: bool,
     /// The connection there; of a part of a multi-put, the gateway's number of the whole.
     pub connection: u64,
     /// The client's number of the request; of a part of a multi-put, the shard.

@@ -131,7 +131,7 @@ impl Connection {
     }
 
     /// Takes all answers that have arrived. Gives the moment at which the last pause ends, if there is one. The socket
-    /// counts as lost if a write in a session was refused because the node goes down.
+    /// counts as lost if a request in a session was refused because the node goes down.
     pub(crate) fn take_answers(&mut self, thread: &mut Thread) -> Result<Option<Instant>, ConnectionEnd> {
         let mut wake_at = None;
         loop {

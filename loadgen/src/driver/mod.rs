@@ -4,8 +4,8 @@
 //! ([`executor`]). In a closed loop each [`connection`] takes its next operation from its executor's [`source`]
 //! when one is answered; in an open loop a [`dispatcher`] hands them over when they are due. What an [`operation`]
 //! asks, what follows from answers, and what is measured is in [`thread`] and [`several`]; the [`ledger`] is told of
-//! every write and answer. With a [`session`] a connection outlives its sockets. Executors share nothing but
-//! [`Shared`], the number of records, the counters and, if there is one, the register.
+//! every write and answer, and a history by [`recording`]. With a [`session`] a connection outlives its sockets.
+//! Executors share nothing but [`Shared`], the number of records, the counters and, if there is one, the register.
 
 mod connect;
 mod connection;
@@ -13,6 +13,7 @@ mod dispatcher;
 mod executor;
 mod ledger;
 mod operation;
+mod recording;
 mod route;
 mod session;
 mod several;

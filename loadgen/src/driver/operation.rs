@@ -73,6 +73,8 @@ pub(super) struct WritePart {
     pub(super) write: Write,
     /// Is its outcome known, and told to the ledger?
     pub(super) is_settled: bool,
+    /// Did the last answer leave it open whether it is applied?
+    pub(super) is_unknown: bool,
 }
 
 /// A request whose answer will have timings, to be counted with them.

@@ -1,6 +1,6 @@
 //! What follows from the answers to requests for several records: parts of them can be missing or fail.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ostrakon_client::ErrorCode;
 use ostrakon_wire::message::{MultiPutReply, MultiValue, MultiValues};
@@ -64,7 +64,8 @@ impl Thread {
         Next::Done
     }
 
-    /// Settles what the answer tells of; the rest is tried again, or has failed.
+    /// Settles what the answer tells of. The rest is tried again, unless a part has failed for good: then all of it
+    /// has.
     pub(super) fn multi_write_answered(
         &mut self,
         mut operation: Operation,
@@ -78,7 +79,7 @@ impl Thread {
         let is_in_session = operation.issued.is_some();
         let sent = operation::parts_sent(&parts, is_in_session).count();
         let mut error = (sent != reply.versions.len()).then(no_outcome);
-        let (mut pause, mut may_be_applied) = (None, false);
+        let mut repeat: Option<(Duration, ErrorCode)> = None;
         let mut place = 0;
         for part in &mut parts {
             if part.is_settled && !is_in_session {
@@ -96,27 +97,26 @@ impl Thread {
                     self.write_answered(part.key, &part.write, true, version);
                 }
                 None => {
-                    part.is_settled = true;
+                    part.is_unknown = true;
                     error.get_or_insert_with(no_outcome);
-                    self.settle_write(&part.write, true);
                 }
                 Some(code) => {
-                    let after = self.pause_before_repeat(&operation, code, reply.retry_after_ms, now);
-                    if after.is_some() {
-                        pause = pause.max(after);
-                        may_be_applied |= is_unknown(code);
-                        continue;
+                    part.is_unknown = is_unknown(code);
+                    match self.pause_before_repeat(&operation, code, reply.retry_after_ms, now) {
+                        None => drop(error.get_or_insert(ErrorLabel::Code(code.number()))),
+                        Some(pause) if repeat.is_none_or(|(longest, _)| pause > longest) => {
+                            repeat = Some((pause, code));
+                        }
+                        Some(_) => {}
                     }
-                    part.is_settled = true;
-                    error.get_or_insert(ErrorLabel::Code(code.number()));
-                    self.settle_write(&part.write, is_unknown(code) || operation.may_be_applied);
                 }
             }
         }
-        operation.stage = Stage::MultiWrite(parts);
-        if let Some(after) = pause {
+        if let (None, Some((after, code))) = (&error, repeat) {
+            self.count_repeat(code);
             operation.repeats += 1;
-            operation.may_be_applied |= may_be_applied;
+            operation.may_be_applied |= parts.iter().any(|part| !part.is_settled && part.is_unknown);
+            operation.stage = Stage::MultiWrite(parts);
             return Next::Park {
                 operation,
                 after,
@@ -124,6 +124,10 @@ impl Thread {
                 leaves_node: reply.codes.contains(&Some(ErrorCode::ShuttingDown)),
             };
         }
+        for part in parts.iter().filter(|part| !part.is_settled) {
+            self.settle_write(&part.write, part.is_unknown || operation.may_be_applied);
+        }
+        operation.stage = Stage::MultiWrite(parts);
         match error {
             None => {
                 self.record(Measure::MultiUpdate, &operation, operation.requested_at, now);

@@ -13,12 +13,11 @@ use ostrakon_client::{ErrorCode, Response, StageTimings};
 use ostrakon_wire::message::{ErrorReply, ScanReply};
 
 use super::Shared;
-use super::connection::ConnectionEnd;
 use super::ledger::{Ledger, Write};
 use super::operation::{Operation, ReadPart, ScanStage, Stage, Timed, WritePart};
 use super::source::{Drawn, Source, Taken};
 use crate::counters::{self, Counters};
-use crate::history::{Call, Process, Recorder, Stopped};
+use crate::history::{Process, Recorder};
 use crate::keys::KeyIndex;
 use crate::register::{Violation, ViolationKind};
 use crate::series::SeriesRecorder;
@@ -158,6 +157,7 @@ impl Thread {
                         key,
                         write: self.ledger.begin_write(key),
                         is_settled: false,
+                        is_unknown: false,
                     }
                 }));
                 Stage::MultiWrite(parts)
@@ -260,6 +260,7 @@ impl Thread {
     /// The operation is sent again after a while, or has failed.
     fn error_answered(&mut self, mut operation: Operation, error: &ErrorReply<'_>, now: Instant) -> Next {
         if let Some(after) = self.pause_before_repeat(&operation, error.code, error.retry_after_ms, now) {
+            self.count_repeat(error.code);
             operation.repeats += 1;
             operation.may_be_applied |= operation.is_write() && is_unknown(error.code);
             return Next::Park {
@@ -278,7 +279,7 @@ impl Thread {
 
     /// After what pause a request that was answered with this error is sent again, if it is.
     pub(super) fn pause_before_repeat(
-        &mut self,
+        &self,
         operation: &Operation,
         code: ErrorCode,
         retry_after_ms: u32,
@@ -293,16 +294,17 @@ impl Thread {
             }
             _ => return None,
         };
-        if now + pause >= operation.handed_at + patience {
-            return None;
-        }
+        (now + pause < operation.handed_at + patience).then_some(pause)
+    }
+
+    /// Counts a request that is sent again after this error.
+    pub(super) fn count_repeat(&mut self, code: ErrorCode) {
         match code {
             ErrorCode::Busy => self.statistics.busy_retries += 1,
             // After the other code it goes over another connection, and is counted there.
             ErrorCode::CoreFailed => self.statistics.resent += 1,
             _ => {}
         }
-        Some(pause)
     }
 
     pub(super) fn count_not_found(&mut self, operation: &Operation, count: u64) {
@@ -438,69 +440,11 @@ impl Thread {
         }
     }
 
-    pub(crate) fn record_call(&mut self, process: Process, operation: &Operation) {
-        let call = self.call(operation);
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.called(process, call);
-            self.go_on_if(recorded);
-        }
-    }
-
-    /// `may_be_applied`: by an earlier sending.
-    pub(crate) fn record_answer(
-        &mut self,
-        process: &mut Process,
-        call: Call,
-        may_be_applied: bool,
-        answer: &Answer<'_>,
-    ) {
-        if let (Some(recorder), Answer::Response(response)) = (&mut self.recorder, answer) {
-            let recorded = recorder.answered(*process, call, may_be_applied, response);
-            self.go_on_if(recorded.map(|next| *process = next));
-        }
-    }
-
-    /// Puts another process in the place of one that goes on calling elsewhere, which is returned.
-    pub(crate) fn change_process(&self, process: &mut Process) -> Process {
-        let recorder = self.recorder.as_ref();
-        let other = recorder.map_or(*process, Recorder::new_process);
-        std::mem::replace(process, other)
-    }
-
-    pub(crate) fn record_silence(&mut self, process: &mut Process, operation: &Operation) {
-        let call = self.call(operation);
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.unanswered(*process, call);
-            self.go_on_if(recorded.map(|next| *process = next));
-        }
-    }
-
-    /// Its present request, for the recorder.
-    pub(crate) fn call(&self, operation: &Operation) -> Call {
-        let write = match &operation.stage {
-            Stage::Write(write) => Some(self.ledger.identity(operation.drawn.key, write).sequence),
-            _ => None,
-        };
-        let key = operation.drawn.key;
-        Call { key, write }
-    }
-
-    /// Hands over what is recorded, at the end of the phase.
+    /// Hands over what is measured and recorded, at the end of the phase.
     pub(crate) fn finish(&mut self) {
         self.series.finish();
         self.statistics.unstarted = self.source.unstarted();
-        if let Some(recorder) = &mut self.recorder {
-            let recorded = recorder.finish();
-            self.go_on_if(recorded);
-        }
-    }
-
-    /// A history with gaps is none: the phase ends. The reason comes from who writes it.
-    fn go_on_if(&self, recorded: Result<(), Stopped>) {
-        if recorded == Err(Stopped) {
-            let reason = "the history could not be written".to_owned();
-            self.shared.end(ConnectionEnd::Broken(reason));
-        }
+        self.finish_record();
     }
 
     pub(super) fn judge(&mut self, judged: Result<(), Violation>) {

@@ -2,7 +2,8 @@
 //! histories.
 
 use ostrakon::process::cli::{
-    BinaryReader, BinaryWriter, Expiry, JsonReader, Record, Words, escape, split, unescape, write_json_line,
+    BinaryReader, BinaryWriter, CommandText, Expiry, JsonReader, Record, Words, escape, read_commands,
+    unescape, write_json_line,
 };
 
 use crate::check::history::History;
@@ -16,21 +17,34 @@ pub fn key(data: &[u8]) {
     assert_eq!(unescape(escape(data).as_bytes()).as_deref(), Ok(data));
 }
 
-/// Reads the bytes as a command of the shell. Its words are in escaped form, and each alone is the same word again.
+/// Reads the bytes as commands of the shell, which together are all of them. Words are in escaped form, and each alone
+/// is the same word again.
 pub fn words(data: &[u8]) {
-    let Ok(Words::Complete(words)) = split(data) else {
-        return;
-    };
-    for word in words {
-        let bytes = unescape(word.as_bytes()).expect("words are in escaped form");
-        let quoted = format!("\"{}\"", escape(&bytes).replace('"', "\\\""));
-        let Ok(Words::Complete(again)) = split(quoted.as_bytes()) else {
-            panic!("{quoted} is one word");
+    let commands = read_commands(data);
+    let texts: Vec<&[u8]> = commands.iter().map(|command| &command.text[..]).collect();
+    assert_eq!(texts.join(&b'\n'), data);
+    for command in commands {
+        let Ok(Words::Complete(words)) = command.words else {
+            continue;
         };
-        let [again] = &again[..] else {
-            panic!("{quoted} is one word");
-        };
-        assert_eq!(unescape(again.as_bytes()), Ok(bytes));
+        assert_eq!(command.name.as_ref(), words.first());
+        for word in words {
+            let bytes = unescape(word.as_bytes()).expect("words are in escaped form");
+            let again = read_commands(format!("\"{}\"", escape(&bytes).replace('"', "\\\"")).as_bytes());
+            let [
+                CommandText {
+                    words: Ok(Words::Complete(again)),
+                    ..
+                },
+            ] = &again[..]
+            else {
+                panic!("{word} is one command");
+            };
+            let [again] = &again[..] else {
+                panic!("{word} is one word");
+            };
+            assert_eq!(unescape(again.as_bytes()), Ok(bytes));
+        }
     }
 }
 

@@ -79,6 +79,7 @@ impl SimNode {
                 idle_timeout_ms: IDLE_TIMEOUT_MS,
                 ..ConnectionLimits::default()
             },
+            told: Arc::default(),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),

@@ -30,6 +30,7 @@ fn node_config(world: &World, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig
         },
         listen: "0.0.0.0:5750".parse().unwrap(),
         connections: ConnectionLimits::default(),
+        told: Arc::default(),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }
 }

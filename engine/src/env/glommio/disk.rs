@@ -195,7 +195,7 @@ impl Disk for DmaDisk {
             options.read(true);
             match mode {
                 OpenMode::Read => {}
-                OpenMode::CreateNew => {
+                OpenMode::CreateNew | OpenMode::CreateReserved(_) => {
                     options.write(true).create_new(true).mode(0o640);
                 }
                 OpenMode::WriteDurable => {
@@ -204,10 +204,17 @@ impl Disk for DmaDisk {
             }
             let opened = options.dma_open(path).await;
             let file = opened.map_err(|error| describe("open", path, None, system_error(error)))?;
-            let length = match length_of(&file) {
+            let mut prepared =
+                length_of(&file).map_err(|error| describe("read the length of", path, None, error));
+            if let (Ok(_), OpenMode::CreateReserved(bytes)) = (&prepared, mode) {
+                let reserved = file.pre_allocate(bytes, true).await;
+                if let Err(error) = reserved {
+                    prepared = Err(describe("set space aside for", path, None, system_error(error)));
+                }
+            }
+            let length = match prepared {
                 Ok(length) => length,
                 Err(error) => {
-                    let error = describe("read the length of", path, None, error);
                     file.close()
                         .await
                         .map_err(|error| describe("close", path, None, system_error(error)))?;

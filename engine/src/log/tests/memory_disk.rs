@@ -359,7 +359,7 @@ impl Disk for MemoryDisk {
         Box::pin(async move {
             self.step("open").await?;
             let inner = &mut *self.0.borrow_mut();
-            let content = if mode == OpenMode::CreateNew {
+            let content = if matches!(mode, OpenMode::CreateNew | OpenMode::CreateReserved(_)) {
                 if inner.seen.contains_key(path) {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
@@ -569,7 +569,7 @@ impl File for MemoryFile {
             let outcome = match self.mode {
                 OpenMode::Read => Err(io::ErrorKind::PermissionDenied.into()),
                 OpenMode::WriteDurable => self.write_durable(buffer, offset).await,
-                OpenMode::CreateNew => {
+                OpenMode::CreateNew | OpenMode::CreateReserved(_) => {
                     let outcome = self.disk.step("fill").await;
                     if outcome.is_ok() {
                         let inner = &mut *self.disk.0.borrow_mut();

@@ -75,7 +75,8 @@ impl Interrupt {
         Ok(())
     }
 
-    fn raise(&self) {
+    /// Ctrl-C.
+    pub(super) fn raise(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if !running.is_on {
             return;

@@ -31,7 +31,7 @@ pub use requests::{
     PrintArguments, PutArguments, RangeArguments, ScanArguments, Spelling, TtlOption,
 };
 pub use transfer::{BadRecord, BinaryReader, BinaryWriter, Expiry, JsonReader, Record, write_json_line};
-pub use words::{Words, WordsError, split};
+pub use words::{CommandText, Words, WordsError, read_commands};
 
 use super::doctor;
 use super::preflight::Intent;

@@ -5,8 +5,8 @@
 //! ([`Spelling`]).
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use ostrakon_client::{Condition, ScanOptions};
@@ -267,6 +267,12 @@ impl Spelling {
             Spelling::Exact => Ok(word.as_bytes().to_vec()),
             Spelling::Escaped => unescape(word.as_bytes()).map_err(|error| Failure::Usage(error.to_string())),
         }
+    }
+
+    /// The name of a file that a word stands for.
+    pub(super) fn path(self, word: &Path) -> Result<PathBuf, Failure> {
+        self.bytes(word.as_os_str())
+            .map(|bytes| OsString::from_vec(bytes).into())
     }
 }
 

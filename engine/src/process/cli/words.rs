@@ -2,7 +2,8 @@
 //!
 //! 1. Words are separated by white space. `#` at the start of a command makes all of its line a comment.
 //! 2. Within `'...'` everything stands for itself. Within `"..."` and outside of quotes a backslash begins an escape:
-//!    `\xNN` (any byte), `\\`, `\n`, `\r`, `\t`, `\0`, `\'`, `\"`, `\ `. Any other is refused.
+//!    `\xNN` (any byte), `\n`, `\r`, `\t`, `\0`, or one of the space and the ASCII punctuation, which then stands for
+//!    itself. Any other is refused.
 //! 3. `<<END` as the last word of a line stands for the lines below, byte for byte, up to a line that is `END`. The
 //!    line end before that line is no part of it.
 //! 4. A command ends with its line, unless a quote is open there or lines of a `<<` are still to come. What is behind
@@ -11,6 +12,7 @@
 //! Words come out in the form of [`escape`]: text, whatever the bytes. A word that began with a quote or comes from
 //! `<<` never looks like an option: if it begins with a dash, that is escaped too.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use super::key::escape;
@@ -29,11 +31,24 @@ pub enum Words {
 
 /// A command as it was read, line by line.
 #[derive(Debug)]
-pub(super) struct CommandText {
-    pub(super) text: Vec<u8>,
-    pub(super) lines: u64,
+pub struct CommandText {
+    /// All of its lines, with ends between them.
+    pub text: Vec<u8>,
+    /// How many they are.
+    pub lines: u64,
+    /// The first word, also of a command that makes no sense behind it.
+    pub name: Option<String>,
     /// Its words; [`Words::Open`] if the input ended before the command.
-    pub(super) words: Result<Words, WordsError>,
+    pub words: Result<Words, WordsError>,
+}
+
+/// Reads the commands of a text, one behind the other.
+pub fn read_commands(text: &[u8]) -> Vec<CommandText> {
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
+    let next = || match read_command(|_| Ok::<_, Infallible>(lines.next())) {
+        Ok(command) => command,
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// Reads lines up to the end of a command, in time linear in their length. `next_line` is told whether it is asked for
@@ -50,22 +65,28 @@ pub(super) fn read_command<E>(
     let mut text = Vec::new();
     let mut lines = 1;
     let mut splitter = Splitter::default();
-    let words = loop {
+    loop {
         text.extend_from_slice(&line);
         if text.len() > COMMAND_BYTES_MAX {
-            break Err(WordsError::Long);
+            splitter.error = Some(WordsError::Long);
+            break;
         }
         if splitter.take(&line) {
-            break splitter.end();
+            break;
         }
         match next_line(false)? {
-            None => break splitter.end(),
+            None => break,
             Some(next) => line = next,
         }
         text.push(b'\n');
         lines += 1;
-    };
-    Ok(Some(CommandText { text, lines, words }))
+    }
+    Ok(Some(CommandText {
+        text,
+        lines,
+        name: splitter.words.first().cloned(),
+        words: splitter.end(),
+    }))
 }
 
 /// Do these commands, one behind the other, leave the last one open?
@@ -91,8 +112,6 @@ pub enum WordsError {
     Escape(usize),
     /// `<<` without a name behind it, or not at the end of its line.
     Here,
-    /// Another command begins on a line behind it.
-    Several,
 }
 
 impl fmt::Display for WordsError {
@@ -106,35 +125,15 @@ impl fmt::Display for WordsError {
             ),
             WordsError::Escape(offset) => write!(
                 f,
-                "the backslash at byte {offset} begins none of \\xNN (two hexadecimal digits), \\\\, \\n, \\r, \\t, \
-                 \\0, \\', \\\" or \\ and a space; write \\\\ for a backslash, or put the word into single quotes"
+                "the backslash at byte {offset} begins none of \\xNN (two hexadecimal digits), \\n, \\r, \\t and \\0, \
+                 nor stands before a space or a punctuation mark; write \\\\ for a backslash, or put the word into \
+                 single quotes"
             ),
             WordsError::Here => f.write_str(
                 "`<<` needs a name behind it, and ends its line: `put KEY <<END`, then lines, then a line that is END",
             ),
-            WordsError::Several => f.write_str(
-                "a command ends with its line, unless a quote is open there, and here is more behind it",
-            ),
         }
     }
-}
-
-/// Reads the words of one command. Empty lines and comments before it count as none of it.
-///
-/// # Errors
-/// If an escape or a `<<` makes no sense, or anything stands behind the command.
-pub fn split(text: &[u8]) -> Result<Words, WordsError> {
-    let mut splitter = Splitter::default();
-    let mut lines = text.split(|byte| *byte == b'\n');
-    for line in lines.by_ref() {
-        if splitter.take(line) && !splitter.is_blank() {
-            break;
-        }
-    }
-    if !lines.all(|line| line.trim_ascii().is_empty()) {
-        return Err(WordsError::Several);
-    }
-    splitter.end()
 }
 
 /// Takes a command line by line. A mistake in it does not end it before its quotes and lines do, so that nothing in
@@ -301,7 +300,7 @@ fn escaped(rest: &[u8]) -> Option<(u8, usize)> {
         [b'r', ..] => (b'\r', 1),
         [b't', ..] => (b'\t', 1),
         [b'0', ..] => (b'\0', 1),
-        [itself @ (b'\\' | b'\'' | b'"' | b' '), ..] => (*itself, 1),
+        [itself, ..] if *itself == b' ' || itself.is_ascii_punctuation() => (*itself, 1),
         _ => return None,
     })
 }
@@ -311,6 +310,17 @@ mod tests {
     use super::*;
     use crate::process::cli::key::unescape;
     use proptest::prelude::*;
+
+    /// The words of the only command in a text that is not empty, nor a comment.
+    #[track_caller]
+    fn split(text: &[u8]) -> Result<Words, WordsError> {
+        let mut commands = read_commands(text);
+        commands.retain(|command| command.words != Ok(Words::Complete(Vec::new())));
+        assert!(commands.len() <= 1, "{commands:?}");
+        commands
+            .pop()
+            .map_or(Ok(Words::Complete(Vec::new())), |command| command.words)
+    }
 
     #[track_caller]
     fn assert_words(text: &str, expected: &[&[u8]]) {
@@ -339,8 +349,8 @@ mod tests {
     #[test]
     fn escapes_mean_bytes_outside_of_single_quotes() {
         assert_words(
-            r#"a\x00\xfF "\n\t\\\"" b\ c '\x00\'"#,
-            &[b"a\0\xff", b"\n\t\\\"", b"b c", br"\x00\"],
+            r#"a\x00\xfF "\n\t\\\"" b\ c '\x00\' \$\(d\'"#,
+            &[b"a\0\xff", b"\n\t\\\"", b"b c", br"\x00\", b"$(d'"],
         );
         assert_eq!(split(br"put a\q"), Err(WordsError::Escape(5)));
         assert_eq!(split(br"a\x0"), Err(WordsError::Escape(1)));
@@ -350,14 +360,22 @@ mod tests {
 
     #[test]
     fn a_command_ends_at_a_line_end_outside_of_quotes() {
-        for text in [
-            "put a\nput b c",
-            "put a '\n' \nb",
-            "put k <<END\nx\nEND\nget k",
-            "get a\n# b",
-        ] {
-            assert_eq!(split(text.as_bytes()), Err(WordsError::Several), "{text:?}");
+        for text in ["put a\nput b c", "put a '\n' \nb", "put k <<END\nx\nEND\nget k"] {
+            let commands = read_commands(text.as_bytes());
+            let are_whole = commands
+                .iter()
+                .all(|command| matches!(command.words, Ok(Words::Complete(_))));
+            assert!(commands.len() == 2 && are_whole, "{text:?}: {commands:?}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_command_outlives_its_mistakes() {
+        for text in ["batch \"\\q\"", "batch <<", "batch 'a", " batch a\\q b"] {
+            let commands = read_commands(text.as_bytes());
+            assert_eq!(commands[0].name.as_deref(), Some("batch"), "{text:?}");
+        }
+        assert_eq!(read_commands(b"# batch")[0].name, None);
     }
 
     #[test]
@@ -480,7 +498,7 @@ mod tests {
 
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = split(&bytes);
+            let _ = read_commands(&bytes);
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Unsynced {
 pub(super) struct FileState {
     pub(super) seen: Blocks,
     pub(super) seen_len: u64,
+    /// Bytes from its start that are set aside on the disk.
+    pub(super) reserved_bytes: u64,
     pub(super) durable: Blocks,
     pub(super) durable_len: u64,
     /// In the order of completion.
@@ -33,6 +35,11 @@ pub(super) struct FileState {
 }
 
 impl FileState {
+    /// What it takes of the disk.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.seen_len.max(self.reserved_bytes)
+    }
+
     /// A write has completed, for readers only.
     pub(super) fn write(&mut self, sequence: u64, data: WriteData) {
         self.show(&data);

@@ -126,10 +126,18 @@ impl DiskState {
     fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<Response> {
         let inode = match mode {
             OpenMode::Read | OpenMode::WriteDurable => self.tree.find_file(path)?,
-            OpenMode::CreateNew if self.free_bytes() < BLOCK_BYTES as u64 => {
-                return Err(os_error(libc::ENOSPC));
+            OpenMode::CreateNew | OpenMode::CreateReserved(_) => {
+                let reserved_bytes = match mode {
+                    OpenMode::CreateReserved(bytes) => bytes,
+                    _ => 0,
+                };
+                if self.free_bytes() < reserved_bytes.max(BLOCK_BYTES as u64) {
+                    return Err(os_error(libc::ENOSPC));
+                }
+                let inode = self.tree.create_file(path)?;
+                self.tree.file_mut(inode).reserved_bytes = reserved_bytes;
+                inode
             }
-            OpenMode::CreateNew => self.tree.create_file(path)?,
         };
         *self.tree.open.entry(inode).or_insert(0) += 1;
         Ok(Response::Opened(inode, self.tree.file(inode).seen_len))
@@ -181,7 +189,7 @@ impl DiskState {
     }
 
     fn write(&mut self, inode: Inode, data: &WriteData, is_durable: bool) -> io::Result<Response> {
-        let grows_bytes = data.end().saturating_sub(self.tree.file(inode).seen_len);
+        let grows_bytes = data.end().saturating_sub(self.tree.file(inode).taken_bytes());
         if grows_bytes > self.free_bytes() {
             return Err(os_error(libc::ENOSPC));
         }

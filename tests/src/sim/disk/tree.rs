@@ -359,7 +359,7 @@ impl Tree {
 
     /// Bytes that files and directories take.
     pub(super) fn used_bytes(&self) -> u64 {
-        let files: u64 = self.files.values().map(|file| file.seen_len).sum();
+        let files: u64 = self.files.values().map(FileState::taken_bytes).sum();
         files + self.directories.len() as u64 * ostrakon::env::disk::BLOCK_BYTES as u64
     }
 }

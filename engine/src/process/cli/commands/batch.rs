@@ -8,7 +8,7 @@
 //! end                                        may be missing at the end of a file
 //! ```
 //!
-//! Words are those of the shell ([`split`](super::super::words::split)), also in a file. All lines are read before
+//! Words are those of the shell ([`words`](super::super::words)), also in a file. All lines are read before
 //! anything is sent, also behind one that is refused: none of them is a command of its own.
 
 use std::fs::File;
@@ -91,8 +91,9 @@ pub(super) fn batch(
     caller: &mut dyn Caller,
 ) -> Result<(), Failure> {
     let operations = if let Some(path) = &arguments.file {
-        let mut lines = open(path)?;
-        read_operations(|_| read_line(&mut lines))?
+        let path = context.spelling.path(path)?;
+        let (mut lines, place) = (open(&path)?, path.display().to_string());
+        read_operations(|_| read_line(&mut lines, &place))?
     } else {
         if caller.owns_stdin() {
             announce_stdin("operations, one a line");
@@ -130,6 +131,7 @@ fn read_operations(
         };
         // What follows may be the rest of it, an `end` included.
         let hides_the_end = command.words == Err(WordsError::Long);
+        let is_cut_off = command.words == Ok(Words::Open);
         bytes_read += command.text.len();
         let outcome = match parse(&command) {
             Ok(Some(Operation::End)) => break,
@@ -153,6 +155,8 @@ fn read_operations(
         }
         if hides_the_end {
             while next_line(prompt(false))?.is_some() {}
+        }
+        if hides_the_end || is_cut_off {
             break;
         }
         line_number += command.lines;

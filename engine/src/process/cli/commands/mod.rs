@@ -49,7 +49,7 @@ impl Caller for CommandLine {
     }
 
     fn next_line(&mut self, _prompt: &str) -> Result<Option<Vec<u8>>, Failure> {
-        read_line(&mut io::stdin().lock())
+        read_line(&mut io::stdin().lock(), "stdin")
     }
 
     fn wants_more(&mut self, _lines: u64) -> Result<bool, Failure> {
@@ -57,14 +57,14 @@ impl Caller for CommandLine {
     }
 }
 
-/// Reads a line without its end; `None` at the end of the input. Of a line that is longer than any command it reads so
-/// much that this shows.
-pub(super) fn read_line(input: &mut impl BufRead) -> Result<Option<Vec<u8>>, Failure> {
+/// Reads a line without its end from what is called `place`; `None` at the end of the input. Of a line that is longer
+/// than any command it reads so much that this shows.
+pub(super) fn read_line(input: &mut impl BufRead, place: &str) -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     let count = input
         .take(COMMAND_BYTES_MAX as u64 + 2)
         .read_until(b'\n', &mut line)
-        .map_err(|error| Failure::Failed(format!("cannot read stdin: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("cannot read {place}: {error}")))?;
     if line.ends_with(b"\n") {
         line.pop();
     }

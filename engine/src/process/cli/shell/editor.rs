@@ -17,7 +17,7 @@ use rustyline::{CompletionType, Config, Helper};
 
 use super::super::commands::Caller;
 use super::super::failure::Failure;
-use super::super::words::{Words, WordsError, is_open, read_command};
+use super::super::words::{CommandText, is_open, read_command};
 use super::{history, line};
 
 /// Commands that the history keeps.
@@ -28,8 +28,8 @@ const HISTORY_ENTRY_BYTES_MAX: usize = 4096;
 /// What a person wants next.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// The words of a command.
-    Command(Result<Words, WordsError>),
+    /// A command.
+    Command(CommandText),
     /// Ctrl-C.
     Cancelled,
     /// Ctrl-D.
@@ -98,10 +98,10 @@ impl Editor {
         }
         let command = read_command::<Failure>(|_| Ok(self.waiting.pop_front()))?;
         let command = command.expect("a text has at least one line");
-        Ok(Input::Command(command.words))
+        Ok(Input::Command(command))
     }
 
-    /// Forgets the lines behind a command that was cancelled.
+    /// Forgets the lines behind a command that was cancelled, or that they may belong to.
     pub(super) fn drop_lines(&mut self) {
         let has_text = |line: &&Vec<u8>| !line.trim_ascii().is_empty();
         match self.waiting.iter().filter(has_text).count() {

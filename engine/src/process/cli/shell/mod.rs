@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use editor::{Editor, Input};
-use line::{ShellCommand, Switch};
+use line::{Parsed, ShellCommand, Switch};
 
 use super::Outcome;
 use super::arguments::ShellArguments;
@@ -22,7 +22,7 @@ use super::interrupt::Interrupt;
 use super::link::Link;
 use super::output::{self, Format};
 use super::requests::Spelling;
-use super::words::{Words, WordsError, read_command};
+use super::words::{CommandText, Words, WordsError, read_command};
 
 /// Runs commands to the end of the input.
 pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
@@ -44,6 +44,7 @@ pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
             timing: arguments.print.timing,
             spelling: Spelling::Escaped,
         },
+        may_have_lines: false,
     };
     if is_interactive {
         shell.converse()
@@ -51,9 +52,6 @@ pub(super) fn shell(arguments: &ShellArguments) -> Result<Outcome, Failure> {
         shell.obey(arguments.keep_going)
     }
 }
-
-/// What a command was split into.
-type Split = Result<Words, WordsError>;
 
 /// What a command leaves to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +62,8 @@ enum Next {
 
 struct Shell {
     context: Context,
+    /// Was the command that was refused last a `batch`, whose lines may follow?
+    may_have_lines: bool,
 }
 
 impl Shell {
@@ -79,13 +79,13 @@ impl Shell {
         }
         loop {
             let prompt = format!("{}> ", self.context.link.address());
-            let words = match editor.command(&prompt)? {
-                Input::Command(words) => words,
+            let command = match editor.command(&prompt)? {
+                Input::Command(command) => command,
                 Input::Cancelled => continue,
                 Input::End => break,
             };
             self.context.link.command_begins();
-            let done = self.run(words, &mut editor);
+            let done = self.run(&command, &mut editor);
             self.context.link.command_ended();
             let is_cancelled =
                 self.context.link.interrupt().is_raised() || matches!(done, Err(Failure::Interrupted(_)));
@@ -94,7 +94,7 @@ impl Shell {
                 Ok(Next::Quit) => break,
                 Err(failure) => eprintln!("{failure}"),
             }
-            if is_cancelled {
+            if is_cancelled || self.may_have_lines {
                 editor.drop_lines();
             }
         }
@@ -105,11 +105,11 @@ impl Shell {
     fn obey(mut self, keep_going: bool) -> Result<Outcome, Failure> {
         let mut pipe = Pipe { line_number: 0 };
         let mut first_failure = None;
-        while let Some((line_number, words)) = pipe.command()? {
-            let failure = match self.run(words, &mut pipe) {
+        while let Some((line_number, command)) = pipe.command()? {
+            let failure = match self.run(&command, &mut pipe) {
                 Ok(Next::Go) => continue,
-                Ok(Next::Quit) => break,
-                Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
+                Err(Failure::OutputClosed) if first_failure.is_none() => return Err(Failure::OutputClosed),
+                Ok(Next::Quit) | Err(Failure::OutputClosed) => break,
                 Err(failure) => failure.at_line(line_number),
             };
             if !keep_going {
@@ -117,17 +117,18 @@ impl Shell {
             }
             eprintln!("ostrakon: {failure}");
             first_failure.get_or_insert(failure.exit_code());
+            if self.may_have_lines {
+                eprintln!("ostrakon: what follows may be lines of that batch, and is not run");
+                break;
+            }
         }
         Ok(first_failure.map_or(Outcome::Done, Outcome::FailedBefore))
     }
 
-    fn run(&mut self, words: Split, caller: &mut dyn Caller) -> Result<Next, Failure> {
-        let words = match words.map_err(|error| Failure::Usage(error.to_string()))? {
-            Words::Complete(words) if words.is_empty() => return Ok(Next::Go),
-            Words::Complete(words) => words,
-            Words::Open => return Err(Failure::Usage("the command does not end".to_owned())),
-        };
-        let Some(line) = line::parse(&words)? else {
+    fn run(&mut self, command: &CommandText, caller: &mut dyn Caller) -> Result<Next, Failure> {
+        let parsed = parse(command);
+        self.may_have_lines = parsed.is_err() && command.name.as_deref() == Some("batch");
+        let Some(line) = parsed? else {
             return Ok(Next::Go);
         };
         match line.command {
@@ -168,6 +169,16 @@ impl Shell {
     }
 }
 
+/// Reads a command; `None` if there is nothing to do.
+fn parse(command: &CommandText) -> Result<Option<Parsed>, Failure> {
+    match &command.words {
+        Ok(Words::Complete(words)) if words.is_empty() => Ok(None),
+        Ok(Words::Complete(words)) => line::parse(words),
+        Ok(Words::Open) => Err(Failure::Usage("the command does not end".to_owned())),
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    }
+}
+
 /// Commands from stdin, which is no terminal.
 #[derive(Debug)]
 struct Pipe {
@@ -176,15 +187,16 @@ struct Pipe {
 }
 
 impl Pipe {
-    /// The words of the next command, and the number of its first line.
-    fn command(&mut self) -> Result<Option<(u64, Split)>, Failure> {
+    /// The next command, and the number of its first line.
+    fn command(&mut self) -> Result<Option<(u64, CommandText)>, Failure> {
         let first = self.line_number + 1;
-        let command = read_command(|_| self.next_line(""))?;
-        match command.map(|command| command.words) {
-            None => Ok(None),
+        let Some(command) = read_command(|_| self.next_line(""))? else {
+            return Ok(None);
+        };
+        match command.words {
             // What follows may be the rest of it, and no commands.
-            Some(Err(error @ WordsError::Long)) => Err(Failure::Usage(error.to_string()).at_line(first)),
-            Some(words) => Ok(Some((first, words))),
+            Err(error @ WordsError::Long) => Err(Failure::Usage(error.to_string()).at_line(first)),
+            _ => Ok(Some((first, command))),
         }
     }
 }
@@ -196,7 +208,7 @@ impl Caller for Pipe {
 
     fn next_line(&mut self, _prompt: &str) -> Result<Option<Vec<u8>>, Failure> {
         self.line_number += 1;
-        read_line(&mut io::stdin().lock())
+        read_line(&mut io::stdin().lock(), "stdin")
     }
 
     fn wants_more(&mut self, _lines: u64) -> Result<bool, Failure> {

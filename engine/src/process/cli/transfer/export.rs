@@ -4,10 +4,11 @@
 //! 2. Pages of one scan are written to it as they come.
 //! 3. It is synced and renamed, and the directory is synced. The file that had the name before is replaced.
 //!
-//! Whatever fails on the way removes the half-made file. A symbolic link stays, and the file that it leads to is the
-//! wanted one. What is there and is no regular file (a pipe, a device) is written to directly, as stdout is.
+//! Whatever fails on the way removes the half-made file; only a killed process leaves it. A symbolic link stays, and
+//! the file that it leads to is the wanted one. What is there and is no regular file (a pipe, a device) is written to
+//! directly, as stdout is.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,31 +17,36 @@ use ostrakon_client::{Entry, Error, Scan};
 
 use super::super::commands::Context;
 use super::super::failure::Failure;
+use super::super::interrupt::Interrupt;
 use super::super::link::{Stopwatch, timestamp_us};
 use super::super::requests::{ExportArguments, FileFormat};
 use super::binary::BinaryWriter;
 use super::progress::Progress;
+use super::stream::Stream;
 use super::{STANDARD, format_of, json};
 
 /// Entries that are asked for and written in turn.
 const CHUNK: usize = 1_000;
+/// What stdout is called.
+const STDOUT: &str = "stdout";
 /// Symbolic links that are followed from one name, as by the system.
 const LINKS_MAX: usize = 40;
 
 /// `export`.
 pub(in super::super) fn export(arguments: &ExportArguments, context: &mut Context) -> Result<(), Failure> {
-    let format = format_of(&arguments.file, arguments.format)?;
+    let file = context.spelling.path(&arguments.file)?;
+    let format = format_of(&file, arguments.format)?;
     // Connecting first leaves no file behind if nobody answers.
     context.link.connect()?;
     let progress = Progress::new("export", None);
-    if arguments.file == Path::new(STANDARD) {
+    if file == Path::new(STANDARD) {
         let out = progress.bar().wrap_write(io::stdout().lock());
-        return write_entries(arguments, format, context, out, "stdout").map(|_| ());
+        return write_entries(arguments, format, context, out, STDOUT).map(|_| ());
     }
-    let place = arguments.file.display().to_string();
-    let entries = match Target::open(&arguments.file)? {
-        Target::Direct(file) => {
-            let out = progress.bar().wrap_write(file);
+    let place = file.display().to_string();
+    let entries = match Target::open(&file, context.link.interrupt())? {
+        Target::Direct(stream) => {
+            let out = progress.bar().wrap_write(stream);
             write_entries(arguments, format, context, out, &place)?
         }
         Target::HalfMade(half_made) => {
@@ -64,12 +70,13 @@ fn write_entries(
     out: impl Write,
     place: &str,
 ) -> Result<u64, Failure> {
+    let interrupt = Arc::clone(context.link.interrupt());
     let cannot_write = |error: io::Error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ if interrupt.is_raised() => Failure::cancelled(),
+        io::ErrorKind::BrokenPipe if place == STDOUT => Failure::OutputClosed,
         _ => Failure::Failed(format!("cannot write {place}: {error}")),
     };
     let options = arguments.range.scan_options(arguments.start.as_ref());
-    let interrupt = Arc::clone(context.link.interrupt());
     let mut out = BufWriter::new(out);
     let entries = context.link.run(|client, watch| {
         let mut scan = client.scan(options);
@@ -129,22 +136,23 @@ impl<W: Write> Sink<W> {
 #[derive(Debug)]
 enum Target {
     /// No regular file.
-    Direct(File),
+    Direct(Stream),
     HalfMade(HalfMade),
 }
 
 impl Target {
-    fn open(name: &Path) -> Result<Target, Failure> {
+    fn open(name: &Path, interrupt: &Arc<Interrupt>) -> Result<Target, Failure> {
         let failed = |error| Failure::Failed(format!("cannot open {}: {error}", name.display()));
         match fs::metadata(name) {
             Ok(before) if before.is_file() => {
                 let wanted = follow(name).map_err(failed)?;
                 HalfMade::create(wanted, Some(&before)).map(Target::HalfMade)
             }
-            Ok(_) => {
-                let file = OpenOptions::new().write(true).open(name).map_err(failed)?;
-                Ok(Target::Direct(file))
-            }
+            Ok(_) => match Stream::create(name, interrupt) {
+                Ok(stream) => Ok(Target::Direct(stream)),
+                Err(_) if interrupt.is_raised() => Err(Failure::cancelled()),
+                Err(error) => Err(failed(error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let wanted = follow(name).map_err(failed)?;
                 HalfMade::create(wanted, None).map(Target::HalfMade)
@@ -159,7 +167,17 @@ fn follow(name: &Path) -> io::Result<PathBuf> {
     let mut path = name.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
-            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Ok(target) => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                // Who redirects stdout into a file wants it behind what is there.
+                if fs::canonicalize(parent).is_ok_and(|parent| parent.starts_with("/proc")) {
+                    return Err(io::Error::other(
+                        "it is an open file of a process, which can't be replaced: name - for stdout, or the \
+                         file itself",
+                    ));
+                }
+                path = parent.join(target);
+            }
             // Nothing, or no link.
             Err(error)
                 if matches!(
@@ -233,10 +251,11 @@ impl Drop for HalfMade {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn half_made(name: &Path) -> HalfMade {
-        match Target::open(name).unwrap() {
+        match Target::open(name, &Arc::default()).unwrap() {
             Target::HalfMade(half_made) => half_made,
             Target::Direct(_) => panic!("{} is written to directly", name.display()),
         }
@@ -293,16 +312,32 @@ mod tests {
         );
         assert_eq!(fs::read_dir(place("data")).unwrap().count(), 1);
         symlink("loop", place("loop")).unwrap();
-        assert!(Target::open(&place("loop")).is_err());
+        assert!(Target::open(&place("loop"), &Arc::default()).is_err());
+    }
+
+    #[test]
+    fn an_open_file_of_a_process_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = directory.path().join("a.jsonl");
+        fs::write(&wanted, "before").unwrap();
+        let file = File::open(&wanted).unwrap();
+        for name in [
+            format!("/proc/self/fd/{}", file.as_raw_fd()),
+            format!("/dev/fd/{}", file.as_raw_fd()),
+        ] {
+            let refusal = Target::open(Path::new(&name), &Arc::default()).unwrap_err();
+            assert!(refusal.to_string().contains("name - for stdout"), "{refusal}");
+        }
+        assert_eq!(fs::read_to_string(&wanted).unwrap(), "before");
     }
 
     #[test]
     fn what_is_no_regular_file_is_written_to_directly() {
         assert!(matches!(
-            Target::open(Path::new("/dev/null")),
+            Target::open(Path::new("/dev/null"), &Arc::default()),
             Ok(Target::Direct(_))
         ));
-        let refusal = Target::open(Path::new("/")).unwrap_err();
+        let refusal = Target::open(Path::new("/"), &Arc::default()).unwrap_err();
         assert!(refusal.to_string().contains("cannot open /"), "{refusal}");
     }
 }

@@ -10,7 +10,7 @@
 //! An import can be repeated: what is written already is written again, with the same values.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use super::binary::BinaryReader;
 use super::json::JsonReader;
 use super::progress::Progress;
 use super::record::{BadRecord, Lifetime, Record};
+use super::stream::Stream;
 use super::{STANDARD, format_of};
 
 /// A batch is sent when its keys and values reach this, in bytes.
@@ -46,23 +47,23 @@ pub(in super::super) fn import(
     context: &mut Context,
     owns_stdin: bool,
 ) -> Result<(), Failure> {
-    let format = format_of(&arguments.file, arguments.format)?;
-    let is_standard = arguments.file == Path::new(STANDARD);
+    let file = context.spelling.path(&arguments.file)?;
+    let format = format_of(&file, arguments.format)?;
+    let is_standard = file == Path::new(STANDARD);
     if is_standard && !owns_stdin {
         return Err(Failure::Usage(
             "stdin holds the commands here: name a file, or run `ostrakon import -` in another shell"
                 .to_owned(),
         ));
     }
+    let interrupt = Arc::clone(context.link.interrupt());
     let (input, total_bytes): (Box<dyn Read>, _) = if is_standard {
         (Box::new(io::stdin().lock()), None)
     } else {
-        let (file, length) = open(&arguments.file)?;
-        (Box::new(file), length)
+        open(&file, &interrupt)?
     };
     let progress = Progress::new("import", total_bytes);
     let input = BufReader::with_capacity(READ_BYTES, progress.bar().wrap_read(input));
-    let interrupt = Arc::clone(context.link.interrupt());
     let tally = match format {
         FileFormat::Json => load(JsonReader::new(input), context, &interrupt),
         FileFormat::Binary => load(BinaryReader::new(input), context, &interrupt),
@@ -78,11 +79,15 @@ pub(in super::super) fn import(
 }
 
 /// The file, and its length if it has one.
-fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
-    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
-    let (metadata, file) =
-        opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
-    Ok((file, metadata.is_file().then_some(metadata.len())))
+fn open(path: &Path, interrupt: &Arc<Interrupt>) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
+    let failed = |error| Failure::Failed(format!("cannot open {}: {error}", path.display()));
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_file() {
+        let file = File::open(path).map_err(failed)?;
+        return Ok((Box::new(file), Some(metadata.len())));
+    }
+    let stream = Stream::open(path, interrupt).map_err(failed)?;
+    Ok((Box::new(stream), None))
 }
 
 /// What became of the records so far.
@@ -116,6 +121,8 @@ fn load(
             interrupt.check()?;
             match records.next() {
                 None => break None,
+                // Of a stream whose wait was ended.
+                Some(Err(_)) if interrupt.is_raised() => return Err(Failure::cancelled().into()),
                 Some(Err(bad)) => break Some(bad),
                 Some(Ok(record)) => match record.expiry.lifetime(clock.now_us()) {
                     Lifetime::Over => loader.tally.over += 1,
@@ -286,6 +293,8 @@ impl<'client> Loader<'client, '_> {
             entries: puts[..].into(),
             retry: None,
         })?;
+        // The next record may be long in coming, and its time to be answered runs.
+        self.pipeline.flush();
         self.flights.push_back(Flight {
             ticket,
             entries: batch.entries,

@@ -8,6 +8,7 @@ mod import;
 mod json;
 mod progress;
 mod record;
+mod stream;
 
 use std::path::Path;
 
