@@ -2,8 +2,11 @@
 //!
 //! 1. The good client alternates gets and puts, one at a time, and nobody else is there.
 //! 2. It goes on while thousands of connections are opened, greeted and left idle, and hundreds more are slow, lie,
-//!    or stop in the middle ([`hostile`]).
+//!    or stop in the middle ([`hostile`]); and then for a while in which all of them are there.
 //! 3. At the end each idle connection asks for a sign of life, and what the server owes the others is waited for.
+//!
+//! The good client shares its CPU with the others, so besides its own latencies those of the server are measured, which
+//! each answer carries: from the receipt of a request to its answer.
 //!
 //! It fails if an answer is missing, of the good client's or of the others', if an idle connection was dropped, or if
 //! the server's memory grows beyond a bound. Latencies are printed and not judged.
@@ -11,7 +14,7 @@
 mod hostile;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -77,7 +80,17 @@ pub struct Connections {
 struct Seen {
     gets: Latencies,
     puts: Latencies,
+    /// The server's part of them.
+    served_gets: Latencies,
+    served_puts: Latencies,
 }
+
+/// While the others come, or go.
+const COMING: usize = 0;
+/// While all of them are there.
+const THERE: usize = 1;
+/// The measurement is over.
+const OVER: usize = 2;
 
 /// What became of the others.
 #[derive(Debug, Default)]
@@ -129,17 +142,18 @@ impl Connections {
         let written = client.put(UNREAD_KEY, &vec![b'u'; UNREAD_VALUE_BYTES]);
         written.map_err(|error| error.to_string())?;
         drop(client);
-        let is_over = AtomicBool::new(false);
         eprintln!("the good client alone");
         let deadline = Instant::now() + Duration::from_secs(self.seconds);
-        let alone = self.good_client(server.address(), || Instant::now() >= deadline)?;
+        let stage = || if Instant::now() < deadline { THERE } else { OVER };
+        let [_, alone] = self.good_client(server.address(), stage)?;
         let before = machine::memory_of(server.id())?.rss_bytes;
         machine::forget_peak(server.id())?;
         eprintln!("{} idle and {} hostile connections", self.idle, self.hostile);
+        let stage = AtomicUsize::new(COMING);
         let (together, crowd) = std::thread::scope(|scope| {
-            let good = scope.spawn(|| self.good_client(server.address(), || is_over.load(Ordering::Relaxed)));
-            let crowd = self.crowd(server.address());
-            is_over.store(true, Ordering::Relaxed);
+            let good = scope.spawn(|| self.good_client(server.address(), || stage.load(Ordering::Relaxed)));
+            let crowd = self.crowd(server.address(), &stage);
+            stage.store(OVER, Ordering::Relaxed);
             let together = good.join().map_err(|_| "the good client panicked".to_owned());
             (together, crowd)
         });
@@ -153,31 +167,35 @@ impl Connections {
         Ok(self.report(setup, &alone, &together, &crowd, resident))
     }
 
-    /// Gets and puts in turn, until told to stop.
-    fn good_client(&self, address: &str, is_over: impl Fn() -> bool) -> Result<Seen, String> {
+    /// Gets and puts in turn, until it is over; what it saw by stage.
+    fn good_client(&self, address: &str, stage: impl Fn() -> usize) -> Result<[Seen; OVER], String> {
         machine::pin_thread(self.common.client_cpu)?;
         let failed = |error: ostrakon_client::Error| format!("the good client got no answer: {error}");
+        let served_ns = |client: &Client| client.last_timings().map_or(0, |timings| timings.total_ns);
         let mut client = Client::connect(address, Options::default()).map_err(failed)?;
+        client.set_timings(true);
         let mut keys = KeyChoice::new(self.keys, 1);
         let value = vec![b'w'; self.common.value_size];
-        let mut seen = Seen::default();
-        while !is_over() {
+        let mut seen = <[Seen; OVER]>::default();
+        while let Some(seen) = seen.get_mut(stage()) {
             machine::check_signals()?;
             let start = Instant::now();
             let found = client.get(keys.uniform()).map_err(failed)?;
             seen.gets.record(start.elapsed().as_nanos() as u64);
+            seen.served_gets.record(served_ns(&client));
             if found.is_none() {
                 return Err("the good client missed a key that was loaded".to_owned());
             }
             let start = Instant::now();
             client.put(keys.uniform(), &value).map_err(failed)?;
             seen.puts.record(start.elapsed().as_nanos() as u64);
+            seen.served_puts.record(served_ns(&client));
         }
         Ok(seen)
     }
 
     /// Opens everybody, lets them do what they do, and settles accounts.
-    fn crowd(&self, address: &str) -> Result<Crowd, String> {
+    fn crowd(&self, address: &str, stage: &AtomicUsize) -> Result<Crowd, String> {
         machine::pin_thread(self.common.client_cpu)?;
         let mut keys = KeyChoice::new(self.keys, 2);
         let mut idle = crowd::open_idle(System::Ostrakon, address, self.idle)?;
@@ -209,7 +227,9 @@ impl Connections {
             Ok::<_, String>(())
         };
         let deadline = Instant::now() + Duration::from_secs(self.seconds);
+        stage.store(THERE, Ordering::Relaxed);
         turns_until(deadline, &mut hostile, false)?;
+        stage.store(COMING, Ordering::Relaxed);
         let mut crowd = Crowd::default();
         let dropped = crowd::dead(&mut idle, SETTLED_WITHIN)?;
         if let Some(first) = dropped.first() {
@@ -237,7 +257,7 @@ impl Connections {
         &self,
         setup: &Setup,
         alone: &Seen,
-        together: &Result<Seen, String>,
+        together: &Result<[Seen; OVER], String>,
         crowd: &Crowd,
         resident: Resident,
     ) -> Report {
@@ -250,14 +270,21 @@ impl Connections {
                 "gets",
                 "get p50 µs",
                 "get p99 µs",
+                "served p50 µs",
+                "served p99 µs",
                 "puts",
                 "put p50 µs",
                 "put p99 µs",
+                "served p50 µs",
+                "served p99 µs",
             ],
         );
         table.row(alone.cells("alone"));
         match together {
-            Ok(together) => table.row(together.cells("among all others")),
+            Ok([coming, there]) => {
+                table.row(coming.cells("while the others come and go"));
+                table.row(there.cells("among all others"));
+            }
             Err(sentence) => report.fail(sentence.as_str()),
         }
         report.table(table);
@@ -288,7 +315,8 @@ impl Connections {
         }
         report.figures(json!({
             "alone": alone.to_json(),
-            "among_others": together.as_ref().ok().map(Seen::to_json),
+            "while_others_come_and_go": together.as_ref().ok().map(|[coming, _]| coming.to_json()),
+            "among_others": together.as_ref().ok().map(|[_, there]| there.to_json()),
             "others": crowd.by_kind.iter().map(|(kind, account)| account.to_json(*kind)).collect::<Vec<_>>(),
             "rss_bytes": { "before": resident.before, "peak": resident.peak, "after": resident.after },
             "bound_bytes": bound,
@@ -302,21 +330,27 @@ fn explained(error: &str, server: &Server) -> String {
 }
 
 impl Seen {
-    fn cells(&self, when: &str) -> [String; 7] {
-        let (gets, puts) = (self.gets.summary(), self.puts.summary());
-        [
-            when.to_owned(),
-            number(self.gets.count() as f64, 0),
-            number(gets.p50_us, 1),
-            number(gets.p99_us, 1),
-            number(self.puts.count() as f64, 0),
-            number(puts.p50_us, 1),
-            number(puts.p99_us, 1),
-        ]
+    fn cells(&self, when: &str) -> Vec<String> {
+        let of = |seen: &Latencies, served: &Latencies| {
+            let (seen_us, served_us) = (seen.summary(), served.summary());
+            let mut cells = vec![number(seen.count() as f64, 0)];
+            let figures = [seen_us.p50_us, seen_us.p99_us, served_us.p50_us, served_us.p99_us];
+            cells.extend(figures.map(|figure| number(figure, 1)));
+            cells
+        };
+        let mut cells = vec![when.to_owned()];
+        cells.extend(of(&self.gets, &self.served_gets));
+        cells.extend(of(&self.puts, &self.served_puts));
+        cells
     }
 
     fn to_json(&self) -> serde_json::Value {
-        json!({ "get": self.gets.summary().to_json(), "put": self.puts.summary().to_json() })
+        json!({
+            "get": self.gets.summary().to_json(),
+            "put": self.puts.summary().to_json(),
+            "served_get": self.served_gets.summary().to_json(),
+            "served_put": self.served_puts.summary().to_json(),
+        })
     }
 }
 
