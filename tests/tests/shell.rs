@@ -436,7 +436,11 @@ fn an_unknown_outcome_is_said_plainly() {
             5,
             "may or may not have been applied",
         ),
-        (&["get", "unknown", "--timeout", "2s"], 1, "cannot connect to"),
+        (
+            &["get", "unknown", "--timeout", "2s"],
+            1,
+            "the connection was lost",
+        ),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
