@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan_faults::{draw_faults, draw_faults_at};
+use super::plan_faults::{add_quiet_blip, draw_faults, draw_faults_at};
 use super::plan_workload::Workload;
 use crate::sim::{CrashPoint, CrashStyle, Fault, FaultAction, FaultAt, HostId, SimRandom};
 
@@ -268,7 +268,8 @@ impl Plan {
             })
             .collect();
         let horizon_ns = horizon_ns(&clients);
-        Plan {
+        let quiet = random.derived("quiet blip");
+        let mut plan = Plan {
             seed,
             cores: (0..6).map(|_| random.between(2, 4) as u16).collect(),
             shards: 16 << random.below(3),
@@ -284,7 +285,9 @@ impl Plan {
                 .one_in(6)
                 .then(|| (random.between(5, 600), CRASH_POINTS[random.index(3)])),
             down_ns: (0..6).map(|_| random.around(50 * MILLISECOND_NS)).collect(),
-        }
+        };
+        add_quiet_blip(&quiet, &mut plan.clients, &mut plan.faults);
+        plan
     }
 
     /// A short run with a kill and a loss of power, for sweeps that put one more fault at each of its operations.

@@ -1,7 +1,7 @@
 //! The faults of an ordinary run, drawn from its seed: some kinds of fault, a few times each, at least one crash, and
 //! enough kinds that are sure to strike.
 
-use super::plan::SERVER;
+use super::plan::{ClientPlan, Operation, OperationKind, SERVER};
 use crate::sim::disk::DiskOperations;
 use crate::sim::{CrashStyle, Fault, FaultAction, FaultAt, FaultAtKind, HostId, NetworkTrouble, SimRandom};
 
@@ -95,6 +95,50 @@ fn add_clock_blip(random: &SimRandom, horizon_ns: u64, faults: &mut Vec<Fault>) 
             kind,
         });
     }
+}
+
+/// Before a quiet blip nothing is written for so long, in which the threads are behind their plans as a rule.
+const QUIET_BEFORE_NS: u64 = 150 * MILLISECOND_NS;
+/// A value that expires by a quiet blip lives longer than a ceiling reaches.
+const QUIET_TTL_MS_MIN: u64 = 4_000;
+
+/// In some runs, a wall clock that is far ahead for a moment in which only gets are asked, and a crash: what has expired
+/// by it must not come back, though no write has logged a ceiling of that moment.
+pub(super) fn add_quiet_blip(random: &SimRandom, clients: &mut [ClientPlan], faults: &mut Vec<Fault>) {
+    if !random.one_in(16) {
+        return;
+    }
+    let forth_ns = random.between(200 * MILLISECOND_NS, 500 * MILLISECOND_NS);
+    let crash_ns = forth_ns + random.between(5 * MILLISECOND_NS, 60 * MILLISECOND_NS);
+    let by_us = random.between(20, 3_600) as i64 * 1_000_000;
+    let quiet_ns = forth_ns - QUIET_BEFORE_NS..crash_ns + 10 * MILLISECOND_NS;
+    for thread in clients.iter_mut().flat_map(|client| &mut client.threads) {
+        let mut elapsed_ns = 0;
+        for operation in thread {
+            elapsed_ns += operation.pause_ns;
+            if elapsed_ns < quiet_ns.start && operation.kind == OperationKind::Put {
+                operation.ttl_ms = random.between(QUIET_TTL_MS_MIN, by_us as u64 / 1_000) as u32;
+            } else if quiet_ns.contains(&elapsed_ns) {
+                *operation = Operation {
+                    pause_ns: operation.pause_ns,
+                    number: operation.number,
+                    ..Operation::plain(OperationKind::Get, operation.key)
+                };
+            }
+        }
+    }
+    for (at_ns, kind) in [
+        (forth_ns, FaultAction::ClockJump { by_us }),
+        (crash_ns, FaultAction::Crash(CrashStyle::ProcessKill)),
+        (crash_ns + 1, FaultAction::ClockJump { by_us: -by_us }),
+    ] {
+        faults.push(Fault {
+            at_ns,
+            host: SERVER,
+            kind,
+        });
+    }
+    faults.sort_by_key(|fault| fault.at_ns);
 }
 
 /// Kinds of fault beside crashes that each run is meant to see.
