@@ -102,8 +102,8 @@ const QUIET_BEFORE_NS: u64 = 150 * MILLISECOND_NS;
 /// A value that expires by a quiet blip lives longer than a ceiling reaches.
 const QUIET_TTL_MS_MIN: u64 = 4_000;
 
-/// In some runs, a wall clock that is far ahead for a moment in which only gets are asked, and a crash: what has expired
-/// by it must not come back, though no write has logged a ceiling of that moment.
+/// In some runs, a wall clock that is far ahead for a moment in which only gets are asked, and a crash: what has
+/// expired by it must not come back, though no write has logged a ceiling of that moment.
 pub(super) fn add_quiet_blip(random: &SimRandom, clients: &mut [ClientPlan], faults: &mut Vec<Fault>) {
     if !random.one_in(16) {
         return;
