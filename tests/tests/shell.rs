@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use ostrakon_client::Kind;
 use ostrakon_tests::process::{Node, NodeCommand, Terminal, binary};
@@ -37,10 +37,28 @@ fn start() -> Server {
     }
 }
 
-/// One node for all tests that keep to keys of their own. It ends with the test process.
+/// The node for all tests that keep to keys of their own.
+static SHARED: Mutex<Option<Server>> = Mutex::new(None);
+
+/// Where that node is. It ends with the test process.
 fn address() -> &'static str {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(start).node.address()
+    static ADDRESS: OnceLock<String> = OnceLock::new();
+    ADDRESS.get_or_init(|| {
+        let server = start();
+        let address = server.node.address().to_owned();
+        *SHARED.lock().expect("only this puts it there") = Some(server);
+        // What is static is never dropped.
+        // SAFETY: the function may be called at any time, from any thread.
+        let registered = unsafe { libc::atexit(stop_shared) };
+        assert_eq!(registered, 0, "there is room for a function at the exit");
+        address
+    })
+}
+
+extern "C" fn stop_shared() {
+    if let Ok(mut shared) = SHARED.lock() {
+        drop(shared.take());
+    }
 }
 
 /// How a command ended.

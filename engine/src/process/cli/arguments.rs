@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad command line, 3 key
     4 condition failed, 5 outcome of a write unknown, 130 cancelled.\n\n\
     First session:\n  ostrakon serve\n  ostrakon put greeting hello\n  ostrakon get greeting";
 
-/// A distributed, strictly serializable key-value database: shards that vote.
+/// A durable key-value database, one thread per core: shards that vote.
 #[derive(Debug, Parser)]
 #[command(name = "ostrakon", version = VERSION, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
