@@ -415,10 +415,8 @@ fn names_of_files_are_words_like_others() {
     assert!(name.is_file());
 }
 
-#[test]
-fn a_command_that_waits_for_a_pipe_is_cancelled() {
-    let server = start();
-    let home = directory();
+/// A shell at a terminal, and a named pipe.
+fn terminal_and_fifo(server: &Server, home: &TempDir) -> (Terminal, String) {
     let fifo = home.path().join("fifo.jsonl");
     let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
     assert!(made.success());
@@ -426,8 +424,15 @@ fn a_command_that_waits_for_a_pipe_is_cancelled() {
     command
         .args(["shell", "--connect", server.node.address()])
         .env("XDG_STATE_HOME", home.path());
-    let mut terminal = Terminal::start(command, 200, 30);
-    let fifo = fifo.to_str().expect("the path is UTF-8");
+    let fifo = fifo.to_str().expect("the path is UTF-8").to_owned();
+    (Terminal::start(command, 200, 30), fifo)
+}
+
+#[test]
+fn a_command_that_waits_for_a_pipe_is_cancelled() {
+    let server = start();
+    let home = directory();
+    let (mut terminal, fifo) = terminal_and_fifo(&server, &home);
     for what in ["export", "import"] {
         terminal.expect("\x1b[?2004h");
         terminal.type_keys(&format!("{what} {fifo}\r"));
@@ -554,15 +559,7 @@ fn what_is_pasted_is_taken_line_by_line() {
 fn a_cancelled_command_does_not_cancel_the_next_one() {
     let server = start();
     let home = directory();
-    let fifo = home.path().join("fifo.jsonl");
-    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
-    assert!(made.success());
-    let mut command = Command::new(binary::for_tests());
-    command
-        .args(["shell", "--connect", server.node.address()])
-        .env("XDG_STATE_HOME", home.path());
-    let mut terminal = Terminal::start(command, 100, 30);
-    let fifo = fifo.to_str().expect("the path is UTF-8");
+    let (mut terminal, fifo) = terminal_and_fifo(&server, &home);
     terminal.type_keys(&format!("put a before\rimport {fifo}\r"));
     // Opening waits until the import reads, which goes on until it finds that it was cancelled. It sends nothing before
     // its end, since all records are of one key.

@@ -207,6 +207,13 @@ impl ShardHost {
         self.core.hlc.now(self.core.wall_us)
     }
 
+    /// One of this core's shards, and what it shares with the others.
+    #[inline]
+    fn owned(&mut self, shard: ShardId) -> (&mut ShardReplica, &mut CoreContext) {
+        let replica = self.replicas[shard.0 as usize].as_mut();
+        (replica.expect("routed to the shard's owner"), &mut self.core)
+    }
+
     /// Makes a key readable at a moment of [`ShardHost::read_clock`]. False: wait for [`Completions::read_ready`].
     ///
     /// # Errors
@@ -221,10 +228,8 @@ impl ShardHost {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        let replica = self.replicas[shard.0 as usize]
-            .as_mut()
-            .expect("routed to the shard's owner");
-        replica.prepare_get(&mut self.core, (hash, key), now, read)
+        let (replica, core) = self.owned(shard);
+        replica.prepare_get(core, (hash, key), now, read)
     }
 
     /// Proposes a write to one of this core's shards.
@@ -232,10 +237,8 @@ impl ShardHost {
     /// # Errors
     /// Why it was refused.
     pub fn write(&mut self, shard: ShardId, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
-        let replica = self.replicas[shard.0 as usize]
-            .as_mut()
-            .expect("routed to the shard's owner");
-        replica.write(&mut self.core, write)
+        let (replica, core) = self.owned(shard);
+        replica.write(core, write)
     }
 
     /// Makes a shard readable at `snapshot`. False: wait for [`Completions::read_ready`].
@@ -251,10 +254,8 @@ impl ShardHost {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        let replica = self.replicas[shard.0 as usize]
-            .as_mut()
-            .expect("routed to the shard's owner");
-        replica.prepare_read(&mut self.core, snapshot, read)
+        let (replica, core) = self.owned(shard);
+        replica.prepare_read(core, snapshot, read)
     }
 
     /// Makes all shards of this core readable at `snapshot`; returns how many the scan has to wait for.
