@@ -41,8 +41,10 @@ const UNREAD_KEY: &[u8] = b"unread";
 const UNREAD_VALUE_BYTES: usize = 64 * 1024;
 /// How long the server may take for what it owes at the end.
 const SETTLED_WITHIN: Duration = Duration::from_mins(1);
-/// Between two turns of the hostile ones.
+/// Between two turns of a hostile one.
 const TURN: Duration = Duration::from_millis(20);
+/// Nothing makes strangers act at the same moment: in each of these parts of that time, others have their turn.
+const TURN_PARTS: usize = 20;
 /// How long memory may take to come back after all have gone.
 const GONE_FOR: Duration = Duration::from_secs(3);
 
@@ -214,15 +216,18 @@ impl Connections {
             )?);
         }
         let turns_until = |deadline: Instant, hostile: &mut [Hostile], is_over: bool| {
+            let mut part = 0;
             while Instant::now() < deadline {
                 machine::check_signals()?;
-                for one in hostile.iter_mut() {
+                let of_part = hostile.len().div_ceil(TURN_PARTS).max(1);
+                for one in hostile.chunks_mut(of_part).nth(part).into_iter().flatten() {
                     one.turn(is_over);
                 }
                 if is_over && hostile.iter().all(|one| one.missing() == 0) {
                     break;
                 }
-                std::thread::sleep(TURN);
+                part = (part + 1) % TURN_PARTS;
+                std::thread::sleep(TURN / TURN_PARTS as u32);
             }
             Ok::<_, String>(())
         };

@@ -1,8 +1,8 @@
 //! Finds the built binaries `ostrakon` and `loadgen`, and builds them once when they are not there.
 //!
 //! In order: the environment variable `OSTRAKON_BINARY` (`LOADGEN_BINARY`); the binary next to the running
-//! test or program (`target/PROFILE/`). A test builds it first, so that it never runs an older binary than
-//! the sources: cargo does nothing when it is fresh.
+//! test or program (`target/PROFILE/`). A test builds both first, so that it never runs an older binary than
+//! the sources: cargo does nothing when they are fresh, as they are in `cargo test --workspace`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,17 +13,13 @@ pub const VARIABLE: &str = "OSTRAKON_BINARY";
 /// Names a load generator's binary to use instead of building one.
 pub const LOADGEN_VARIABLE: &str = "LOADGEN_BINARY";
 
-type Built = OnceLock<Result<PathBuf, String>>;
-
-static NODE: Built = OnceLock::new();
-static LOADGEN: Built = OnceLock::new();
-
 /// The binary for tests: as fresh as the sources, unless the environment names one.
 ///
 /// # Panics
 /// With the sentence, when it can't be built.
 pub fn for_tests() -> &'static Path {
-    built_once(&NODE, VARIABLE, "ostrakon")
+    static NODE: OnceLock<PathBuf> = OnceLock::new();
+    NODE.get_or_init(|| named_or_built(VARIABLE, "ostrakon"))
 }
 
 /// The load generator for tests: as fresh as the sources, unless the environment names one.
@@ -31,18 +27,20 @@ pub fn for_tests() -> &'static Path {
 /// # Panics
 /// With the sentence, when it can't be built.
 pub fn loadgen_for_tests() -> &'static Path {
-    built_once(&LOADGEN, LOADGEN_VARIABLE, "loadgen")
+    static LOADGEN: OnceLock<PathBuf> = OnceLock::new();
+    LOADGEN.get_or_init(|| named_or_built(LOADGEN_VARIABLE, "loadgen"))
 }
 
-fn built_once(built: &'static Built, variable: &str, package: &str) -> &'static Path {
-    let built = built.get_or_init(|| match std::env::var_os(variable) {
+fn named_or_built(variable: &str, name: &str) -> PathBuf {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let path = match std::env::var_os(variable) {
         Some(path) => named(variable, Path::new(&path)),
-        None => build(package),
-    });
-    match built {
-        Ok(path) => path,
-        Err(sentence) => panic!("{sentence}"),
-    }
+        None => BUILT
+            .get_or_init(build)
+            .clone()
+            .map(|directory| directory.join(name)),
+    };
+    path.unwrap_or_else(|sentence| panic!("{sentence}"))
 }
 
 /// The binary `name` next to the running program, for programs of this crate.
@@ -78,7 +76,8 @@ fn profile_directory() -> Result<PathBuf, String> {
     })
 }
 
-fn build(package: &str) -> Result<PathBuf, String> {
+/// Builds both binaries, and returns their directory.
+fn build() -> Result<PathBuf, String> {
     let profile_directory = profile_directory()?;
     // Cargo calls the directory of the profiles `dev` and `test` `debug`.
     let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
@@ -90,27 +89,19 @@ fn build(package: &str) -> Result<PathBuf, String> {
         .ok_or("the build directory has no parent")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            package,
-            "--profile",
-            profile,
-        ])
+        .args(["build", "--locked", "--quiet", "--workspace"])
+        .args(["--bin", "ostrakon", "--bin", "loadgen"])
+        // With a test among what is wanted, the dependencies of tests count: their features are those of
+        // `cargo test --workspace`, and what that has built is fresh.
+        .args(["--test", "cli_basics", "--profile", profile])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .map_err(|error| format!("could not run cargo to build {package}: {error}"))?;
+        .map_err(|error| format!("could not run cargo to build the binaries: {error}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{package} does not build ({}):\n{said}", output.status));
+        return Err(format!("the binaries do not build ({}):\n{said}", output.status));
     }
-    let path = profile_directory.join(package);
-    let is_there = path.is_file();
-    is_there
-        .then(|| path.clone())
-        .ok_or_else(|| format!("cargo built no {}", path.display()))
+    Ok(profile_directory)
 }

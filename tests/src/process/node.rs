@@ -16,6 +16,8 @@ use ostrakon_client::{Client, Error, Options};
 
 /// A node that has not greeted after this long hangs. Replaying several GiB of log takes less.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
+/// A node that was asked to end and has not after this long hangs.
+const END_TIMEOUT: Duration = Duration::from_mins(2);
 /// Last line of the greeting, as it begins.
 const GREETING_END: &str = "Ctrl-C";
 
@@ -307,7 +309,7 @@ impl Node {
     /// SIGTERM, and waits for the end of the draining.
     ///
     /// # Panics
-    /// If the process can't be signalled or waited for.
+    /// If the process can't be signalled or waited for, or hangs.
     pub fn terminate(mut self) -> Ended {
         self.drain();
         self.wait_for_end()
@@ -324,7 +326,7 @@ impl Node {
     /// Waits for the end of a node that was asked to end.
     ///
     /// # Panics
-    /// If the process can't be waited for.
+    /// If the process can't be waited for, or hangs.
     pub fn ended(mut self) -> Ended {
         self.wait_for_end()
     }
@@ -353,6 +355,11 @@ impl Node {
     }
 
     fn wait_for_end(&mut self) -> Ended {
+        assert!(
+            self.stderr.ends_within(END_TIMEOUT),
+            "the node was asked to end and still ran after {END_TIMEOUT:?}; it said:\n{}",
+            self.stderr()
+        );
         let status = self.child.wait().expect("a child can be waited for");
         Ended {
             status,
@@ -372,6 +379,8 @@ impl Drop for Node {
 #[derive(Debug)]
 struct Output {
     text: Arc<Mutex<String>>,
+    /// Disconnected when all was read. The mutex is for threads that share a node.
+    end: Mutex<mpsc::Receiver<()>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -379,7 +388,9 @@ impl Output {
     fn collect(mut stderr: ChildStderr) -> Output {
         let text = Arc::new(Mutex::new(String::new()));
         let shared = Arc::clone(&text);
+        let (at_end, end) = mpsc::channel();
         let reader = std::thread::spawn(move || {
+            let _at_end: mpsc::Sender<()> = at_end;
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stderr.read(&mut buffer) {
                 let read = String::from_utf8_lossy(&buffer[..count]);
@@ -391,12 +402,19 @@ impl Output {
         });
         Output {
             text,
+            end: Mutex::new(end),
             reader: Some(reader),
         }
     }
 
     fn so_far(&self) -> String {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the process closes it within this time.
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let end = self.end.get_mut().unwrap_or_else(PoisonError::into_inner);
+        end.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Disconnected)
     }
 
     /// Everything; waits until the process has closed it.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// A program that says nothing for so long hangs.
@@ -101,8 +101,18 @@ impl Terminal {
     /// Waits for the end of the program.
     ///
     /// # Panics
-    /// If it can't be waited for.
+    /// If the program hangs, or can't be waited for.
     pub fn wait(mut self) -> ExitStatus {
+        // The screen ends when nobody has the terminal open any more.
+        let started = Instant::now();
+        loop {
+            let left = HANG_TIME.saturating_sub(started.elapsed());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("no end after:\n{}", self.shown),
+            }
+        }
         self.child.wait().expect("a child can be waited for")
     }
 
