@@ -433,7 +433,7 @@ fn a_command_that_waits_for_a_pipe_is_cancelled() {
     let server = start();
     let home = directory();
     let (mut terminal, fifo) = terminal_and_fifo(&server, &home);
-    for what in ["export", "import"] {
+    for what in ["export", "import", "batch"] {
         terminal.expect("\x1b[?2004h");
         terminal.type_keys(&format!("{what} {fifo}\r"));
         terminal.type_until("\x03", "cancelled");

@@ -336,9 +336,9 @@ impl LogState {
             && waiting.is_some_and(|batch| !self.fits(batch))
     }
 
-    /// True when the segment in reserve, filled so far, should grow: it is less than [`FILL_LEAD`] times as far as the
-    /// one in use. So it is complete before a batch, of at most a quarter of a segment, finds no room in that one. On
-    /// a full disk puts are refused until there is a segment, so it can't wait for them.
+    /// True when the segment in reserve, filled so far, should grow: it is at most [`FILL_LEAD`] times as far as the
+    /// one in use. So its last step is due before a batch, of at most a quarter of a segment, finds no room in that
+    /// one. On a full disk puts are refused until there is a segment, so it can't wait for them.
     pub(super) fn fill_is_due(&self, filled_bytes: u64) -> bool {
         filled_bytes <= self.current.used_bytes * FILL_LEAD || self.disk_full
     }

@@ -22,6 +22,7 @@ use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
+use crate::server::told::ToldClocks;
 
 pub use crate::server::node::OperatorCommand;
 
@@ -360,7 +361,7 @@ fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sende
             idle_timeout_ms: options.idle_timeout_ms,
             ..shares
         },
-        told: Arc::default(),
+        told: Arc::new(ToldClocks::new(effective.cores)),
         events: Arc::new(move |event| report(event, &events)),
     }
 }

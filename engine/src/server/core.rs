@@ -219,7 +219,7 @@ impl Core {
         self.take_put_parts();
         self.answers.count_answered();
         // The answers go out after this.
-        self.told.note(self.host.clock(), self.host.wall_us());
+        self.told.note(self.env.core, self.host.clock());
         if self.is_draining {
             self.quiet.notify();
         }

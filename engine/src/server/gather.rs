@@ -327,7 +327,10 @@ impl Core {
     /// was one. It is answered with an error.
     pub(super) fn cancel(&mut self, connection: u64, request_id: u64) -> bool {
         let Gathers {
-            under_way, values, ..
+            under_way,
+            values,
+            values_bytes,
+            ..
         } = &mut self.gathers;
         let is_meant = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
         let of_all = under_way
@@ -346,6 +349,7 @@ impl Core {
             }
             (None, Some(gather)) => {
                 gather.is_cancelled = true;
+                *values_bytes -= gather.give_back();
                 gather.ticket
             }
             (None, None) => return false,

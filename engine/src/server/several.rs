@@ -13,6 +13,7 @@ use ostrakon_wire::message::{
 use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
+use super::gather::Gathers;
 use super::message::{Asker, CoreMessage, GatherId};
 use super::reads::{ReadKind, found};
 use super::refusal::describe;
@@ -64,6 +65,14 @@ pub(super) struct ValuesGather {
     keys: usize,
     parts: Vec<ValuesPart>,
     refusal: Option<Refusal>,
+}
+
+impl ValuesGather {
+    /// Drops the parts that were heard, and returns how many bytes they had.
+    pub(super) fn give_back(&mut self) -> usize {
+        let parts = core::mem::take(&mut self.parts);
+        parts.iter().map(ValuesPart::bytes).sum()
+    }
 }
 
 /// A multi-put that not all shards have answered.
@@ -266,26 +275,32 @@ impl Core {
 
     /// A core's part of a multi-get was heard.
     pub(super) fn values_heard(&mut self, id: GatherId, part: Result<ValuesPart, Refusal>) {
-        let gather = self.gathers.values.get_mut(&id).expect("each core answers once");
+        let Gathers {
+            values, values_bytes, ..
+        } = &mut self.gathers;
+        let gather = values.get_mut(&id).expect("each core answers once");
         gather.outstanding -= 1;
         let is_last = gather.outstanding == 0;
-        match part {
-            Err(refusal) => gather.refusal = Some(refusal),
+        let refusal = match part {
+            Err(refusal) => Some(refusal),
             // Nobody will read it.
-            Ok(_) if gather.is_cancelled || gather.refusal.is_some() => {}
-            Ok(part) if !is_last && self.gathers.values_bytes + part.bytes() > GATHERED_BYTES_MAX => {
-                gather.refusal = Some(Refusal::Busy);
-            }
+            Ok(_) if gather.is_cancelled || gather.refusal.is_some() => None,
+            Ok(part) if !is_last && *values_bytes + part.bytes() > GATHERED_BYTES_MAX => Some(Refusal::Busy),
             Ok(part) => {
-                self.gathers.values_bytes += part.bytes();
+                *values_bytes += part.bytes();
                 gather.parts.push(part);
+                None
             }
+        };
+        if refusal.is_some() {
+            gather.refusal = refusal;
+            *values_bytes -= gather.give_back();
         }
         if !is_last {
             return;
         }
-        let gather = self.gathers.values.remove(&id).expect("looked up above");
-        self.gathers.values_bytes -= gather.parts.iter().map(ValuesPart::bytes).sum::<usize>();
+        let gather = values.remove(&id).expect("looked up above");
+        *values_bytes -= gather.parts.iter().map(ValuesPart::bytes).sum::<usize>();
         if gather.is_cancelled {
             return;
         }

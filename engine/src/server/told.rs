@@ -1,10 +1,9 @@
-//! What the cores of a node have told while their clocks were ahead of the wall.
+//! What the cores of a node have told.
 //!
 //! A client brings the timestamps of one core to another, whose clock may be a little lower. That core takes timestamps
 //! from outside up to a bound, which counts from the wall ([`observe_checked`]); beyond it only what a core of the
-//! same node has told. A message would come too late: the client may be faster. So this is the one word of memory that
-//! cores share, written only while a clock is ahead by more than a few seconds, and read only before a timestamp is
-//! refused.
+//! same node has told. A message would come too late: the client may be faster. So these are the only words of memory
+//! that cores share: each is written by one core, and the others read it only before they refuse a timestamp.
 //!
 //! [`observe_checked`]: ostrakon_core::hlc::Hlc::observe_checked
 
@@ -12,25 +11,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ostrakon_core::hlc::Timestamp;
 
-/// How far, in microseconds, a clock is ahead of the wall before it is told of. Less than what a timestamp from outside
-/// may be ahead, and more than ceilings and counters account for.
-const TOLD_FROM_US: u64 = 5_000_000;
+use crate::env::CoreId;
 
-/// The highest clock of all cores of a node that was far ahead of the wall.
+/// What each core of a node has told at most.
+#[derive(Debug)]
+pub struct ToldClocks(Box<[Told]>);
+
+/// One core's clock, in a cache line of its own (and in the one that is fetched along with it).
 #[derive(Debug, Default)]
-pub struct ToldClocks(AtomicU64);
+#[repr(align(128))]
+struct Told(AtomicU64);
 
 impl ToldClocks {
-    /// A core's clock, before anybody hears of it.
-    pub(super) fn note(&self, clock: Timestamp, wall_us: u64) {
-        if clock.micros().saturating_sub(wall_us) > TOLD_FROM_US {
-            self.0.fetch_max(clock.0, Ordering::AcqRel);
-        }
+    /// Of a node of so many cores, which have told nothing.
+    pub fn new(cores: u16) -> ToldClocks {
+        ToldClocks((0..cores).map(|_| Told::default()).collect())
+    }
+
+    /// A core's clock, before anybody hears of it. Its clocks never go down.
+    pub(super) fn note(&self, core: CoreId, clock: Timestamp) {
+        self.0[core.index()].0.store(clock.0, Ordering::Release);
     }
 
     /// May a core have told this timestamp?
     pub(super) fn covers(&self, timestamp: Timestamp) -> bool {
-        timestamp.0 <= self.0.load(Ordering::Acquire)
+        self.0
+            .iter()
+            .any(|told| timestamp.0 <= told.0.load(Ordering::Acquire))
     }
 }
 
@@ -39,18 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_clocks_far_ahead_of_the_wall_are_noted() {
-        const WALL_US: u64 = 1_700_000_000_000_000;
-        let told = ToldClocks::default();
-        let (near, far) = (
-            Timestamp::from_micros(WALL_US + TOLD_FROM_US),
-            Timestamp::from_micros(WALL_US + TOLD_FROM_US + 1),
-        );
-        told.note(near, WALL_US);
-        assert!(!told.covers(near));
-        told.note(far, WALL_US);
-        told.note(near, 0);
-        assert!(told.covers(near) && told.covers(far));
-        assert!(!told.covers(Timestamp(far.0 + 1)));
+    fn what_any_core_has_told_is_covered() {
+        let told = ToldClocks::new(2);
+        assert!(!told.covers(Timestamp(1)));
+        told.note(CoreId(0), Timestamp(7));
+        told.note(CoreId(1), Timestamp(9));
+        assert!(told.covers(Timestamp(7)) && told.covers(Timestamp(9)));
+        assert!(!told.covers(Timestamp(10)));
     }
 }

@@ -112,11 +112,6 @@ impl ShardHost {
         self.core.hlc.peek()
     }
 
-    /// The wall time of this turn, in microseconds.
-    pub fn wall_us(&self) -> u64 {
-        self.core.wall_us
-    }
-
     /// The core's clock.
     pub fn hlc(&mut self) -> &mut Hlc {
         &mut self.core.hlc

@@ -16,6 +16,7 @@ use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::message::CoreBatch;
 use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
+use ostrakon::server::told::ToldClocks;
 
 use crate::sim::{HostId, ProcessId, ProcessStatus, World};
 
@@ -79,7 +80,7 @@ impl SimNode {
                 idle_timeout_ms: IDLE_TIMEOUT_MS,
                 ..ConnectionLimits::default()
             },
-            told: Arc::default(),
+            told: Arc::new(ToldClocks::new(settings.cores)),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),

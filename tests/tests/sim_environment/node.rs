@@ -10,11 +10,12 @@ use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
+use ostrakon::server::told::ToldClocks;
 use ostrakon_tests::sim::{Counters, CrashStyle, FaultKind, HostId, ProcessId, ProcessStatus, RunEnd, World};
 
 use crate::support::SECOND_NS;
 
-fn node_config(world: &World, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig {
+fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig {
     let events = Arc::clone(events);
     NodeConfig {
         options: StartOptions {
@@ -30,7 +31,7 @@ fn node_config(world: &World, events: &Arc<Mutex<Vec<NodeEvent>>>) -> NodeConfig
         },
         listen: "0.0.0.0:5750".parse().unwrap(),
         connections: ConnectionLimits::default(),
-        told: Arc::default(),
+        told: Arc::new(ToldClocks::new(cores)),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }
 }
@@ -72,8 +73,7 @@ fn node_story(seed: u64) -> (u64, Counters) {
                 == count
         }
     };
-    let config = node_config(&world, &events);
-    start_node(&world, host, 2, &config);
+    start_node(&world, host, 2, &node_config(&world, 2, &events));
     assert_eq!(
         world.run_until(60 * SECOND_NS, serves(1)),
         RunEnd::Met,
@@ -82,7 +82,7 @@ fn node_story(seed: u64) -> (u64, Counters) {
         events
     );
     world.crash(host, CrashStyle::PowerLoss);
-    let (process, commands) = start_node(&world, host, 3, &config);
+    let (process, commands) = start_node(&world, host, 3, &node_config(&world, 3, &events));
     assert_eq!(
         world.run_until(120 * SECOND_NS, serves(2)),
         RunEnd::Met,

@@ -102,7 +102,7 @@ impl fmt::Display for Error {
             Error::Interrupted => formatter.write_str("the call was interrupted"),
             Error::Timeout { after_ms } => write!(
                 formatter,
-                "no answer within {after_ms} ms; ask again, or allow more time with request_timeout_ms"
+                "no answer within {after_ms} ms; ask again, or with a longer time-out"
             ),
             Error::Protocol(source) => write!(formatter, "{source}"),
         }

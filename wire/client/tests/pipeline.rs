@@ -136,6 +136,50 @@ fn an_answer_that_came_in_time_counts_however_late_it_is_waited_for() {
 }
 
 #[test]
+fn a_flush_sends_whole_requests_however_long_they_are() {
+    const BYTES: usize = 8 << 20;
+    // More than the sockets hold, and nobody waits for an answer until it is read.
+    let (read, is_read) = std::sync::mpsc::channel();
+    let server = FakeServer::greeting(10, move |session| {
+        let put = session.expect(|_| {});
+        read.send(()).expect("the test waits");
+        session.answer(put, &refusal(ErrorCode::Busy));
+        session.expect_end();
+    });
+    let mut client = connect(&server);
+    let mut pipeline = client.pipeline();
+    let ticket = pipeline.put(b"key", &vec![7; BYTES]).expect("room");
+    pipeline.flush();
+    let read_within = is_read.recv_timeout(std::time::Duration::from_mins(1));
+    read_within.expect("the server reads all of it");
+    assert!(pipeline.wait(ticket).is_err());
+    drop(pipeline);
+    drop(client);
+    server.join();
+}
+
+#[test]
+fn a_flush_ends_with_the_time_of_its_requests() {
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    // This server never reads the request.
+    let server = FakeServer::greeting(10, move |_| {
+        let _test_ended = is_over.recv();
+    });
+    let options = Options {
+        request_timeout_ms: 20,
+        ..once()
+    };
+    let mut client = Client::connect(&server.address, options).expect("the server is there");
+    let mut pipeline = client.pipeline();
+    let ticket = pipeline.put(b"key", &vec![7; 8 << 20]).expect("room");
+    pipeline.flush();
+    assert!(pipeline.wait(ticket).is_err());
+    drop(pipeline);
+    drop(over);
+    server.join();
+}
+
+#[test]
 fn a_pipeline_left_early_does_not_confuse_what_follows() {
     let server = FakeServer::greeting(10, |session| {
         session.exchange(assert_get, &found(9, b"abandoned"));

@@ -207,9 +207,13 @@ impl Disk for DmaDisk {
             let mut prepared =
                 length_of(&file).map_err(|error| describe("read the length of", path, None, error));
             if let (Ok(_), OpenMode::CreateReserved(bytes)) = (&prepared, mode) {
-                let reserved = file.pre_allocate(bytes, true).await;
-                if let Err(error) = reserved {
-                    prepared = Err(describe("set space aside for", path, None, system_error(error)));
+                let reserved = file.pre_allocate(bytes, true).await.map_err(system_error);
+                match reserved {
+                    Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => {
+                        prepared = Err(describe("set space aside for", path, None, error));
+                    }
+                    // A file system that can't do it gives the space as the file is written.
+                    Ok(()) | Err(_) => {}
                 }
             }
             let length = match prepared {

@@ -103,10 +103,12 @@ impl Link {
         if self.client.is_some() {
             return Ok(());
         }
+        let defaults = Options::default();
         let options = Options {
+            connect_timeout_ms: self.timeout_ms.min(defaults.connect_timeout_ms),
             request_timeout_ms: self.timeout_ms,
             client: format!("ostrakon/{RELEASE}"),
-            ..Options::default()
+            ..defaults
         };
         let client = Client::connect(&self.address, options).map_err(|error| Failure::from(&error))?;
         self.interrupt.watch(Some(client.interrupter()));

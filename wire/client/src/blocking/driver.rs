@@ -117,7 +117,7 @@ impl Driver {
                 Ok(call) => {
                     self.awaited.insert(call, None);
                     if self.unsent_bytes() >= SEND_BATCH_BYTES {
-                        self.flush();
+                        self.turn(false);
                     }
                     return Ok(call);
                 }
@@ -164,9 +164,12 @@ impl Driver {
         }
     }
 
-    /// Sends and receives what can be without waiting.
+    /// Waits until the sockets have taken all that is to be sent, or every call has ended, or an interrupt comes.
     pub(super) fn flush(&mut self) {
         self.turn(false);
+        while self.unsent_bytes() > 0 && self.awaited.values().any(Option::is_none) && !self.is_interrupted {
+            self.turn(true);
+        }
     }
 
     pub(super) fn interrupter(&self) -> Interrupter {

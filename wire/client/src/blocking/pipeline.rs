@@ -12,9 +12,9 @@ use crate::values::Answer;
 /// Sends many requests before waiting for the first answer. The server may work on them at the same time and
 /// in any order: a request must not rely on one before it whose answer hasn't been waited for.
 ///
-/// Requests go out when enough are together or when an answer is waited for. If too many are unanswered, submitting
-/// first waits for answers and keeps them. What was submitted and not waited for when the pipeline ends may or may not
-/// happen.
+/// Requests go out when enough are together, at a [`flush`](Self::flush), or when an answer is waited for. If too many
+/// are unanswered, submitting first waits for answers and keeps them. What was submitted and not waited for when the
+/// pipeline ends may or may not happen.
 #[derive(Debug)]
 pub struct Pipeline<'client> {
     driver: &'client mut Driver,
@@ -72,7 +72,8 @@ impl<'client> Pipeline<'client> {
         self.submit(&Request::delete(key, Condition::None))
     }
 
-    /// Sends what was submitted, as far as the sockets take it at once.
+    /// Sends what was submitted, and waits until the sockets have taken it, at most for the time-outs of the requests.
+    /// Half a request that was sent must not wait for its other half: the server ends a connection for that.
     pub fn flush(&mut self) {
         self.driver.flush();
     }

@@ -11,9 +11,7 @@
 //! Words are those of the shell ([`words`](super::super::words)), also in a file. All lines are read before
 //! anything is sent, also behind one that is refused: none of them is a command of its own.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::BufReader;
 
 use clap::{Args, Parser, Subcommand};
 use ostrakon_client::{Action, BatchOperation, BatchReply};
@@ -27,6 +25,7 @@ use super::super::requests::{
     AddArguments, BatchArguments, ConditionArguments, DeleteArguments, Key, KeyArgument, PutArguments,
     Spelling,
 };
+use super::super::transfer::open_input;
 use super::super::words::{COMMAND_BYTES_MAX, CommandText, Words, WordsError, read_command};
 use super::write::state;
 use super::{Caller, Context, announce_stdin, read_line};
@@ -92,8 +91,13 @@ pub(super) fn batch(
 ) -> Result<(), Failure> {
     let operations = if let Some(path) = &arguments.file {
         let path = context.spelling.path(path)?;
-        let (mut lines, place) = (open(&path)?, path.display().to_string());
-        read_operations(|_| read_line(&mut lines, &place))?
+        let interrupt = context.link.interrupt();
+        let (input, _) = open_input(&path, interrupt)?;
+        let (mut lines, place) = (BufReader::new(input), path.display().to_string());
+        read_operations(|_| {
+            let line = read_line(&mut lines, &place);
+            interrupt.check().and(line)
+        })?
     } else {
         if caller.owns_stdin() {
             announce_stdin("operations, one a line");
@@ -108,12 +112,6 @@ pub(super) fn batch(
     let borrowed: Vec<BatchOperation<'_>> = operations.iter().map(Owned::borrow).collect();
     let reply = context.link.call(|client| client.batch(&borrowed))?;
     report(&reply, &operations, context.format)
-}
-
-fn open(path: &Path) -> Result<BufReader<impl Read>, Failure> {
-    let file = File::open(path)
-        .map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
-    Ok(BufReader::new(file))
 }
 
 /// Reads lines up to `end`, or to the end of the input. The refusal is of the first line that makes no sense.

@@ -10,7 +10,6 @@
 //! An import can be repeated: what is written already is written again, with the same values.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ use super::binary::BinaryReader;
 use super::json::JsonReader;
 use super::progress::Progress;
 use super::record::{BadRecord, Lifetime, Record};
-use super::stream::Stream;
+use super::stream::open_input;
 use super::{STANDARD, format_of};
 
 /// A batch is sent when its keys and values reach this, in bytes.
@@ -60,7 +59,7 @@ pub(in super::super) fn import(
     let (input, total_bytes): (Box<dyn Read>, _) = if is_standard {
         (Box::new(io::stdin().lock()), None)
     } else {
-        open(&file, &interrupt)?
+        open_input(&file, &interrupt)?
     };
     let progress = Progress::new("import", total_bytes);
     let input = BufReader::with_capacity(READ_BYTES, progress.bar().wrap_read(input));
@@ -76,18 +75,6 @@ pub(in super::super) fn import(
     };
     eprintln!("imported {total}{over}");
     Ok(())
-}
-
-/// The file, and its length if it has one.
-fn open(path: &Path, interrupt: &Arc<Interrupt>) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
-    let failed = |error| Failure::Failed(format!("cannot open {}: {error}", path.display()));
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if metadata.is_file() {
-        let file = File::open(path).map_err(failed)?;
-        return Ok((Box::new(file), Some(metadata.len())));
-    }
-    let stream = Stream::open(path, interrupt).map_err(failed)?;
-    Ok((Box::new(stream), None))
 }
 
 /// What became of the records so far.

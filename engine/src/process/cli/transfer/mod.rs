@@ -17,6 +17,7 @@ pub(super) use export::export;
 pub(super) use import::import;
 pub use json::{JsonReader, write_line as write_json_line};
 pub use record::{BadRecord, Expiry, Record};
+pub(super) use stream::open_input;
 
 use super::failure::Failure;
 use super::requests::FileFormat;

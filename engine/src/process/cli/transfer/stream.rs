@@ -1,17 +1,34 @@
 //! A pipe or a device, whose other end may be long in coming: what waits for it ends with its command.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::failure::Failure;
 use super::super::interrupt::Interrupt;
 
 /// How often a wait looks whether its command was told to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Opens a file for reading, and tells its length if it has one. If it is no regular file, what waits for it ends with
+/// its command.
+pub(in super::super) fn open_input(
+    path: &Path,
+    interrupt: &Arc<Interrupt>,
+) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
+    let failed = |error| Failure::Failed(format!("cannot open {}: {error}", path.display()));
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_file() {
+        let file = File::open(path).map_err(failed)?;
+        return Ok((Box::new(file), Some(metadata.len())));
+    }
+    let stream = Stream::open(path, interrupt).map_err(failed)?;
+    Ok((Box::new(stream), None))
+}
 
 /// What is no regular file, open in one direction. Its waits fail once the command is told to end.
 #[derive(Debug)]
@@ -22,7 +39,7 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Opens it for reading, at once: that a pipe has no writer yet shows in the first read, which waits for one.
-    pub(super) fn open(path: &Path, interrupt: &Arc<Interrupt>) -> io::Result<Stream> {
+    fn open(path: &Path, interrupt: &Arc<Interrupt>) -> io::Result<Stream> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         Ok(Stream {
@@ -37,7 +54,12 @@ impl Stream {
         options.write(true).custom_flags(libc::O_NONBLOCK);
         loop {
             match options.open(path) {
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) && !interrupt.is_raised() => {
+                // Of other files, such as sockets, this error is the last word.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENXIO)
+                        && fs::metadata(path)?.file_type().is_fifo()
+                        && !interrupt.is_raised() =>
+                {
                     std::thread::sleep(LOOK_EVERY);
                 }
                 opened => {
@@ -106,6 +128,7 @@ impl Write for Stream {
 mod tests {
     use super::*;
     use std::ffi::CString;
+    use std::os::unix::net::UnixDatagram;
     use std::path::PathBuf;
 
     fn fifo(directory: &tempfile::TempDir) -> PathBuf {
@@ -130,6 +153,15 @@ mod tests {
             received
         });
         assert!(received == sent);
+    }
+
+    #[test]
+    fn a_socket_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _socket = UnixDatagram::bind(&path).unwrap();
+        let refusal = Stream::create(&path, &Arc::default()).unwrap_err();
+        assert_eq!(refusal.raw_os_error(), Some(libc::ENXIO));
     }
 
     #[test]
