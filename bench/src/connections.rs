@@ -4,9 +4,11 @@
 //! 2. It goes on while thousands of connections are opened, greeted and left idle, and hundreds more are slow, lie,
 //!    or stop in the middle ([`hostile`]); and then for a while in which all of them are there.
 //! 3. At the end each idle connection asks for a sign of life, and what the server owes the others is waited for.
+//! 4. When all have gone, the good client goes on alone: what differs from the first time is the machine's doing.
 //!
-//! The good client shares its CPU with the others, so besides its own latencies those of the server are measured, which
-//! each answer carries: from the receipt of a request to its answer.
+//! The others have the good client's CPU while it waits, and give way to it. Still, what they do in the kernel takes its
+//! time, so besides its own latencies those of the server are measured, which each answer carries: from the receipt of
+//! a request to its answer.
 //!
 //! It fails if an answer is missing, of the good client's or of the others', if an idle connection was dropped, or if
 //! the server's memory grows beyond a bound. Latencies are printed and not judged.
@@ -63,7 +65,7 @@ pub struct Connections {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: u64,
 
-    /// Seconds of the good client alone, and of it with all others once they are there
+    /// Seconds of the good client alone, of it with all others once they are there, and of it alone again
     #[arg(long, value_name = "S", default_value_t = 10)]
     pub seconds: u64,
 
@@ -145,28 +147,38 @@ impl Connections {
         written.map_err(|error| error.to_string())?;
         drop(client);
         eprintln!("the good client alone");
-        let deadline = Instant::now() + Duration::from_secs(self.seconds);
-        let stage = || if Instant::now() < deadline { THERE } else { OVER };
-        let [_, alone] = self.good_client(server.address(), stage)?;
+        let alone = self.good_client_alone(server.address())?;
         let before = machine::memory_of(server.id())?.rss_bytes;
         machine::forget_peak(server.id())?;
         eprintln!("{} idle and {} hostile connections", self.idle, self.hostile);
         let stage = AtomicUsize::new(COMING);
         let (together, crowd) = std::thread::scope(|scope| {
             let good = scope.spawn(|| self.good_client(server.address(), || stage.load(Ordering::Relaxed)));
-            let crowd = self.crowd(server.address(), &stage);
+            let crowd = scope.spawn(|| self.crowd(server.address(), &stage)).join();
             stage.store(OVER, Ordering::Relaxed);
             let together = good.join().map_err(|_| "the good client panicked".to_owned());
-            (together, crowd)
+            (
+                together,
+                crowd.map_err(|_| "the others' thread panicked".to_owned()),
+            )
         });
-        let crowd = crowd.map_err(|error| explained(&error, &server))?;
+        let crowd = crowd?.map_err(|error| explained(&error, &server))?;
         let together = together?.map_err(|error| explained(&error, &server));
         let peak = machine::peak_rss_bytes(server.id())?;
         std::thread::sleep(GONE_FOR);
         let after = machine::memory_of(server.id())?.rss_bytes;
+        eprintln!("the good client alone again");
+        let alone_again = self.good_client_alone(server.address())?;
         server.stop()?;
         let resident = Resident { before, peak, after };
-        Ok(self.report(setup, &alone, &together, &crowd, resident))
+        Ok(self.report(setup, &[alone, alone_again], &together, &crowd, resident))
+    }
+
+    fn good_client_alone(&self, address: &str) -> Result<Seen, String> {
+        let deadline = Instant::now() + Duration::from_secs(self.seconds);
+        let stage = || if Instant::now() < deadline { THERE } else { OVER };
+        let [_, alone] = self.good_client(address, stage)?;
+        Ok(alone)
     }
 
     /// Gets and puts in turn, until it is over; what it saw by stage.
@@ -199,6 +211,8 @@ impl Connections {
     /// Opens everybody, lets them do what they do, and settles accounts.
     fn crowd(&self, address: &str, stage: &AtomicUsize) -> Result<Crowd, String> {
         machine::pin_thread(self.common.client_cpu)?;
+        // What the good client waits for shall be the server, as if the others were on machines of their own.
+        machine::give_way()?;
         let mut keys = KeyChoice::new(self.keys, 2);
         let mut idle = crowd::open_idle(System::Ostrakon, address, self.idle)?;
         let mut hostile = Vec::with_capacity(self.hostile);
@@ -261,7 +275,7 @@ impl Connections {
     fn report(
         &self,
         setup: &Setup,
-        alone: &Seen,
+        [alone, alone_again]: &[Seen; 2],
         together: &Result<[Seen; OVER], String>,
         crowd: &Crowd,
         resident: Resident,
@@ -292,6 +306,7 @@ impl Connections {
             }
             Err(sentence) => report.fail(sentence.as_str()),
         }
+        table.row(alone_again.cells("alone again"));
         report.table(table);
         report.table(crowd.table());
         let mib = |bytes: u64| number(bytes as f64 / MIB as f64, 1);
@@ -320,6 +335,7 @@ impl Connections {
         }
         report.figures(json!({
             "alone": alone.to_json(),
+            "alone_again": alone_again.to_json(),
             "while_others_come_and_go": together.as_ref().ok().map(|[coming, _]| coming.to_json()),
             "among_others": together.as_ref().ok().map(|[_, there]| there.to_json()),
             "others": crowd.by_kind.iter().map(|(kind, account)| account.to_json(*kind)).collect::<Vec<_>>(),

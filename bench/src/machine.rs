@@ -65,6 +65,21 @@ pub fn pin_thread(cpu: usize) -> Result<(), String> {
     ))
 }
 
+/// Lets the calling thread run only while no other thread wants its CPU (`SCHED_IDLE`, sched(7)).
+///
+/// # Errors
+/// A sentence, if the kernel refuses.
+pub fn give_way() -> Result<(), String> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter lives through the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("a thread can't give way to others: {error}"))
+}
+
 /// CPU time that the calling thread has used, in user and kernel mode.
 pub fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec {
