@@ -6,9 +6,9 @@
 //! 3. At the end each idle connection asks for a sign of life, and what the server owes the others is waited for.
 //! 4. When all have gone, the good client goes on alone: what differs from the first time is the machine's doing.
 //!
-//! The others have the good client's CPU while it waits, and give way to it. Still, what they do in the kernel takes its
-//! time, so besides its own latencies those of the server are measured, which each answer carries: from the receipt of
-//! a request to its answer.
+//! The others have the good client's CPU while it waits, and give way to it. Still, what they do in the kernel takes
+//! its time, so besides its own latencies those of the server are measured, which each answer carries: from the receipt
+//! of a request to its answer.
 //!
 //! It fails if an answer is missing, of the good client's or of the others', if an idle connection was dropped, or if
 //! the server's memory grows beyond a bound. Latencies are printed and not judged.
