@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use ostrakon::env::glommio::executors;
 
 use crate::arrival::{Arrivals, Rate, Schedule};
 use crate::cli::{Configuration, Phase, RunLength};
@@ -201,16 +201,17 @@ pub fn run_phase(
         dealt[index % threads].push(ready);
     }
     let mut handles = Vec::with_capacity(threads);
-    for (index, ready) in dealt.into_iter().enumerate() {
-        let builder = LocalExecutorBuilder::new(Placement::Fixed(configuration.thread_cpus[index]))
-            .name(&format!("loadgen-{index}"))
-            .preempt_timer(Duration::from_millis(1))
-            .io_memory(1 << 20);
+    let pulses =
+        executors::pulses(threads as u16).map_err(|error| format!("could not start a thread: {error}"))?;
+    for ((index, ready), pulse) in dealt.into_iter().enumerate().zip(pulses) {
+        let name = format!("loadgen-{index}");
+        let builder = executors::builder(configuration.thread_cpus[index], &name).io_memory(1 << 20);
         let (order, shared) = (
             ThreadOrder::new(order, index, router.clone(), series.recorder(index), history),
             Arc::clone(shared),
         );
-        let spawned = builder.spawn(move || async move { order.run(&shared, ready).await });
+        let spawned =
+            builder.spawn(move || executors::work(pulse, async move { order.run(&shared, ready).await }));
         handles.push(spawned.map_err(|error| format!("could not start a load thread: {error}"))?);
     }
     let mut outcome = PhaseOutcome::default();

@@ -1,7 +1,7 @@
 //! The environment of a real node: glommio executors (`io_uring`), one pinned to a CPU for each core.
 //!
-//! [`start`] is the only way in. What it hands out is an [`Env`](crate::env::Env) per core; nothing above
-//! `env` sees a type of this module.
+//! [`start`] is a node's only way in. What it hands out is an [`Env`](crate::env::Env) per core; nothing above
+//! `env` sees a type of this module. [`executors`] is for programs beside the node that use glommio themselves.
 //!
 //! Architecture invariants:
 //! 1. An IO future of glommio is awaited to its end by the operation that made it, inside one task.
@@ -16,6 +16,7 @@
     reason = "this is the side of the seam that calls the operating system"
 )]
 
+pub mod executors;
 pub mod runtime;
 
 mod clock;

@@ -28,10 +28,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use ::glommio::io::DmaFile;
-use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+use ::glommio::{LocalExecutor, PoolPlacement};
 
 use super::clock::{SplitMix, SystemClock};
 use super::disk::DmaDisk;
+use super::executors;
 use super::mesh::{self, MeshEnds};
 use super::network::TcpNetwork;
 use super::pulse::{Beating, Pulse};
@@ -44,22 +45,11 @@ use crate::env::{CoreId, Env};
 /// Name of the probe file in the data directory.
 const PROBE_FILE: &str = ".probe";
 
-/// The slice of an executor's own task queue, which starts and ends it. It is long because a core has no
-/// [`pulse`](super::pulse) before its first turn: a thread that lost the CPU for a slice there would never
-/// start. The queues that do the work have [a slice of their own](super::tasks).
-const STARTING_SLICE: Duration = Duration::from_secs(1);
-
 /// glommio refuses to start below this limit of locked memory.
 const LOCKED_MEMORY_NEEDED_BYTES: u64 = 512 * 1024;
 
 /// Each executor has three rings, and each ring locks the IO memory anew.
 const RINGS_PER_CORE: u64 = 3;
-
-/// Submission entries of each ring. Far more than are ever used at once: the kernel makes a table of the requests that
-/// wait, such as each connection's for its next bytes, of one bucket per 32 completion entries, 256 at most, and walks
-/// a bucket whenever a request is taken back. The executor takes its timer back in each turn, so with few entries each
-/// turn would cost time in proportion to the idle connections (decision 023). 4,096 are the fewest that give 256.
-const RING_ENTRIES: usize = 4096;
 
 /// The least IO memory that glommio works with.
 const IO_MEMORY_LEAST_BYTES: usize = 64 * 1024;
@@ -401,10 +391,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
 
 impl<B: Send + 'static> Seat<B> {
     fn make_executor(&self) -> Result<LocalExecutor, String> {
-        let mut builder = LocalExecutorBuilder::new(Placement::Fixed(self.cpu))
-            .name("core")
-            .ring_depth(RING_ENTRIES)
-            .preempt_timer(STARTING_SLICE)
+        let mut builder = executors::builder(self.cpu, "core")
             .io_memory(self.io_memory_bytes)
             // The helper thread goes wherever the affinity mask lets it: on the core's own CPU it would wait
             // for a busy core.

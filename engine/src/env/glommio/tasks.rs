@@ -10,7 +10,7 @@ use crate::env::tasks::{Priority, TaskFuture, Tasks};
 /// How long a task may run before `should_yield` turns true. It also bounds how late a busy core sees its
 /// timers and messages. A queue that names it as its latency makes it the executor's slice while it has work;
 /// beyond that, glommio only wakes such a queue from other threads without asking whether the core is awake.
-const SLICE: Duration = Duration::from_millis(1);
+pub(super) const SLICE: Duration = Duration::from_millis(1);
 
 /// CPU shares of the foreground, the most that glommio knows.
 const FOREGROUND_SHARES: usize = 1000;
