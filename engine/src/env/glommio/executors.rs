@@ -1,5 +1,5 @@
-//! Executors as a node has them, also for other programs that use glommio: with rings for many connections, and kept from
-//! sleeping over tasks that could run (see [`pulse`](super::pulse)).
+//! Executors as a node has them, also for other programs that use glommio: with rings for many connections, and kept
+//! from sleeping over tasks that could run (see [`pulse`](super::pulse)).
 //!
 //! 1. [`pulses`] are made for all executors of a process together.
 //! 2. Each executor comes from a [`builder`].
