@@ -1,4 +1,4 @@
-//! Pure protocol state machines of Ostrakon: the hybrid logical clock, Raft, and the retry table.
+//! Pure state machines of Ostrakon: the hybrid logical clock, Raft, the retry table, and the shape of LSM trees.
 //!
 //! Nothing here does IO, reads a clock, draws a random number or knows a thread; the compiler proves it
 //! (`no_std`). Time comes in as an argument; payloads are bytes that stay with the driver.
@@ -8,5 +8,6 @@
 extern crate alloc;
 
 pub mod hlc;
+pub mod lsm;
 pub mod raft;
 pub mod sessions;

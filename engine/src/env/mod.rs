@@ -15,6 +15,8 @@ pub mod local;
 pub mod mesh;
 pub mod network;
 pub mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub mod glommio;
 

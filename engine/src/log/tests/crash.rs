@@ -2,7 +2,7 @@
 //! for what was in flight, and the node starts again, and again.
 
 use super::harness::{Machine, Running, SHARDS};
-use super::memory_disk::{Fate, InFlight};
+use crate::env::testing::memory_disk::{Fate, InFlight};
 
 /// What becomes of the writes in flight, by their place among them.
 type Policy = fn(usize, &InFlight) -> Fate;

@@ -168,7 +168,7 @@ fn a_damaged_head_is_named_although_its_successor_covers_it_only() {
     running.kill();
     machine
         .disk
-        .power_loss(false, |_| super::memory_disk::Fate::Whole);
+        .power_loss(false, |_| crate::env::testing::memory_disk::Fate::Whole);
     let last = machine.batches(3);
     assert_eq!(last.len(), 1, "a head alone");
     assert!(

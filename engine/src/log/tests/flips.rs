@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::harness::{Entry, LOG, Machine, Running, SHARDS, data, disk_bytes, segment};
-use super::memory_disk::{Fate, SECTOR_BYTES};
-use super::scheduler::Scheduler;
 use crate::env::disk::BLOCK_BYTES;
+use crate::env::testing::memory_disk::{Fate, SECTOR_BYTES};
+use crate::env::testing::scheduler::Scheduler;
 use crate::log::LogError;
 use crate::log::format::{BatchHeader, BatchNumber, FLAG_HEAD, Record, RecordKind};
 use crate::log::recovery::{CutTail, replay, scan};
@@ -103,7 +103,7 @@ fn crashed() -> Whole {
 fn crash_with_two_in_flight(
     machine: &Machine,
     running: Running,
-    fate: impl FnMut(&super::memory_disk::InFlight) -> Fate,
+    fate: impl FnMut(&crate::env::testing::memory_disk::InFlight) -> Fate,
 ) {
     machine.disk.hold_writes(true);
     for count in [30, 40] {

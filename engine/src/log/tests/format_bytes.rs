@@ -6,8 +6,8 @@ use ostrakon_core::raft::{EntryId, HardState, LogIndex, ReplicaId, Term};
 use ostrakon_wire::routing::ShardId;
 
 use super::harness::data;
-use super::memory_disk::MemoryDisk;
 use crate::env::disk::BLOCK_BYTES;
+use crate::env::testing::memory_disk::MemoryDisk;
 use crate::log::batch::{BatchBuilder, BatchId};
 use crate::log::format::{
     BatchFault, BatchHeader, BatchNumber, BatchPlace, BootNumber, DirectoryEntry, FLAG_HEAD, LogId,

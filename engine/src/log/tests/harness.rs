@@ -11,10 +11,10 @@ use std::rc::Rc;
 use ostrakon_core::raft::{EntryId, HardState, LogIndex, ReplicaId, Term};
 use ostrakon_wire::routing::ShardId;
 
-use super::memory_disk::{Fate, MemoryDisk};
-use super::scheduler::Scheduler;
 use crate::env::Disk;
 use crate::env::disk::BLOCK_BYTES;
+use crate::env::testing::memory_disk::{Fate, MemoryDisk};
+use crate::env::testing::scheduler::Scheduler;
 use crate::log::format::{
     BatchHeader, BatchPlace, BootNumber, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
     check_batch,

@@ -2,7 +2,7 @@
 //! the bytes can be wrong.
 //!
 //! [`harness`] has the machine that crashes and the history that a restart is compared with;
-//! [`memory_disk`] and [`scheduler`] are the two seams below the log.
+//! the two seams below the log are those of [`crate::env::testing`].
 
 mod crash;
 mod cut_corrupt;
@@ -10,9 +10,7 @@ mod damage;
 mod flips;
 mod format_bytes;
 mod harness;
-mod memory_disk;
 mod room;
-mod scheduler;
 mod segments;
 mod torn_tail;
 mod writer;

@@ -8,8 +8,8 @@ use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 
 use super::harness::{EPOCH, Entry, Machine, Running, SHARDS, disk_bytes, fill, segment, state_of};
-use super::memory_disk::Fate;
-use super::scheduler::Scheduler;
+use crate::env::testing::memory_disk::Fate;
+use crate::env::testing::scheduler::Scheduler;
 use crate::env::{Priority, Tasks};
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::log::Log;

@@ -1,8 +1,8 @@
 //! What a crash leaves: recovery cuts exactly what was never acknowledged, and later starts agree.
 
 use super::harness::{LOG, Machine, fill, segment};
-use super::memory_disk::{Fate, SECTOR_BYTES};
 use crate::env::disk::BLOCK_BYTES;
+use crate::env::testing::memory_disk::{Fate, SECTOR_BYTES};
 use crate::log::format::{
     BatchHeader, BatchNumber, BootNumber, DirectoryEntry, SegmentSequence, finish_batch,
 };

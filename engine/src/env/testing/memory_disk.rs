@@ -1,4 +1,4 @@
-//! A disk in memory whose power can fail, for tests of the log.
+//! A disk in memory whose power can fail, for tests.
 //!
 //! 1. Every file and every name exists twice: as a reader sees it, and as it is after a power loss. `sync`
 //!    and `sync_dir` make the second equal to the first; a durable write changes both when it completes.
@@ -25,10 +25,10 @@ use crate::env::tasks::yield_now;
 use crate::env::{Disk, DiskBuf, DiskMemory, File, OpenMode};
 
 /// What a device writes at once.
-pub(super) const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
 
 /// What is left of a write in flight when the power fails.
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// Nothing.
     Lost,
     /// All of it.
@@ -42,9 +42,9 @@ pub(super) enum Fate {
 
 /// A durable write that did not end yet.
 #[derive(Clone, Debug)]
-pub(super) struct InFlight {
-    pub(super) path: PathBuf,
-    pub(super) offset: u64,
+pub(crate) struct InFlight {
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,11 +93,11 @@ struct Inner {
 
 /// The disk; clones are one.
 #[derive(Clone)]
-pub(super) struct MemoryDisk(Rc<RefCell<Inner>>);
+pub(crate) struct MemoryDisk(Rc<RefCell<Inner>>);
 
 impl MemoryDisk {
     /// An empty disk with a data directory.
-    pub(super) fn new(data: &Path) -> MemoryDisk {
+    pub(crate) fn new(data: &Path) -> MemoryDisk {
         let names = BTreeMap::from([(data.to_path_buf(), Node::Directory)]);
         MemoryDisk(Rc::new(RefCell::new(Inner {
             contents: Vec::new(),
@@ -115,28 +115,28 @@ impl MemoryDisk {
     }
 
     /// Submissions and completions so far.
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.0.borrow().operations
     }
 
     /// From this operation on, counted from the disk's beginning, none ends any more.
-    pub(super) fn freeze_at(&self, operation: u64) {
+    pub(crate) fn freeze_at(&self, operation: u64) {
         self.0.borrow_mut().freeze_at = operation;
     }
 
     /// True when an operation met the freeze.
-    pub(super) fn is_frozen(&self) -> bool {
+    pub(crate) fn is_frozen(&self) -> bool {
         let inner = self.0.borrow();
         inner.operations > inner.freeze_at
     }
 
     /// Holds durable writes that are submitted from now on, until the test ends them.
-    pub(super) fn hold_writes(&self, hold: bool) {
+    pub(crate) fn hold_writes(&self, hold: bool) {
         self.0.borrow_mut().hold = hold;
     }
 
     /// Makes the next `operation` after `skip` more fail with `kind`.
-    pub(super) fn inject(&self, operation: &'static str, skip: u32, kind: io::ErrorKind) {
+    pub(crate) fn inject(&self, operation: &'static str, skip: u32, kind: io::ErrorKind) {
         self.0.borrow_mut().injections.push(Injection {
             operation,
             skip,
@@ -145,27 +145,27 @@ impl MemoryDisk {
     }
 
     /// Nothing that was injected fails any more.
-    pub(super) fn clear_injections(&self) {
+    pub(crate) fn clear_injections(&self) {
         self.0.borrow_mut().injections.clear();
     }
 
     /// Sets what [`Disk::free_bytes`] says.
-    pub(super) fn set_free_bytes(&self, free_bytes: u64) {
+    pub(crate) fn set_free_bytes(&self, free_bytes: u64) {
         self.0.borrow_mut().free_bytes = free_bytes;
     }
 
     /// Files that are open.
-    pub(super) fn open_files(&self) -> usize {
+    pub(crate) fn open_files(&self) -> usize {
         self.0.borrow().open_files
     }
 
     /// The durable writes in flight, oldest first.
-    pub(super) fn in_flight(&self) -> Vec<InFlight> {
+    pub(crate) fn in_flight(&self) -> Vec<InFlight> {
         self.0.borrow().flights.values().map(InFlight::of).collect()
     }
 
     /// Lets the write in flight at this place (oldest is 0) end.
-    pub(super) fn end_write(&self, place: usize, outcome: io::Result<()>) {
+    pub(crate) fn end_write(&self, place: usize, outcome: io::Result<()>) {
         let waker = {
             let mut inner = self.0.borrow_mut();
             let flight = inner.flights.values_mut().nth(place).expect("a write in flight");
@@ -177,7 +177,7 @@ impl MemoryDisk {
 
     /// The power fails: what is not durable is gone, except for what `fate` keeps of the writes in flight,
     /// and for unsynced names if `names_survive`. The machine is up again afterwards, with no file open.
-    pub(super) fn power_loss(&self, names_survive: bool, mut fate: impl FnMut(&InFlight) -> Fate) {
+    pub(crate) fn power_loss(&self, names_survive: bool, mut fate: impl FnMut(&InFlight) -> Fate) {
         let inner = &mut *self.0.borrow_mut();
         for content in &mut inner.contents {
             content.seen.clone_from(&content.durable);
@@ -218,20 +218,20 @@ impl MemoryDisk {
     }
 
     /// The files, in the order of their paths, as a reader sees them.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let inner = self.0.borrow();
         let file = |(path, node): (&PathBuf, &Node)| (*node != Node::Directory).then(|| path.clone());
         inner.seen.iter().filter_map(file).collect()
     }
 
     /// A file's bytes as a reader sees them.
-    pub(super) fn content(&self, path: &Path) -> Vec<u8> {
+    pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
         let inner = self.0.borrow();
         inner.contents[inner.file(path).expect("a file")].seen.clone()
     }
 
     /// Changes a file behind everybody's back, durably.
-    pub(super) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
         let inner = &mut *self.0.borrow_mut();
         let content = inner.file(path).expect("a file");
         let content = &mut inner.contents[content];
@@ -240,14 +240,14 @@ impl MemoryDisk {
     }
 
     /// Flips one bit as a reader sees it; a second flip puts it back.
-    pub(super) fn flip(&self, path: &Path, offset: usize, bit: u32) {
+    pub(crate) fn flip(&self, path: &Path, offset: usize, bit: u32) {
         let inner = &mut *self.0.borrow_mut();
         let content = inner.file(path).expect("a file");
         inner.contents[content].seen[offset] ^= 1 << bit;
     }
 
     /// Puts a file in place behind everybody's back, durably.
-    pub(super) fn put_file(&self, path: &Path, bytes: Vec<u8>) {
+    pub(crate) fn put_file(&self, path: &Path, bytes: Vec<u8>) {
         let inner = &mut *self.0.borrow_mut();
         inner.contents.push(Content {
             durable: bytes.clone(),
@@ -260,7 +260,7 @@ impl MemoryDisk {
     }
 
     /// Takes a file away behind everybody's back, durably.
-    pub(super) fn take_file(&self, path: &Path) {
+    pub(crate) fn take_file(&self, path: &Path) {
         let inner = &mut *self.0.borrow_mut();
         inner.durable.remove(path);
         inner.seen.remove(path).expect("a file");

@@ -1,4 +1,4 @@
-//! A deterministic executor with a clock of its own, for tests of the log.
+//! A deterministic executor with a clock of its own, for tests.
 //!
 //! Tasks are polled round robin in the order in which they were spawned, each only after its waker was
 //! called. Time stands still while anything can run and then jumps to the next timer, if the test allows
@@ -22,7 +22,7 @@ const YIELD_EVERY: u32 = 8;
 
 /// Executor and clock; clones are one.
 #[derive(Clone, Default)]
-pub(super) struct Scheduler(Rc<Inner>);
+pub(crate) struct Scheduler(Rc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -47,7 +47,7 @@ impl Wake for Woken {
 
 impl Scheduler {
     /// Runs `future` and the tasks until it ends; time does not pass. `None` when nothing can go on.
-    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&woken));
@@ -66,12 +66,12 @@ impl Scheduler {
     }
 
     /// Runs the tasks until none can go on; time does not pass.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         while self.turn() {}
     }
 
     /// Lets time pass, then runs what can run.
-    pub(super) fn advance(&self, duration: Duration) {
+    pub(crate) fn advance(&self, duration: Duration) {
         self.0
             .now_ns
             .set(self.0.now_ns.get() + duration.as_nanos() as u64);
@@ -88,7 +88,7 @@ impl Scheduler {
     }
 
     /// Drops every task where it stands, as a crash does.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         let tasks = core::mem::take(&mut *self.0.tasks.borrow_mut());
         drop(tasks);
         self.0.timers.borrow_mut().clear();

@@ -1,0 +1,354 @@
+//! Which tables a shard's LSM tree has (O'Neil, Cheng, Gawlick, O'Neil, "The Log-Structured Merge-Tree", 1996), and
+//! which of them to merge next. Facts about tables come in, choices go out; nothing here reads a table.
+//!
+//! ```text
+//! newer   young runs   each made by a flush, or by a merge of neighbours
+//!   |     level 1
+//!   v     ...
+//! older   last level
+//! ```
+//!
+//! A *run* is tables that share no key, in order. Each level is one run. Of any key, the versions in one run are newer
+//! than those in all runs below it, and all versions that a run has of a key lie in one table. So a reader may stop
+//! at the first run that has a version at or below its snapshot.
+//!
+//! [`leveled`] moves data from level to level, which costs writes and keeps space small; [`tiered`] keeps to young runs and
+//! merges those of like size, which costs space and keeps writes few.
+
+pub mod leveled;
+pub mod tiered;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::hlc::Timestamp;
+
+/// Levels of a tree, besides the young runs.
+pub const LEVELS: usize = 6;
+
+/// The number of a table, which no other table of the same core ever had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableNumber(pub u64);
+
+/// What is known of a table without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its number.
+    pub number: TableNumber,
+    /// Length of its file in bytes.
+    pub bytes: u64,
+    /// The first key.
+    pub smallest: Box<[u8]>,
+    /// The last key.
+    pub largest: Box<[u8]>,
+    /// Versions of all keys.
+    pub versions: u64,
+    /// Versions that are tombstones.
+    pub tombstones: u64,
+    /// Versions that expire.
+    pub expiring: u64,
+    /// The latest moment at which one of them does.
+    pub last_expiry: Timestamp,
+    /// The newest timestamp of a version.
+    pub newest: Timestamp,
+}
+
+impl TableInfo {
+    /// Could it have a version of this key?
+    pub fn covers(&self, key: &[u8]) -> bool {
+        *self.smallest <= *key && *key <= *self.largest
+    }
+
+    /// Versions that a merge into the last level drops when nobody reads below `watermark`: tombstones, and what has
+    /// expired, if all of that is below it.
+    fn droppable(&self, watermark: Timestamp) -> u64 {
+        if self.newest >= watermark {
+            return 0;
+        }
+        let expired = if self.last_expiry < watermark {
+            self.expiring
+        } else {
+            0
+        };
+        self.tombstones + expired
+    }
+}
+
+/// Tables that share no key, in the order of their keys.
+pub type Run = Vec<Rc<TableInfo>>;
+
+/// The part of a run, by positions, that has keys from `smallest` to `largest`.
+fn overlapping(run: &Run, smallest: &[u8], largest: &[u8]) -> core::ops::Range<usize> {
+    let start = run.partition_point(|table| *table.largest < *smallest);
+    let end = run.partition_point(|table| *table.smallest <= *largest);
+    start..end.max(start)
+}
+
+/// Length of all tables of a run, in bytes.
+pub fn run_bytes(run: &Run) -> u64 {
+    run.iter().map(|table| table.bytes).sum()
+}
+
+/// All tables of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// From the newest to the oldest.
+    pub young: Vec<Run>,
+    /// `levels[0]` is level 1.
+    pub levels: [Run; LEVELS],
+}
+
+/// Where a run lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among the young runs: in place of those that the edit takes away, or as the newest if it takes none.
+    Young,
+    /// In a level, from 1 to [`LEVELS`].
+    Level(usize),
+}
+
+/// A change of a tree that is made at once or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Tables that go.
+    pub removed: Vec<TableNumber>,
+    /// Where the new ones come.
+    pub place: Place,
+    /// Tables that come; they share no key. May be none.
+    pub added: Run,
+}
+
+/// An edit that does not fit its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// It takes a table away that is not there.
+    Absent(TableNumber),
+    /// It brings a table whose number is there already.
+    Present(TableNumber),
+    /// The tables that it brings are not in order, or share keys with each other or with their level.
+    Shared(TableNumber),
+    /// It takes away only a part of a young run, or young runs that are no neighbours, and brings a young one.
+    Torn,
+    /// There is no such level.
+    Level(usize),
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Misfit::Absent(number) => write!(formatter, "table {} is to go, and is not there", number.0),
+            Misfit::Present(number) => write!(formatter, "table {} is to come, and is there", number.0),
+            Misfit::Shared(number) => write!(formatter, "table {} has keys of its neighbour", number.0),
+            Misfit::Torn => formatter.write_str("young runs that are to be one are no neighbours"),
+            Misfit::Level(level) => write!(formatter, "there is no level {level}"),
+        }
+    }
+}
+
+impl core::error::Error for Misfit {}
+
+impl Tree {
+    /// All runs, from the newest to the oldest.
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.young.iter().chain(&self.levels)
+    }
+
+    /// All tables, from the newest run to the oldest.
+    pub fn tables(&self) -> impl Iterator<Item = &Rc<TableInfo>> {
+        self.runs().flatten()
+    }
+
+    /// Length of all tables, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.runs().map(run_bytes).sum()
+    }
+
+    /// The tables that may have a version of a key, from the newest to the oldest: one of a run at most.
+    pub fn tables_of<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Rc<TableInfo>> {
+        self.runs().filter_map(move |run| {
+            let place = run.partition_point(|table| *table.largest < *key);
+            run.get(place).filter(|table| table.covers(key))
+        })
+    }
+
+    /// Makes an edit.
+    ///
+    /// # Errors
+    /// If it does not fit; the tree is as it was then.
+    pub fn apply(&mut self, edit: &Edit) -> Result<(), Misfit> {
+        let mut changed = self.clone();
+        changed.take_and_bring(edit)?;
+        *self = changed;
+        Ok(())
+    }
+
+    fn take_and_bring(&mut self, edit: &Edit) -> Result<(), Misfit> {
+        let removed: BTreeSet<TableNumber> = edit.removed.iter().copied().collect();
+        let present: BTreeSet<TableNumber> = self.tables().map(|table| table.number).collect();
+        if let Some(absent) = removed.iter().find(|number| !present.contains(number)) {
+            return Err(Misfit::Absent(*absent));
+        }
+        // A table that is moved goes and comes.
+        let is_there = |number: &TableNumber| present.contains(number) && !removed.contains(number);
+        if let Some(table) = edit.added.iter().find(|table| is_there(&table.number)) {
+            return Err(Misfit::Present(table.number));
+        }
+        // The young runs that go, and what they leave behind.
+        let goes = |table: &Rc<TableInfo>| removed.contains(&table.number);
+        let touched: Vec<usize> = (0..self.young.len())
+            .filter(|place| self.young[*place].iter().any(goes))
+            .collect();
+        if edit.place == Place::Young {
+            let are_neighbours = touched.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+            let are_whole = touched.iter().all(|place| self.young[*place].iter().all(goes));
+            if !are_neighbours || !are_whole {
+                return Err(Misfit::Torn);
+            }
+        }
+        for run in self.young.iter_mut().chain(&mut self.levels) {
+            run.retain(|table| !goes(table));
+        }
+        match edit.place {
+            Place::Young => {
+                let place = touched.first().copied().unwrap_or(0);
+                self.young.insert(place, edit.added.clone());
+                in_order(&self.young[place])?;
+            }
+            Place::Level(level) => {
+                let run = level.checked_sub(1).and_then(|place| self.levels.get_mut(place));
+                let run = run.ok_or(Misfit::Level(level))?;
+                run.extend(edit.added.iter().cloned());
+                run.sort_by(|one, other| one.smallest.cmp(&other.smallest));
+                in_order(run)?;
+            }
+        }
+        self.young.retain(|run| !run.is_empty());
+        Ok(())
+    }
+
+    /// Is there a table with this key in a run below the place, other than those of a choice? If not, a tombstone of the
+    /// key that goes there has nothing to hide.
+    pub fn has_older(&self, choice: &Choice, key: &[u8]) -> bool {
+        let first = match choice.output {
+            Place::Level(level) => self.young.len() + level,
+            // What a merge of young runs leaves is in place of the oldest of them.
+            Place::Young => {
+                let is_input = |table: &Rc<TableInfo>| choice.inputs.contains(&table.number);
+                self.young
+                    .iter()
+                    .rposition(|run| run.iter().any(is_input))
+                    .map_or(0, |place| place + 1)
+            }
+        };
+        self.runs().skip(first).any(|run| {
+            let place = run.partition_point(|table| *table.largest < *key);
+            run.get(place)
+                .is_some_and(|table| table.covers(key) && !choice.inputs.contains(&table.number))
+        })
+    }
+}
+
+fn in_order(run: &Run) -> Result<(), Misfit> {
+    let inverted = run.iter().find(|table| table.smallest > table.largest);
+    let shared = run.windows(2).find(|pair| pair[0].largest >= pair[1].smallest);
+    match inverted.or(shared.map(|pair| &pair[1])) {
+        Some(table) => Err(Misfit::Shared(table.number)),
+        None => Ok(()),
+    }
+}
+
+/// Why tables are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// There are many young runs.
+    Young,
+    /// There are many young runs, and those below are busy: they become one among themselves.
+    YoungAmongThemselves,
+    /// A level has more bytes than it should.
+    Level,
+    /// Runs are of like size.
+    Size,
+    /// All but the oldest run take much space.
+    Space,
+    /// A table has much that can be dropped.
+    Droppable,
+}
+
+/// Tables to merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Why.
+    pub reason: Reason,
+    /// The tables, in no particular order.
+    pub inputs: Vec<TableNumber>,
+    /// Where what comes of them goes.
+    pub output: Place,
+    /// The one table can go there as it is, for nothing there shares its keys and it has nothing to drop.
+    pub is_move: bool,
+}
+
+/// How a tree is kept in shape.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which way.
+    pub strategy: CompactionStrategy,
+    /// So many young runs are merged. At least 2.
+    pub young_runs: usize,
+    /// A level should have so many times the bytes of the one above. At least 2.
+    pub ratio: u64,
+    /// The highest level in use should not have more bytes than this.
+    pub base_bytes: u64,
+    /// The most bytes that one merge should read.
+    pub merge_bytes_max: u64,
+    /// A table is rewritten when so many percent of its versions can be dropped.
+    pub droppable_percent: u64,
+}
+
+/// See [`leveled`] and [`tiered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompactionStrategy {
+    /// One run a level.
+    Leveled,
+    /// Young runs only.
+    Tiered,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            strategy: CompactionStrategy::Leveled,
+            young_runs: 4,
+            ratio: 10,
+            base_bytes: 64 << 20,
+            merge_bytes_max: 512 << 20,
+            droppable_percent: 50,
+        }
+    }
+}
+
+/// What to merge next, if anything: with tables that no running merge has (`busy`), for a tree of which nobody reads
+/// versions below `watermark` but the newest.
+pub fn pick(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    match options.strategy {
+        CompactionStrategy::Leveled => leveled::pick(tree, busy, options, watermark),
+        CompactionStrategy::Tiered => tiered::pick(tree, busy, options, watermark),
+    }
+}
+
+/// The first key and the last of these tables. None if there are none.
+fn bounds<'a>(tables: impl Iterator<Item = &'a Rc<TableInfo>> + Clone) -> Option<(&'a [u8], &'a [u8])> {
+    let smallest = tables.clone().map(|table| &*table.smallest).min()?;
+    let largest = tables.map(|table| &*table.largest).max()?;
+    Some((smallest, largest))
+}

@@ -1,0 +1,234 @@
+//! Manifests that are changed, cut short at any operation, torn, and damaged.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use ostrakon_core::lsm::Misfit;
+
+use super::*;
+use crate::env::testing::memory_disk::{Fate, MemoryDisk};
+use crate::env::testing::scheduler::Scheduler;
+
+const SHARD: u32 = 3;
+
+fn directory() -> &'static Path {
+    Path::new("/data")
+}
+
+fn table(number: u64, keys: core::ops::Range<u32>) -> Rc<TableInfo> {
+    Rc::new(TableInfo {
+        number: TableNumber(number),
+        bytes: 4096 * number,
+        smallest: keys.start.to_be_bytes().into(),
+        largest: keys.end.to_be_bytes().into(),
+        versions: 10,
+        tombstones: 3,
+        expiring: 2,
+        last_expiry: Timestamp(77),
+        newest: Timestamp(number),
+    })
+}
+
+fn change(number: u64, removed: &[u64], place: Place, added: Run) -> Change {
+    Change {
+        edit: Edit {
+            removed: removed.iter().copied().map(TableNumber).collect(),
+            place,
+            added,
+        },
+        flushed: EntryId {
+            term: Term(1),
+            index: LogIndex(number),
+        },
+        next_number: TableNumber(number + 10),
+    }
+}
+
+/// Flushes, a merge into a level, a move, and a rewrite in place.
+fn changes() -> Vec<Change> {
+    let young = |number| change(number, &[], Place::Young, vec![table(number, 0..100)]);
+    vec![
+        young(1),
+        young(2),
+        change(
+            3,
+            &[1, 2],
+            Place::Level(6),
+            vec![table(3, 0..50), table(4, 51..100)],
+        ),
+        young(5),
+        change(6, &[5], Place::Level(5), vec![table(5, 0..100)]),
+        young(7),
+        change(8, &[4], Place::Level(6), Run::new()),
+    ]
+}
+
+fn after(changes: &[Change]) -> ShardFiles {
+    let mut files = ShardFiles::default();
+    for change in changes {
+        files.make(change).unwrap();
+    }
+    files
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    Scheduler::default().run(future).expect("it ends")
+}
+
+async fn write(disk: &MemoryDisk, changes: &[Change]) -> Result<usize, ManifestError> {
+    let disk: Rc<dyn Disk> = Rc::new(disk.clone());
+    let mut manifest = Manifest::open(&disk, directory(), SHARD).await?;
+    for (number, change) in changes.iter().enumerate() {
+        if manifest.note(change).await.is_err() {
+            return Ok(number);
+        }
+    }
+    manifest.close().await?;
+    Ok(changes.len())
+}
+
+fn read(disk: &MemoryDisk) -> Result<ShardFiles, ManifestError> {
+    let disk: Rc<dyn Disk> = Rc::new(disk.clone());
+    run(async {
+        let manifest = Manifest::open(&disk, directory(), SHARD).await?;
+        let files = manifest.files().clone();
+        manifest.close().await?;
+        Ok(files)
+    })
+}
+
+fn written() -> MemoryDisk {
+    let disk = MemoryDisk::new(directory());
+    assert_eq!(run(write(&disk, &changes())).unwrap(), changes().len());
+    disk
+}
+
+fn bytes(disk: &MemoryDisk) -> Vec<u8> {
+    disk.content(&directory().join(MANIFEST))
+}
+
+#[test]
+fn what_was_noted_is_there() {
+    let disk = written();
+    assert_eq!(read(&disk).unwrap(), after(&changes()));
+    assert_eq!((disk.files().len(), disk.open_files()), (1, 0));
+}
+
+#[test]
+fn at_any_operation_a_power_loss_leaves_what_was_noted() {
+    for names_survive in [false, true] {
+        for fate in [
+            || Fate::Lost,
+            || Fate::Whole,
+            || Fate::Sectors(Box::new(|sector| sector == 0)),
+        ] {
+            for operation in 0.. {
+                let disk = MemoryDisk::new(directory());
+                disk.freeze_at(operation);
+                let noted = Rc::new(core::cell::Cell::new(0));
+                let shared: Rc<dyn Disk> = Rc::new(disk.clone());
+                let ended = Scheduler::default().run(async {
+                    let mut manifest = Manifest::open(&shared, directory(), SHARD).await.unwrap();
+                    for change in &changes() {
+                        manifest.note(change).await.unwrap();
+                        noted.set(noted.get() + 1);
+                    }
+                });
+                if ended.is_some() {
+                    break;
+                }
+                disk.freeze_at(u64::MAX);
+                disk.power_loss(names_survive, |_| fate());
+                let found = read(&disk).unwrap();
+                // The change that was under way may be there.
+                let possible = [
+                    after(&changes()[..noted.get()]),
+                    after(&changes()[..(noted.get() + 1).min(7)]),
+                ];
+                assert!(possible.contains(&found), "{operation}: {found:?}");
+                assert_eq!(read(&disk).unwrap(), found);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_wherever_it_is_torn() {
+    let disk = written();
+    let whole = bytes(&disk);
+    let last = whole.len() - BLOCK_BYTES;
+    for left in (last..whole.len()).step_by(37) {
+        let torn = MemoryDisk::new(directory());
+        let mut bytes = whole.clone();
+        bytes[left..].fill(0);
+        let all = changes();
+        torn.put_file(&directory().join(MANIFEST), bytes);
+        let found = read(&torn).unwrap();
+        assert!([after(&all), after(&all[..all.len() - 1])].contains(&found));
+        // It can go on.
+        let next = change(9, &[], Place::Young, vec![table(9, 0..9)]);
+        assert_eq!(run(write(&torn, core::slice::from_ref(&next))).unwrap(), 1);
+        let mut expected = found;
+        expected.make(&next).unwrap();
+        assert_eq!(read(&torn).unwrap(), expected);
+    }
+}
+
+#[test]
+fn damage_before_the_end_is_named() {
+    let disk = written();
+    let whole = bytes(&disk);
+    for at in (0..whole.len() - BLOCK_BYTES).step_by(13) {
+        let damaged = MemoryDisk::new(directory());
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        damaged.put_file(&directory().join(MANIFEST), bytes);
+        match read(&damaged) {
+            Ok(found) => assert_eq!(found, after(&changes()), "byte {at} is padding"),
+            Err(ManifestError::Damaged { offset, .. }) => {
+                assert_eq!(offset as usize, at / BLOCK_BYTES * BLOCK_BYTES)
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_manifest_of_another_shard_is_refused() {
+    let disk: Rc<dyn Disk> = Rc::new(written());
+    let refusal = run(Manifest::open(&disk, directory(), SHARD + 1))
+        .err()
+        .expect("it is of shard 3");
+    assert!(refusal.to_string().contains("record of shard 3"), "{refusal}");
+}
+
+#[test]
+fn a_long_manifest_is_written_anew() {
+    let disk = MemoryDisk::new(directory());
+    let mut files = ShardFiles::default();
+    let shared: Rc<dyn Disk> = Rc::new(disk.clone());
+    run(async {
+        let mut manifest = Manifest::open(&shared, directory(), SHARD).await.unwrap();
+        for number in 1..500 {
+            let removed = [number - 1]
+                .into_iter()
+                .filter(|number| *number > 0)
+                .collect::<Vec<_>>();
+            let change = change(number, &removed, Place::Young, vec![table(number, 0..9)]);
+            files.make(&change).unwrap();
+            manifest.note(&change).await.unwrap();
+            assert_eq!(*manifest.files(), files);
+        }
+        manifest.close().await.unwrap();
+    });
+    assert!(bytes(&disk).len() as u64 <= REWRITE_BYTES + BLOCK_BYTES as u64);
+    assert_eq!(read(&disk).unwrap(), files);
+}
+
+#[test]
+fn a_change_that_fits_no_tree_is_damage() {
+    let absent = change(1, &[9], Place::Young, Run::new());
+    let bytes = encode(SHARD, 0, 0, &absent);
+    let (offset, what) = replay(&bytes, SHARD).unwrap_err();
+    assert_eq!((offset, what), (0, Misfit::Absent(TableNumber(9)).to_string()));
+}

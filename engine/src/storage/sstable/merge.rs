@@ -1,0 +1,204 @@
+//! Walks several runs of tables at once, in order, for a compaction: versions that nobody can read any more are left out.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ostrakon_core::hlc::Timestamp;
+
+use super::block::order;
+use super::cursor::TableCursor;
+use super::reader::{Table, TableError};
+use crate::storage::memtable::Version;
+
+/// Walks the tables of a run, one after the other, past the cache.
+pub struct RunCursor {
+    /// Those behind the current one.
+    rest: VecDeque<Rc<Table>>,
+    current: Option<TableCursor>,
+}
+
+impl RunCursor {
+    /// A cursor at the first version of a run: tables in order, which share no key.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn new(tables: impl IntoIterator<Item = Rc<Table>>) -> Result<RunCursor, TableError> {
+        let mut cursor = RunCursor {
+            rest: tables.into_iter().collect(),
+            current: None,
+        };
+        cursor.begin_next_table().await?;
+        Ok(cursor)
+    }
+
+    /// The key and the version that it is at; none behind the last.
+    pub fn entry(&self) -> Option<(&[u8], Version<'_>)> {
+        let current = self.current.as_ref()?;
+        Some((current.key(), current.version()))
+    }
+
+    /// Goes to the next version.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn next(&mut self) -> Result<(), TableError> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        current.next().await?;
+        if current.is_valid() {
+            return Ok(());
+        }
+        self.begin_next_table().await
+    }
+
+    async fn begin_next_table(&mut self) -> Result<(), TableError> {
+        self.current = None;
+        // A table has a version at least.
+        if let Some(table) = self.rest.pop_front() {
+            let mut cursor = TableCursor::new(table, None);
+            cursor.seek_to_first().await?;
+            self.current = cursor.is_valid().then_some(cursor);
+        }
+        Ok(())
+    }
+}
+
+/// Walks several runs in one order.
+pub struct Merge {
+    runs: Vec<RunCursor>,
+    /// The run that is at the first version, if any is at one.
+    first: Option<usize>,
+}
+
+impl Merge {
+    /// A merge at the first version of all.
+    pub fn new(runs: Vec<RunCursor>) -> Merge {
+        let mut merge = Merge { runs, first: None };
+        merge.find_first();
+        merge
+    }
+
+    /// The key and the version that it is at; none behind the last.
+    pub fn entry(&self) -> Option<(&[u8], Version<'_>)> {
+        self.runs[self.first?].entry()
+    }
+
+    /// Goes to the next version.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn next(&mut self) -> Result<(), TableError> {
+        if let Some(first) = self.first {
+            self.runs[first].next().await?;
+            self.find_first();
+        }
+        Ok(())
+    }
+
+    /// A merge has few runs, so looking at each is faster than keeping them in order.
+    fn find_first(&mut self) {
+        let entries = self.runs.iter().enumerate();
+        let entries = entries.filter_map(|(place, run)| Some((place, run.entry()?)));
+        let first = entries.min_by(|(_, (key, version)), (_, (other_key, other))| {
+            order(key, version.timestamp, other_key, other.timestamp)
+        });
+        self.first = first.map(|(place, _)| place);
+    }
+}
+
+/// Decides which versions of a key stay: it is shown all of them, from the newest to the oldest, key after key.
+///
+/// Who reads does so at the watermark or above. So of the versions at or below it, the newest one stays, and what is
+/// older goes; the newest one goes too if it shows nothing at the watermark (it is a tombstone or has expired) and there
+/// is nothing older elsewhere that it hides.
+#[derive(Debug)]
+pub struct Collector {
+    watermark: Timestamp,
+    key: Vec<u8>,
+    /// The newest version of the key at or below the watermark has come.
+    is_settled: bool,
+    /// A key has come.
+    has_key: bool,
+}
+
+impl Collector {
+    /// A collector for readers at this timestamp or above.
+    pub fn new(watermark: Timestamp) -> Collector {
+        Collector {
+            watermark,
+            key: Vec::new(),
+            is_settled: false,
+            has_key: false,
+        }
+    }
+
+    /// Does this version stay? `has_older` tells whether there may be older versions of its key that are not shown.
+    pub fn keeps(
+        &mut self,
+        key: &[u8],
+        version: &Version<'_>,
+        has_older: impl FnOnce(&[u8]) -> bool,
+    ) -> bool {
+        if !self.has_key || self.key != key {
+            key.clone_into(&mut self.key);
+            self.has_key = true;
+            self.is_settled = false;
+        }
+        if version.timestamp > self.watermark {
+            return true;
+        }
+        if self.is_settled {
+            return false;
+        }
+        self.is_settled = true;
+        version.live_value(self.watermark).is_some() || has_older(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(timestamp: u64, value: Option<&[u8]>, expiry: Option<u64>) -> Version<'_> {
+        Version {
+            timestamp: Timestamp(timestamp),
+            value,
+            expiry: expiry.map(Timestamp),
+        }
+    }
+
+    #[test]
+    fn what_somebody_may_read_stays() {
+        let mut collector = Collector::new(Timestamp(10));
+        let mut keeps =
+            |key: &str, version, has_older| collector.keeps(key.as_bytes(), &version, |_| has_older);
+        assert!(keeps("a", version(12, None, None), false), "above the watermark");
+        assert!(keeps("a", version(11, Some(b"x"), None), false));
+        assert!(
+            keeps("a", version(10, Some(b"x"), None), false),
+            "the newest at the watermark"
+        );
+        assert!(!keeps("a", version(9, Some(b"x"), None), false));
+        assert!(
+            !keeps("b", version(9, None, None), false),
+            "a tombstone with nothing to hide"
+        );
+        assert!(!keeps("b", version(8, Some(b"x"), None), false), "what it hid");
+        assert!(
+            keeps("c", version(9, None, None), true),
+            "a tombstone that hides something elsewhere"
+        );
+        assert!(!keeps("c", version(8, Some(b"x"), None), true));
+        assert!(
+            !keeps("d", version(5, Some(b"x"), Some(10)), false),
+            "it has expired at the watermark"
+        );
+        assert!(
+            keeps("e", version(5, Some(b"x"), Some(10)), true),
+            "and hides something"
+        );
+        assert!(keeps("f", version(5, Some(b"x"), Some(11)), false), "not yet");
+        assert!(keeps("", version(5, Some(b"x"), None), false), "the empty key");
+    }
+}

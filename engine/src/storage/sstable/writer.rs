@@ -1,0 +1,144 @@
+//! Writes a table into a file, in large pieces, while versions come.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ostrakon_core::lsm::{TableInfo, TableNumber};
+
+use super::builder::{TableBuilder, TableOptions};
+use crate::env::disk::{Disk, File, OpenMode};
+use crate::storage::memtable::Version;
+
+/// Bytes of one write.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A file that could not be written.
+#[derive(Debug)]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the operating system said.
+    pub source: io::Error,
+}
+
+impl core::fmt::Display for WriteError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "cannot write {}: {}", self.path.display(), self.source)
+    }
+}
+
+impl core::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A table that is being written.
+pub struct TableWriter {
+    disk: Rc<dyn Disk>,
+    file: Rc<dyn File>,
+    path: PathBuf,
+    number: TableNumber,
+    builder: TableBuilder,
+    /// Bytes of the file that are written.
+    written_bytes: u64,
+}
+
+impl TableWriter {
+    /// Makes the file, which must not exist.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub async fn create(
+        disk: &Rc<dyn Disk>,
+        path: &Path,
+        number: TableNumber,
+        options: TableOptions,
+    ) -> Result<TableWriter, WriteError> {
+        let opened = disk.open(path, OpenMode::CreateNew).await;
+        let file = opened.map_err(|source| WriteError {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(TableWriter {
+            disk: Rc::clone(disk),
+            file,
+            path: path.to_owned(),
+            number,
+            builder: TableBuilder::new(number, options),
+            written_bytes: 0,
+        })
+    }
+
+    /// Adds a version of a key with this xxh3-64. Its place is behind all that were added before.
+    ///
+    /// # Errors
+    /// If bytes can't be written. The file is good for nothing then: [`TableWriter::abandon`] it.
+    pub async fn add(&mut self, hash: u64, key: &[u8], version: &Version<'_>) -> Result<(), WriteError> {
+        self.builder.add(hash, key, version);
+        while self.builder.pending().len() >= WRITE_BYTES {
+            self.write(WRITE_BYTES).await?;
+        }
+        Ok(())
+    }
+
+    /// Length of the file so far, but for the block that is being filled.
+    pub fn file_bytes(&self) -> u64 {
+        self.builder.file_bytes()
+    }
+
+    /// Ends the table: when this returns, its bytes last. Its name does once the directory is synced. To be closed next.
+    ///
+    /// # Errors
+    /// If bytes can't be written or synced. The file is good for nothing then: [`TableWriter::abandon`] it.
+    ///
+    /// # Panics
+    /// If nothing was added.
+    pub async fn finish(&mut self) -> Result<TableInfo, WriteError> {
+        let footer = self.builder.finish();
+        while !self.builder.pending().is_empty() {
+            let bytes = self.builder.pending().len().min(WRITE_BYTES);
+            self.write(bytes).await?;
+        }
+        self.file.sync().await.map_err(|source| self.failed(source))?;
+        Ok(self.builder.properties().info(self.number, footer.file_bytes))
+    }
+
+    /// Closes the file of a table that was ended.
+    ///
+    /// # Errors
+    /// If the operating system has something to say against it.
+    pub async fn close(self) -> Result<(), WriteError> {
+        self.file.close().await.map_err(|source| self.failed(source))
+    }
+
+    /// Gives the table up: closes the file and removes it.
+    ///
+    /// # Errors
+    /// If either fails.
+    pub async fn abandon(self) -> Result<(), WriteError> {
+        let closed = self.file.close().await;
+        let removed = self.disk.remove(&self.path).await;
+        closed.and(removed).map_err(|source| self.failed(source))
+    }
+
+    async fn write(&mut self, bytes: usize) -> Result<(), WriteError> {
+        let mut buffer = self.disk.allocate(bytes);
+        buffer
+            .bytes_mut()
+            .copy_from_slice(&self.builder.pending()[..bytes]);
+        let written = self.file.write_at(Rc::new(buffer), self.written_bytes).await;
+        written.map_err(|source| self.failed(source))?;
+        self.written_bytes += bytes as u64;
+        self.builder.written(bytes);
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> WriteError {
+        WriteError {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
