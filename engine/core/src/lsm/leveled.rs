@@ -1,6 +1,6 @@
 //! Levels, each a multiple of the one above. The last level has almost all of the data, so that what is stored twice is
 //! little: targets are counted from what the last level has, and levels that would be tiny are left out ("dynamic level
-//! size": Dong and others, "Optimizing Space Amplification in RocksDB", CIDR 2017, section 3).
+//! size": Dong and others, "Optimizing Space Amplification in `RocksDB`", CIDR 2017, section 3).
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;

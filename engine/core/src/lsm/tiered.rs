@@ -1,5 +1,5 @@
 //! Young runs only, merged when there are several of like size, as in "size-tiered" compaction of Bigtable's descendants and
-//! RocksDB's "universal" one. Each merge takes neighbours, so that ages stay in order.
+//! `RocksDB`'s "universal" one. Each merge takes neighbours, so that ages stay in order.
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
