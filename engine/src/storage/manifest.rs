@@ -207,11 +207,11 @@ impl Manifest {
         Ok(())
     }
 
-    /// Closes the file.
+    /// Closes the file. To be called last.
     ///
     /// # Errors
     /// If the operating system has something to say against it.
-    pub async fn close(mut self) -> Result<(), ManifestError> {
+    pub async fn close(&mut self) -> Result<(), ManifestError> {
         self.close_file().await
     }
 

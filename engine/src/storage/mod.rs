@@ -1,8 +1,16 @@
-//! What a shard keeps of its data: the versions of its keys, ordered and addressable by hash.
+//! What a shard keeps of its data: the versions of its keys, in memory and in files.
 //!
-//! Everything here belongs to one core and is called synchronously by it. Nothing here waits, reads a clock or
-//! names the machine; where data must reach a disk that is done through `env` by the caller.
+//! 1. [`memtable`]: the newest versions, in memory;
+//! 2. [`sstable`]: immutable tables of versions;
+//! 3. [`manifest`]: which tables a shard has;
+//! 4. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged;
+//! 5. [`pace`]: how fast that may go.
+//!
+//! Everything here belongs to one core. Looks never wait: what is not in memory is read by futures that own what they read,
+//! so that writes go on meanwhile. Nothing here reads a clock or names the machine but through `env`.
 
 pub mod manifest;
 pub mod memtable;
+pub mod pace;
 pub mod sstable;
+pub mod store;

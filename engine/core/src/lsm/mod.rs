@@ -177,6 +177,11 @@ impl Tree {
         })
     }
 
+    /// Is there a table that may have this key?
+    pub fn covers(&self, key: &[u8]) -> bool {
+        self.tables_of(key).next().is_some()
+    }
+
     /// Makes an edit.
     ///
     /// # Errors

@@ -90,7 +90,7 @@ async fn write(disk: &MemoryDisk, changes: &[Change]) -> Result<usize, ManifestE
 fn read(disk: &MemoryDisk) -> Result<ShardFiles, ManifestError> {
     let disk: Rc<dyn Disk> = Rc::new(disk.clone());
     run(async {
-        let manifest = Manifest::open(&disk, directory(), SHARD).await?;
+        let mut manifest = Manifest::open(&disk, directory(), SHARD).await?;
         let files = manifest.files().clone();
         manifest.close().await?;
         Ok(files)

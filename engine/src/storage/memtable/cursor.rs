@@ -40,6 +40,14 @@ impl<'a> Cursor<'a> {
         records::version_at(self.arena, self.node()?, snapshot)
     }
 
+    /// All versions of that key, from the newest to the oldest; none beyond the keys.
+    pub fn versions(&self) -> impl Iterator<Item = Version<'a>> + use<'a> {
+        let arena = self.arena;
+        self.node()
+            .into_iter()
+            .flat_map(move |node| records::versions(arena, node))
+    }
+
     /// Goes to the next key, from the last one beyond the keys; there nothing happens.
     pub fn advance(&mut self) {
         let Some(position) = self.position else { return };

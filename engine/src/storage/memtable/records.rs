@@ -140,6 +140,19 @@ pub(super) fn version_at(arena: &Arena, node: Ref, snapshot: Timestamp) -> Optio
     }
 }
 
+/// All versions of a key, from the newest to the oldest.
+pub(super) fn versions(arena: &Arena, node: Ref) -> impl Iterator<Item = Version<'_>> {
+    let mut place = newest_ref(arena, node);
+    core::iter::from_fn(move || {
+        let current = place;
+        if current == Ref::NONE {
+            return None;
+        }
+        place = header(arena, current).older;
+        Some(version(arena, current))
+    })
+}
+
 #[inline]
 fn newest_ref(arena: &Arena, node: Ref) -> Ref {
     let (newest, _) = split_header::<4>(arena.bytes_from(node));

@@ -4,11 +4,10 @@
 //! twice.
 
 use ostrakon_core::hlc::Timestamp;
-use ostrakon_core::lsm::TableNumber;
 
 use super::block::BlockBuilder;
 use super::filter::FilterBuilder;
-use super::format::{Codec, FOOTER_BYTES, Footer, Handle, Properties, store};
+use super::format::{Codec, FOOTER_BYTES, Footer, Handle, Properties, TableId, store};
 use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
 
@@ -37,7 +36,7 @@ impl Default for TableOptions {
 /// A table that is being made.
 #[derive(Debug)]
 pub struct TableBuilder {
-    table: TableNumber,
+    table: TableId,
     options: TableOptions,
     /// Bytes that were not taken yet.
     pending: Vec<u8>,
@@ -52,7 +51,7 @@ pub struct TableBuilder {
 
 impl TableBuilder {
     /// An empty table.
-    pub fn new(table: TableNumber, options: TableOptions) -> TableBuilder {
+    pub fn new(table: TableId, options: TableOptions) -> TableBuilder {
         TableBuilder {
             table,
             options,

@@ -4,9 +4,8 @@
 //! of the CLOCK Replacement", USENIX 2005, in which what is read once, as by a scan, does not push out what is read
 //! again and again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use ostrakon_core::lsm::TableNumber;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
@@ -18,11 +17,15 @@ const OVERHEAD_BYTES: usize = 96;
 /// What most blocks have, to size the table of the cache.
 const USUAL_BYTES: usize = 16 << 10;
 
+/// A table since it was opened: no other one ever has the same, even if the same file is opened twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpenId(u64);
+
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<(TableNumber, u64), Block> for Bytes {
-    fn weight(&self, _: &(TableNumber, u64), block: &Block) -> u64 {
+impl Weighter<(OpenId, u64), Block> for Bytes {
+    fn weight(&self, _: &(OpenId, u64), block: &Block) -> u64 {
         (block.len_bytes() + OVERHEAD_BYTES) as u64
     }
 }
@@ -34,11 +37,16 @@ pub struct CacheStatistics {
     pub hits: u64,
     /// Blocks that were not.
     pub misses: u64,
+    /// Bytes of the blocks that are there.
+    pub held_bytes: u64,
+    /// Bytes that there may be.
+    pub capacity_bytes: u64,
 }
 
 /// The block cache of a core.
 pub struct BlockCache {
-    blocks: RefCell<Cache<(TableNumber, u64), Block, Bytes>>,
+    blocks: RefCell<Cache<(OpenId, u64), Block, Bytes>>,
+    opened: Cell<u64>,
 }
 
 impl BlockCache {
@@ -47,30 +55,41 @@ impl BlockCache {
         let blocks = Cache::with_weighter((bytes_max / USUAL_BYTES).max(16), bytes_max as u64, Bytes);
         BlockCache {
             blocks: RefCell::new(blocks),
+            opened: Cell::new(0),
         }
     }
 
+    /// Names a table that is being opened.
+    pub fn name_open(&self) -> OpenId {
+        self.opened.set(self.opened.get() + 1);
+        OpenId(self.opened.get())
+    }
+
     /// The block of a table at this offset, if it is there.
-    pub fn get(&self, table: TableNumber, offset: u64) -> Option<Block> {
-        self.blocks.borrow_mut().get(&(table, offset)).cloned()
+    pub fn get(&self, table: OpenId, offset: u64) -> Option<Block> {
+        self.blocks.borrow().get(&(table, offset)).cloned()
     }
 
     /// Keeps a block, and lets go of others if there are too many bytes.
-    pub fn insert(&self, table: TableNumber, offset: u64, block: &Block) {
+    pub fn insert(&self, table: OpenId, offset: u64, block: &Block) {
         self.blocks.borrow_mut().insert((table, offset), block.clone());
     }
 
-    /// Bytes of the blocks that are kept.
-    pub fn held_bytes(&self) -> u64 {
-        self.blocks.borrow().weight()
+    /// From now on so many bytes are kept at most.
+    pub fn set_capacity(&self, bytes_max: usize) {
+        if self.blocks.borrow().capacity() != bytes_max as u64 {
+            self.blocks.borrow_mut().set_capacity(bytes_max as u64);
+        }
     }
 
-    /// What was found and what was not.
+    /// What was found and what was not, and what is there.
     pub fn statistics(&self) -> CacheStatistics {
         let blocks = self.blocks.borrow();
         CacheStatistics {
             hits: blocks.hits(),
             misses: blocks.misses(),
+            held_bytes: blocks.weight(),
+            capacity_bytes: blocks.capacity(),
         }
     }
 }

@@ -1,48 +1,90 @@
 //! Walks a table in order, in both directions.
+//!
+//! No step waits. A step whose block is not at hand leaves the cursor *unsettled*: [`TableCursor::settle`] reads the
+//! block, and more in the direction of the walk, and ends the step. So a walk over what is in memory passes no future.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 
 use super::block::{Block, BlockCursor};
-use super::cache::BlockCache;
+use super::format::Handle;
 use super::reader::{Table, TableError};
 use crate::storage::memtable::Version;
 
-/// A place in a table: at a version, or nowhere.
+/// Most bytes that one read takes in ahead of the walk.
+const AHEAD_BYTES_MAX: u64 = 256 << 10;
+
+/// Where a walk finds its blocks, and how far it reads ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Through the cache; the more blocks have been read in a row, the further ahead.
+    Cached,
+    /// Past the cache, as far ahead as there is, for a walk through the whole table which shall disturb nobody.
+    Bypass,
+}
+
+/// A place in a table: at a version, or nowhere, or unsettled.
 ///
-/// It holds the three blocks on the way to its version: the root, an index block, a data block. Each step reads at most
-/// one block of either kind. After an error it is nowhere.
+/// It holds the blocks on the way to its version: the root, an index block, a data block. After an error it is nowhere.
 pub struct TableCursor {
     table: Rc<Table>,
-    /// Where blocks are looked for and kept; none for readers that shall not disturb it, such as compactions.
-    cache: Option<Rc<BlockCache>>,
+    access: Access,
     root: BlockCursor,
     index: BlockCursor,
     data: BlockCursor,
+    /// What is left of the step under way, if its block is not at hand.
+    unsettled: Option<Missing>,
+    /// Data blocks that were read ahead, in the order of the walk.
+    ahead: VecDeque<(Handle, Block)>,
+    ahead_bytes: u64,
+}
+
+struct Missing {
+    level: Level,
+    target: Target,
+    handle: Handle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Index,
+    Data,
 }
 
 /// Which entry of a block to go to.
-#[derive(Clone, Copy)]
-enum Target<'a> {
+enum Target {
     First,
     Last,
     /// The first that is not before this version.
-    NotBefore(&'a [u8], Timestamp),
+    NotBefore(Box<[u8]>, Timestamp),
 }
 
 impl TableCursor {
     /// A cursor that is nowhere yet.
-    pub fn new(table: Rc<Table>, cache: Option<Rc<BlockCache>>) -> TableCursor {
+    pub fn new(table: Rc<Table>, access: Access) -> TableCursor {
         let root = table.root().cursor();
         let nowhere = Block::empty().cursor();
+        let ahead_bytes = match access {
+            Access::Cached => 0,
+            Access::Bypass => AHEAD_BYTES_MAX,
+        };
         TableCursor {
             table,
-            cache,
+            access,
             root,
             index: nowhere.clone(),
             data: nowhere,
+            unsettled: None,
+            ahead: VecDeque::new(),
+            ahead_bytes,
         }
+    }
+
+    /// Must [`TableCursor::settle`] be called before anything else?
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
     }
 
     /// Is it at a version?
@@ -66,98 +108,188 @@ impl TableCursor {
         self.data.version()
     }
 
+    /// The place in the block of the version that it is at, which stays when the cursor goes on.
+    pub fn place(&self) -> &BlockCursor {
+        &self.data
+    }
+
     /// Goes to the first version of the table.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn seek_to_first(&mut self) -> Result<(), TableError> {
-        self.go_to(Target::First).await
+    /// If an index is damaged.
+    pub fn seek_to_first(&mut self) -> Result<(), TableError> {
+        self.root.seek_to_first();
+        self.descend(Target::First)
     }
 
     /// Goes to the last version of the table.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn seek_to_last(&mut self) -> Result<(), TableError> {
-        self.go_to(Target::Last).await
+    /// If an index is damaged.
+    pub fn seek_to_last(&mut self) -> Result<(), TableError> {
+        self.root.seek_to_last();
+        self.descend(Target::Last)
     }
 
     /// Goes to the first version of a higher key, or of this key with this timestamp or an older one.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn seek(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
-        self.go_to(Target::NotBefore(key, timestamp)).await
+    /// If an index is damaged.
+    pub fn seek(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
+        self.root.seek(key, timestamp);
+        self.descend(Target::NotBefore(key.into(), timestamp))
     }
 
     /// Goes to the next version; behind the last one it is nowhere.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn next(&mut self) -> Result<(), TableError> {
+    /// If an index is damaged.
+    pub fn next(&mut self) -> Result<(), TableError> {
+        assert!(!self.is_unsettled(), "the step before has not ended");
         self.data.next();
         if self.data.is_valid() {
             return Ok(());
         }
         self.index.next();
-        if !self.index.is_valid() {
-            self.root.next();
-            self.index = self.below(&self.root).await?;
-            self.index.seek_to_first();
+        if self.index.is_valid() {
+            return self.enter(Level::Data, Target::First);
         }
-        self.data = self.below(&self.index).await?;
-        self.data.seek_to_first();
-        Ok(())
+        self.root.next();
+        self.descend(Target::First)
     }
 
     /// Goes to the version before; before the first one it is nowhere.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn previous(&mut self) -> Result<(), TableError> {
+    /// If an index is damaged.
+    pub fn previous(&mut self) -> Result<(), TableError> {
+        assert!(!self.is_unsettled(), "the step before has not ended");
         self.data.previous();
         if self.data.is_valid() {
             return Ok(());
         }
         self.index.previous();
-        if !self.index.is_valid() {
-            self.root.previous();
-            self.index = self.below(&self.root).await?;
-            self.index.seek_to_last();
+        if self.index.is_valid() {
+            return self.enter(Level::Data, Target::Last);
         }
-        self.data = self.below(&self.index).await?;
-        self.data.seek_to_last();
+        self.root.previous();
+        self.descend(Target::Last)
+    }
+
+    /// Reads what the step under way lacks, and ends it.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn settle(&mut self) -> Result<(), TableError> {
+        while let Some(missing) = self.unsettled.take() {
+            let block = match (missing.level, self.access) {
+                (Level::Index, Access::Cached) => self.table.cached(missing.handle).await?,
+                (Level::Index, Access::Bypass) => self.table.block(missing.handle).await?,
+                (Level::Data, _) => self.read_ahead(&missing).await?,
+            };
+            self.arrive(missing.level, missing.target, &block)?;
+        }
         Ok(())
     }
 
-    async fn go_to(&mut self, target: Target<'_>) -> Result<(), TableError> {
+    fn descend(&mut self, target: Target) -> Result<(), TableError> {
+        self.ahead.clear();
+        self.enter(Level::Index, target)
+    }
+
+    /// Goes into the block that the cursor above this level leads to; nowhere if that is nowhere.
+    fn enter(&mut self, level: Level, target: Target) -> Result<(), TableError> {
+        let above = match level {
+            Level::Index => &self.root,
+            Level::Data => &self.index,
+        };
         self.data = Block::empty().cursor();
-        place(&mut self.root, target);
-        self.index = self.below(&self.root).await?;
-        place(&mut self.index, target);
-        self.data = self.below(&self.index).await?;
-        place(&mut self.data, target);
-        Ok(())
-    }
-
-    /// A cursor into the block that another one's entry leads to; of an empty block if it is nowhere.
-    async fn below(&self, above: &BlockCursor) -> Result<BlockCursor, TableError> {
+        self.unsettled = None;
         if !above.is_valid() {
-            return Ok(Block::empty().cursor());
+            return Ok(());
         }
         let handle = self.table.handle(&above.version())?;
-        let block = match &self.cache {
-            Some(cache) => self.table.cached(cache, handle).await?,
-            None => self.table.block(handle).await?,
-        };
-        Ok(block.cursor())
+        match self.at_hand(level, handle) {
+            Some(block) => self.arrive(level, target, &block),
+            None => {
+                self.unsettled = Some(Missing {
+                    level,
+                    target,
+                    handle,
+                });
+                Ok(())
+            }
+        }
     }
-}
 
-fn place(cursor: &mut BlockCursor, target: Target<'_>) {
-    match target {
-        Target::First => cursor.seek_to_first(),
-        Target::Last => cursor.seek_to_last(),
-        Target::NotBefore(key, timestamp) => cursor.seek(key, timestamp),
+    fn arrive(&mut self, level: Level, target: Target, block: &Block) -> Result<(), TableError> {
+        let mut cursor = block.cursor();
+        match &target {
+            Target::First => cursor.seek_to_first(),
+            Target::Last => cursor.seek_to_last(),
+            Target::NotBefore(key, timestamp) => cursor.seek(key, *timestamp),
+        }
+        match level {
+            Level::Index => {
+                self.index = cursor;
+                self.enter(Level::Data, target)
+            }
+            Level::Data => {
+                self.data = cursor;
+                Ok(())
+            }
+        }
+    }
+
+    fn at_hand(&mut self, level: Level, handle: Handle) -> Option<Block> {
+        while level == Level::Data
+            && let Some((found, block)) = self.ahead.pop_front()
+        {
+            if found == handle {
+                if self.access == Access::Cached {
+                    self.table.keep(handle, &block);
+                }
+                return Some(block);
+            }
+        }
+        match self.access {
+            Access::Cached => self.table.at_hand(handle),
+            Access::Bypass => None,
+        }
+    }
+
+    /// Reads a data block, and behind it those that the walk comes to next: as many as lie in one piece of the file.
+    async fn read_ahead(&mut self, missing: &Missing) -> Result<Block, TableError> {
+        let mut handles = vec![missing.handle];
+        let goes_back = matches!(missing.target, Target::Last);
+        let mut index = self.index.clone();
+        let mut bytes = u64::from(missing.handle.stored_bytes);
+        while bytes < self.ahead_bytes {
+            let last = *handles.last().expect("it begins with one");
+            if goes_back {
+                index.previous();
+            } else {
+                index.next();
+            }
+            if !index.is_valid() {
+                break;
+            }
+            let next = self.table.handle(&index.version())?;
+            let (lower, upper) = if goes_back { (next, last) } else { (last, next) };
+            if lower.offset + u64::from(lower.stored_bytes) != upper.offset {
+                break;
+            }
+            bytes += u64::from(next.stored_bytes);
+            handles.push(next);
+        }
+        // Whoever goes on will need more; who stops has read little in vain.
+        self.ahead_bytes = (bytes * 2).min(AHEAD_BYTES_MAX);
+        let mut blocks = self.table.blocks(&handles).await?.into_iter();
+        let first = blocks.next().expect("as many as were asked for");
+        self.ahead = handles.into_iter().skip(1).zip(blocks).collect();
+        if self.access == Access::Cached {
+            self.table.keep(missing.handle, &first);
+        }
+        Ok(first)
     }
 }

@@ -5,13 +5,14 @@
 //! stored = payload | codec (1 byte) | crc32c (4 bytes)
 //! ```
 //!
-//! The checksum is over table number (8 bytes), offset of the stored block (8 bytes), payload and codec: a block that
+//! The checksum is over shard (4 bytes), table number (8), offset of the stored block (8), payload and codec: a block that
 //! belongs elsewhere does not pass. A compressed payload begins with its raw length (4 bytes).
 
 use core::fmt;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::{TableInfo, TableNumber};
+use ostrakon_wire::routing::ShardId;
 
 use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
@@ -27,6 +28,15 @@ const MAGIC: [u8; 8] = *b"OSTRNTBL";
 const VERSION: u32 = 1;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
+
+/// Which table of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its number there.
+    pub number: TableNumber,
+}
 
 /// How a payload is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +56,12 @@ pub struct Handle {
     pub offset: u64,
     /// Length with trailer, in bytes.
     pub stored_bytes: u32,
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "table {} of shard {}", self.number.0, self.shard.0)
+    }
 }
 
 /// Why bytes are no table, or no block of it.
@@ -104,7 +120,7 @@ impl Handle {
 ///
 /// # Panics
 /// If it is longer than [`STORED_BYTES_MAX`].
-pub fn store(out: &mut Vec<u8>, start: u64, table: TableNumber, codec: Codec, payload: &[u8]) -> Handle {
+pub fn store(out: &mut Vec<u8>, start: u64, table: TableId, codec: Codec, payload: &[u8]) -> Handle {
     let at = out.len();
     assert!(
         payload.len() + TRAILER_BYTES <= STORED_BYTES_MAX,
@@ -134,7 +150,7 @@ pub fn store(out: &mut Vec<u8>, start: u64, table: TableNumber, codec: Codec, pa
 ///
 /// # Errors
 /// What is wrong with it: the checksum, or what a right one covers.
-pub fn load(stored: &[u8], offset: u64, table: TableNumber) -> Result<Vec<u8>, Damage> {
+pub fn load(stored: &[u8], offset: u64, table: TableId) -> Result<Vec<u8>, Damage> {
     let damage = |what: String| Damage { offset, what };
     let Some((covered, found)) = stored.split_last_chunk::<4>() else {
         return Err(damage(format!(
@@ -188,10 +204,11 @@ fn compress(codec: Codec, payload: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn checksum(table: TableNumber, offset: u64, covered: &[u8]) -> u32 {
-    let mut place = [0; 16];
-    place[..8].copy_from_slice(&table.0.to_le_bytes());
-    place[8..].copy_from_slice(&offset.to_le_bytes());
+fn checksum(table: TableId, offset: u64, covered: &[u8]) -> u32 {
+    let mut place = [0; 20];
+    place[..4].copy_from_slice(&table.shard.0.to_le_bytes());
+    place[4..12].copy_from_slice(&table.number.0.to_le_bytes());
+    place[12..].copy_from_slice(&offset.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c(&place), covered)
 }
 
@@ -307,7 +324,7 @@ impl Properties {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footer {
     /// The table.
-    pub table: TableNumber,
+    pub table: TableId,
     /// Length of the file.
     pub file_bytes: u64,
     /// The index of the index blocks.
@@ -320,17 +337,19 @@ pub struct Footer {
 
 impl Footer {
     /// ```text
-    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 3 handles (12 each) | zeros (12)
+    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 3 handles (12 each) | shard (4)
+    /// | zeros (8)
     /// ```
     pub fn encode(&self) -> [u8; FOOTER_BYTES] {
         let mut bytes = [0; FOOTER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.table.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.table.number.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.file_bytes.to_le_bytes());
         for (number, handle) in [self.root, self.filter, self.properties].into_iter().enumerate() {
             bytes[32 + number * Handle::BYTES..][..Handle::BYTES].copy_from_slice(&handle.encode());
         }
+        bytes[68..72].copy_from_slice(&self.table.shard.0.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[16..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -340,7 +359,7 @@ impl Footer {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn decode(bytes: &[u8; FOOTER_BYTES], table: TableNumber, file_bytes: u64) -> Result<Footer, Damage> {
+    pub fn decode(bytes: &[u8; FOOTER_BYTES], table: TableId, file_bytes: u64) -> Result<Footer, Damage> {
         let damage = |what: String| Damage {
             offset: file_bytes - FOOTER_BYTES as u64,
             what,
@@ -362,12 +381,14 @@ impl Footer {
                 "the checksum of the footer is {found:#010x}, expected {expected:#010x}"
             )));
         }
-        if (u64_at(16), u64_at(24)) != (table.0, file_bytes) {
+        let found = TableId {
+            shard: ShardId(u32_at(68)),
+            number: TableNumber(u64_at(16)),
+        };
+        if (found, u64_at(24)) != (table, file_bytes) {
             return Err(damage(format!(
-                "the footer is of table {} with {} bytes, expected table {} with {file_bytes}",
-                u64_at(16),
+                "the footer is of {found} with {} bytes, expected {table} with {file_bytes}",
                 u64_at(24),
-                table.0
             )));
         }
         let handle = |number: usize| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ostrakon_core::hlc::Timestamp;
 
 use super::block::order;
-use super::cursor::TableCursor;
+use super::cursor::{Access, TableCursor};
 use super::reader::{Table, TableError};
 use crate::storage::memtable::Version;
 
@@ -18,16 +18,16 @@ pub struct RunCursor {
 }
 
 impl RunCursor {
-    /// A cursor at the first version of a run: tables in order, which share no key.
+    /// A cursor at the first version of a run: tables in order, which share no key. To be settled before it is used.
     ///
     /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn new(tables: impl IntoIterator<Item = Rc<Table>>) -> Result<RunCursor, TableError> {
+    /// If an index is damaged.
+    pub fn new(tables: impl IntoIterator<Item = Rc<Table>>) -> Result<RunCursor, TableError> {
         let mut cursor = RunCursor {
             rest: tables.into_iter().collect(),
             current: None,
         };
-        cursor.begin_next_table().await?;
+        cursor.begin_next_table()?;
         Ok(cursor)
     }
 
@@ -37,28 +37,36 @@ impl RunCursor {
         Some((current.key(), current.version()))
     }
 
-    /// Goes to the next version.
-    ///
-    /// # Errors
-    /// If a block can't be read, or is damaged.
-    pub async fn next(&mut self) -> Result<(), TableError> {
+    fn is_unsettled(&self) -> bool {
+        self.current.as_ref().is_some_and(TableCursor::is_unsettled)
+    }
+
+    /// Goes to the next version; unsettled if that has to be read.
+    fn next(&mut self) -> Result<(), TableError> {
         let Some(current) = &mut self.current else {
             return Ok(());
         };
-        current.next().await?;
-        if current.is_valid() {
+        current.next()?;
+        if current.is_valid() || current.is_unsettled() {
             return Ok(());
         }
-        self.begin_next_table().await
+        self.begin_next_table()
     }
 
-    async fn begin_next_table(&mut self) -> Result<(), TableError> {
+    async fn settle(&mut self) -> Result<(), TableError> {
+        if let Some(current) = &mut self.current {
+            current.settle().await?;
+        }
+        Ok(())
+    }
+
+    fn begin_next_table(&mut self) -> Result<(), TableError> {
         self.current = None;
         // A table has a version at least.
         if let Some(table) = self.rest.pop_front() {
-            let mut cursor = TableCursor::new(table, None);
-            cursor.seek_to_first().await?;
-            self.current = cursor.is_valid().then_some(cursor);
+            let mut cursor = TableCursor::new(table, Access::Bypass);
+            cursor.seek_to_first()?;
+            self.current = Some(cursor);
         }
         Ok(())
     }
@@ -73,10 +81,16 @@ pub struct Merge {
 
 impl Merge {
     /// A merge at the first version of all.
-    pub fn new(runs: Vec<RunCursor>) -> Merge {
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn new(mut runs: Vec<RunCursor>) -> Result<Merge, TableError> {
+        for run in &mut runs {
+            run.settle().await?;
+        }
         let mut merge = Merge { runs, first: None };
         merge.find_first();
-        merge
+        Ok(merge)
     }
 
     /// The key and the version that it is at; none behind the last.
@@ -84,13 +98,32 @@ impl Merge {
         self.runs[self.first?].entry()
     }
 
-    /// Goes to the next version.
+    /// Goes to the next version. If it is unsettled then, [`Merge::settle`] ends the step.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn next(&mut self) -> Result<(), TableError> {
+        if let Some(first) = self.first {
+            self.runs[first].next()?;
+            if !self.runs[first].is_unsettled() {
+                self.find_first();
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the next version to be read?
+    pub fn is_unsettled(&self) -> bool {
+        self.first.is_some_and(|first| self.runs[first].is_unsettled())
+    }
+
+    /// Ends a step.
     ///
     /// # Errors
     /// If a block can't be read, or is damaged.
-    pub async fn next(&mut self) -> Result<(), TableError> {
+    pub async fn settle(&mut self) -> Result<(), TableError> {
         if let Some(first) = self.first {
-            self.runs[first].next().await?;
+            self.runs[first].settle().await?;
             self.find_first();
         }
         Ok(())

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
-use ostrakon_core::lsm::TableNumber;
 
 use super::block::{Block, BlockCursor};
-use super::cache::BlockCache;
+use super::cache::{BlockCache, OpenId};
 use super::filter;
-use super::format::{Damage, FOOTER_BYTES, Footer, Handle, Properties, load};
-use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
+use super::format::{Damage, FOOTER_BYTES, Footer, Handle, Properties, TableId, load};
+use crate::env::disk::{BLOCK_BYTES, Disk, DiskBuf, File, OpenMode};
 use crate::storage::memtable::Version;
 
 /// Why a table could not be read.
@@ -57,6 +56,8 @@ impl core::error::Error for TableError {
 
 /// An open table.
 pub struct Table {
+    cache: Rc<BlockCache>,
+    open_id: OpenId,
     file: Rc<dyn File>,
     path: PathBuf,
     footer: Footer,
@@ -68,12 +69,34 @@ pub struct Table {
 /// Where a version was found: the block, and a place in it.
 pub type Found = BlockCursor;
 
+/// What is known of a key's version without a read.
+pub enum Look {
+    /// It is here.
+    Found(Found),
+    /// The table has none.
+    Absent,
+    /// A block has to be read.
+    Unknown,
+}
+
+fn find(data: &Block, key: &[u8], snapshot: Timestamp) -> Option<Found> {
+    let mut cursor = data.cursor();
+    cursor.seek(key, snapshot);
+    (cursor.is_valid() && cursor.key() == key).then_some(cursor)
+}
+
 impl Table {
-    /// Opens the file of a table and reads its footer, filter, root and properties.
+    /// Opens the file of a table and reads its footer, filter, root and properties. Its other blocks are read through the
+    /// cache.
     ///
     /// # Errors
     /// If it can't be read, or is not whole.
-    pub async fn open(disk: &dyn Disk, path: &Path, number: TableNumber) -> Result<Table, TableError> {
+    pub async fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        id: TableId,
+        cache: &Rc<BlockCache>,
+    ) -> Result<Table, TableError> {
         let io = |source| TableError::Io {
             path: path.to_owned(),
             source,
@@ -98,8 +121,10 @@ impl Table {
             .bytes()
             .last_chunk::<FOOTER_BYTES>()
             .expect("a block is longer");
-        let footer = Footer::decode(footer, number, file_bytes).map_err(damaged)?;
+        let footer = Footer::decode(footer, id, file_bytes).map_err(damaged)?;
         let mut table = Table {
+            cache: Rc::clone(cache),
+            open_id: cache.name_open(),
             file,
             path: path.to_owned(),
             footer,
@@ -119,9 +144,14 @@ impl Table {
         Ok(table)
     }
 
-    /// The number of the table.
-    pub fn number(&self) -> TableNumber {
+    /// Which table it is.
+    pub fn id(&self) -> TableId {
         self.footer.table
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What it has.
@@ -139,51 +169,69 @@ impl Table {
         filter::may_contain(&self.filter, hash)
     }
 
+    /// The newest version of a key at or below `snapshot`, if the table has one and it is known without a read.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn look(&self, key: &[u8], snapshot: Timestamp) -> Result<Look, TableError> {
+        let Some(index) = self.lead(&self.root, key, snapshot)? else {
+            return Ok(Look::Absent);
+        };
+        let Some(index) = self.at_hand(index) else {
+            return Ok(Look::Unknown);
+        };
+        let Some(data) = self.lead(&index, key, snapshot)? else {
+            return Ok(Look::Absent);
+        };
+        let Some(data) = self.at_hand(data) else {
+            return Ok(Look::Unknown);
+        };
+        Ok(find(&data, key, snapshot).map_or(Look::Absent, Look::Found))
+    }
+
     /// The newest version of a key at or below `snapshot`, if the table has one.
     ///
     /// # Errors
     /// If a block can't be read, or is damaged.
-    pub async fn version_at(
-        &self,
-        cache: &BlockCache,
-        key: &[u8],
-        snapshot: Timestamp,
-    ) -> Result<Option<Found>, TableError> {
-        let Some(index) = self.below(&self.root, cache, key, snapshot).await? else {
+    pub async fn version_at(&self, key: &[u8], snapshot: Timestamp) -> Result<Option<Found>, TableError> {
+        let Some(index) = self.lead(&self.root, key, snapshot)? else {
             return Ok(None);
         };
-        let Some(data) = self.below(&index, cache, key, snapshot).await? else {
+        let index = self.cached(index).await?;
+        let Some(data) = self.lead(&index, key, snapshot)? else {
             return Ok(None);
         };
-        let mut cursor = data.cursor();
-        cursor.seek(key, snapshot);
-        Ok((cursor.is_valid() && cursor.key() == key).then_some(cursor))
+        let data = self.cached(data).await?;
+        Ok(find(&data, key, snapshot))
     }
 
     /// The block below an index block that has the first version not before this one, if any has.
-    async fn below(
-        &self,
-        index: &Block,
-        cache: &BlockCache,
-        key: &[u8],
-        timestamp: Timestamp,
-    ) -> Result<Option<Block>, TableError> {
+    fn lead(&self, index: &Block, key: &[u8], timestamp: Timestamp) -> Result<Option<Handle>, TableError> {
         let mut cursor = index.cursor();
         cursor.seek(key, timestamp);
         if !cursor.is_valid() {
             return Ok(None);
         }
-        let handle = self.handle(&cursor.version())?;
-        self.cached(cache, handle).await.map(Some)
+        self.handle(&cursor.version()).map(Some)
+    }
+
+    /// A block that the cache has.
+    pub(super) fn at_hand(&self, handle: Handle) -> Option<Block> {
+        self.cache.get(self.open_id, handle.offset)
+    }
+
+    /// Gives a block to the cache.
+    pub(super) fn keep(&self, handle: Handle, block: &Block) {
+        self.cache.insert(self.open_id, handle.offset, block);
     }
 
     /// A block through the cache.
-    pub(super) async fn cached(&self, cache: &BlockCache, handle: Handle) -> Result<Block, TableError> {
-        if let Some(block) = cache.get(self.number(), handle.offset) {
+    pub(super) async fn cached(&self, handle: Handle) -> Result<Block, TableError> {
+        if let Some(block) = self.at_hand(handle) {
             return Ok(block);
         }
         let block = self.block(handle).await?;
-        cache.insert(self.number(), handle.offset, &block);
+        self.keep(handle, &block);
         Ok(block)
     }
 
@@ -201,20 +249,43 @@ impl Table {
 
     /// A block past the cache.
     pub(super) async fn block(&self, handle: Handle) -> Result<Block, TableError> {
-        let payload = self.payload(handle).await?;
-        Block::parse(payload.into()).map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
+        let mut blocks = self.blocks(&[handle]).await?;
+        Ok(blocks.pop().expect("one was asked for"))
+    }
+
+    /// Blocks that lie side by side in the file, forwards or backwards, by one read past the cache.
+    pub(super) async fn blocks(&self, handles: &[Handle]) -> Result<Vec<Block>, TableError> {
+        let (buffer, start) = self.read(handles).await?;
+        let parse = |handle: &Handle| {
+            let payload = self.payload_in(&buffer, start, *handle)?;
+            Block::parse(payload.into())
+                .map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
+        };
+        handles.iter().map(parse).collect()
     }
 
     async fn payload(&self, handle: Handle) -> Result<Vec<u8>, TableError> {
-        let (start, len_bytes) = handle.covering();
-        let read = self.file.read_at(start, len_bytes).await;
+        let (buffer, start) = self.read(&[handle]).await?;
+        self.payload_in(&buffer, start, handle)
+    }
+
+    /// Reads the part of the file that has all of these, and tells where it starts.
+    async fn read(&self, handles: &[Handle]) -> Result<(DiskBuf, u64), TableError> {
+        let ends = handles.iter().map(|handle| handle.covering());
+        let start = ends.clone().map(|(start, _)| start).min().unwrap_or(0);
+        let end = ends.map(|(start, len)| start + len as u64).max().unwrap_or(0);
+        let read = self.file.read_at(start, (end - start) as usize).await;
         let buffer = read.map_err(|source| TableError::Io {
             path: self.path.clone(),
             source,
         })?;
+        Ok((buffer, start))
+    }
+
+    fn payload_in(&self, buffer: &DiskBuf, start: u64, handle: Handle) -> Result<Vec<u8>, TableError> {
         let from = (handle.offset - start) as usize;
         let stored = &buffer.bytes()[from..from + handle.stored_bytes as usize];
-        load(stored, handle.offset, self.number()).map_err(|damage| TableError::Damaged {
+        load(stored, handle.offset, self.id()).map_err(|damage| TableError::Damaged {
             path: self.path.clone(),
             damage,
         })
@@ -227,11 +298,11 @@ impl Table {
         }
     }
 
-    /// Closes the file.
+    /// Closes the file. To be called last, once.
     ///
     /// # Errors
     /// What the operating system says of it.
-    pub async fn close(self) -> io::Result<()> {
+    pub async fn close(&self) -> io::Result<()> {
         self.file.close().await
     }
 }

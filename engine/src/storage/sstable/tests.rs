@@ -6,23 +6,27 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::TableNumber;
+use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::block::order;
 use super::builder::{TableBuilder, TableOptions};
 use super::cache::BlockCache;
-use super::cursor::TableCursor;
-use super::format::{Codec, Properties};
+use super::cursor::{Access, TableCursor};
+use super::format::{Codec, Properties, TableId};
 use super::merge::{Collector, Merge, RunCursor};
-use super::reader::{Table, TableError};
+use super::reader::{Look, Table, TableError};
 use super::writer::{TableWriter, WriteError};
 use crate::env::Disk;
 use crate::env::testing::memory_disk::{Fate, MemoryDisk};
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Version;
 
-const NUMBER: TableNumber = TableNumber(7);
+const ID: TableId = TableId {
+    shard: ShardId(3),
+    number: TableNumber(7),
+};
 
 /// Value and expiry.
 type Content = (Option<Vec<u8>>, Option<u64>);
@@ -50,7 +54,7 @@ fn version(timestamp: u64, (value, expiry): &Content) -> Version<'_> {
 }
 
 fn bytes_of(model: &Model, options: TableOptions) -> (Vec<u8>, Properties) {
-    let mut builder = TableBuilder::new(NUMBER, options);
+    let mut builder = TableBuilder::new(ID, options);
     let mut file = Vec::new();
     let mut take = |builder: &mut TableBuilder| {
         let bytes = builder.pending().len();
@@ -74,21 +78,26 @@ struct Made {
     cache: Rc<BlockCache>,
 }
 
-fn open(bytes: Vec<u8>) -> Result<Table, TableError> {
+fn small_cache() -> Rc<BlockCache> {
+    Rc::new(BlockCache::new(16 << 10))
+}
+
+fn open(bytes: Vec<u8>, cache: &Rc<BlockCache>) -> Result<Table, TableError> {
     let disk = MemoryDisk::new(Path::new("/data"));
     disk.put_file(&path(), bytes);
-    let opened = Scheduler::default().run(Table::open(&disk, &path(), NUMBER));
+    let opened = Scheduler::default().run(Table::open(&disk, &path(), ID, cache));
     opened.expect("a read ends")
 }
 
 fn made(model: &Model, codec: Codec) -> Made {
     let (bytes, properties) = bytes_of(model, options(codec));
-    let table = open(bytes).expect("it is whole");
+    let cache = small_cache();
+    let table = open(bytes, &cache).expect("it is whole");
     assert_eq!(*table.properties(), properties);
     Made {
         scheduler: Scheduler::default(),
         table: Rc::new(table),
-        cache: Rc::new(BlockCache::new(16 << 10)),
+        cache,
     }
 }
 
@@ -101,30 +110,50 @@ impl Made {
     }
 
     fn at(&self, key: &[u8], snapshot: u64) -> Option<(u64, Content)> {
-        let found = self.run(self.table.version_at(&self.cache, key, Timestamp(snapshot)))?;
-        Some(owned(&found.version()))
+        let look = || {
+            self.table
+                .look(key, Timestamp(snapshot))
+                .expect("the index is whole")
+        };
+        let before = look();
+        let found = self.run(self.table.version_at(key, Timestamp(snapshot)));
+        let found = found.map(|found| owned(&found.version()));
+        for look in [before, look()] {
+            match look {
+                Look::Found(known) => assert_eq!(Some(owned(&known.version())), found),
+                Look::Absent => assert_eq!(None, found),
+                Look::Unknown => {}
+            }
+        }
+        found
+    }
+
+    fn cursor(&self, access: Access) -> TableCursor {
+        TableCursor::new(Rc::clone(&self.table), access)
+    }
+
+    /// Ends the step that was begun.
+    fn settle(&self, begun: Result<(), TableError>, cursor: &mut TableCursor) {
+        begun.expect("the index is whole");
+        self.run(cursor.settle());
     }
 
     fn assert_walked(&self, model: &Model) {
-        for cache in [None, Some(Rc::clone(&self.cache))] {
-            let mut cursor = TableCursor::new(Rc::clone(&self.table), cache);
+        for access in [Access::Bypass, Access::Cached, Access::Cached] {
+            let mut cursor = self.cursor(access);
             assert!(!cursor.is_valid());
-            self.run(cursor.seek_to_first());
+            self.settle(cursor.seek_to_first(), &mut cursor);
             for ((key, timestamp), content) in model {
-                assert_eq!(
-                    (cursor.key(), cursor.version()),
-                    (&key[..], version(timestamp.0, content))
-                );
-                self.run(cursor.next());
+                let expected = (&key[..], version(timestamp.0, content));
+                assert_eq!((cursor.key(), cursor.version()), expected);
+                self.settle(cursor.next(), &mut cursor);
             }
             assert!(!cursor.is_valid());
-            self.run(cursor.seek_to_last());
+            self.settle(cursor.seek_to_last(), &mut cursor);
             for ((key, timestamp), content) in model.iter().rev() {
-                assert_eq!(
-                    (cursor.key(), cursor.version()),
-                    (&key[..], version(timestamp.0, content))
-                );
-                self.run(cursor.previous());
+                let expected = (&key[..], version(timestamp.0, content));
+                assert_eq!((cursor.key(), cursor.version()), expected);
+                self.settle(cursor.previous(), &mut cursor);
             }
             assert!(!cursor.is_valid());
         }
@@ -176,8 +205,8 @@ proptest! {
                 assert!(made.table.may_have(xxh3_64(&key)));
             }
             assert_eq!(made.at(&key, snapshot), newest);
-            let mut cursor = TableCursor::new(Rc::clone(&made.table), None);
-            made.run(cursor.seek(&key, Timestamp(snapshot)));
+            let mut cursor = made.cursor(Access::Bypass);
+            made.settle(cursor.seek(&key, Timestamp(snapshot)), &mut cursor);
             let next = model.iter().find(|((other, timestamp), _)| {
                 order(other, Timestamp(timestamp.0), &key, Timestamp(snapshot)).is_ge()
             });
@@ -205,14 +234,16 @@ fn each_flipped_bit_is_found() {
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
-        let read = match open(flipped) {
+        let read = match open(flipped, &small_cache()) {
             Err(error) => Err(error),
             Ok(table) => {
-                let mut cursor = TableCursor::new(Rc::new(table), None);
+                let mut cursor = TableCursor::new(Rc::new(table), Access::Bypass);
                 let walked = Scheduler::default().run(async {
-                    cursor.seek_to_first().await?;
+                    cursor.seek_to_first()?;
+                    cursor.settle().await?;
                     while cursor.is_valid() {
-                        cursor.next().await?;
+                        cursor.next()?;
+                        cursor.settle().await?;
                     }
                     Ok(())
                 });
@@ -230,26 +261,39 @@ fn each_flipped_bit_is_found() {
 }
 
 #[test]
-fn a_table_of_another_number_is_refused() {
+fn a_table_of_another_place_is_refused() {
     let disk = MemoryDisk::new(Path::new("/data"));
     disk.put_file(&path(), bytes_of(&sample(), options(Codec::Plain)).0);
-    let opened = Scheduler::default().run(Table::open(&disk, &path(), TableNumber(8)));
-    let refusal = opened
-        .expect("a read ends")
-        .err()
-        .expect("it is table 7")
-        .to_string();
-    assert!(
-        refusal.contains("table 7") && refusal.contains("expected table 8"),
-        "{refusal}"
-    );
+    let others = [
+        TableId {
+            number: TableNumber(8),
+            ..ID
+        },
+        TableId {
+            shard: ShardId(4),
+            ..ID
+        },
+    ];
+    for other in others {
+        let cache = small_cache();
+        let opened = Scheduler::default().run(Table::open(&disk, &path(), other, &cache));
+        let refusal = opened
+            .expect("a read ends")
+            .err()
+            .expect("it is another")
+            .to_string();
+        assert!(
+            refusal.contains("table 7 of shard 3") && refusal.contains(&format!("expected {other}")),
+            "{refusal}"
+        );
+    }
 }
 
 #[test]
 fn a_file_that_was_cut_is_refused() {
     let (bytes, _) = bytes_of(&sample(), options(Codec::Plain));
     for left in [0, 1, 4095, 4096, bytes.len() - 4096, bytes.len() - 1] {
-        assert!(open(bytes[..left].to_vec()).is_err(), "{left}");
+        assert!(open(bytes[..left].to_vec(), &small_cache()).is_err(), "{left}");
     }
 }
 
@@ -261,12 +305,12 @@ fn blocks_that_are_read_again_stay_beside_a_scan() {
     for _ in 0..20 {
         made.at(hot, 1);
     }
-    let mut scan = TableCursor::new(Rc::clone(&made.table), Some(Rc::clone(&made.cache)));
-    made.run(scan.seek_to_first());
+    let mut scan = made.cursor(Access::Cached);
+    made.settle(scan.seek_to_first(), &mut scan);
     while scan.is_valid() {
-        made.run(scan.next());
+        made.settle(scan.next(), &mut scan);
     }
-    assert!(made.cache.held_bytes() <= 16 << 10);
+    assert!(made.cache.statistics().held_bytes <= 16 << 10);
     let misses_before = made.cache.statistics().misses;
     made.at(hot, 1);
     assert_eq!(made.cache.statistics().misses, misses_before);
@@ -284,16 +328,15 @@ fn a_table_is_written_in_pieces_and_lasts() {
         ..TableOptions::default()
     };
     let info = scheduler.run(async {
-        let mut writer = TableWriter::create(&disk, &path(), NUMBER, options).await?;
+        let mut writer = TableWriter::create(&disk, &path(), ID, options).await?;
         for key in &keys {
             let version = Version {
                 timestamp: Timestamp(1),
                 value: Some(&value),
                 expiry: None,
             };
-            writer
-                .add(xxh3_64(key.as_bytes()), key.as_bytes(), &version)
-                .await?;
+            writer.add(xxh3_64(key.as_bytes()), key.as_bytes(), &version);
+            writer.write_out().await?;
         }
         let info = writer.finish().await?;
         writer.close().await?;
@@ -309,18 +352,19 @@ fn a_table_is_written_in_pieces_and_lasts() {
     );
     memory.power_loss(true, |_| Fate::Lost);
     let table = scheduler
-        .run(Table::open(&*disk, &path(), NUMBER))
+        .run(Table::open(&*disk, &path(), ID, &small_cache()))
         .expect("it ends")
         .expect("it is whole");
-    assert_eq!(table.properties().info(NUMBER, info.bytes), info);
+    assert_eq!(table.properties().info(ID.number, info.bytes), info);
     assert!(info.bytes > 2_000_000);
     let merged = scheduler.run(async {
-        let run = RunCursor::new([Rc::new(table)]).await?;
-        let mut merge = Merge::new(vec![run]);
+        let run = RunCursor::new([Rc::new(table)])?;
+        let mut merge = Merge::new(vec![run]).await?;
         let mut count = 0;
         while merge.entry().is_some() {
             count += 1;
-            merge.next().await?;
+            merge.next()?;
+            merge.settle().await?;
         }
         Ok::<_, TableError>(count)
     });
@@ -337,10 +381,8 @@ fn a_table_that_fails_is_given_up() {
         memory.clear_injections();
         memory.inject(operation, 0, std::io::ErrorKind::StorageFull);
         let failed = scheduler.run(async {
-            let mut writer = TableWriter::create(&disk, &path(), NUMBER, TableOptions::default()).await?;
-            writer
-                .add(1, b"key", &version(1, &(Some(Vec::new()), None)))
-                .await?;
+            let mut writer = TableWriter::create(&disk, &path(), ID, TableOptions::default()).await?;
+            writer.add(1, b"key", &version(1, &(Some(Vec::new()), None)));
             let failed = writer.finish().await.expect_err("it was made to fail");
             writer.abandon().await?;
             Ok::<_, WriteError>(failed)
@@ -368,16 +410,17 @@ proptest! {
         let walked = Scheduler::default().run(async {
             let mut runs = Vec::new();
             for table in tables {
-                runs.push(RunCursor::new([table]).await?);
+                runs.push(RunCursor::new([table])?);
             }
-            let mut merge = Merge::new(runs);
+            let mut merge = Merge::new(runs).await?;
             while let Some((key, version)) = merge.entry() {
                 let (timestamp, content) = owned(&version);
                 if collector.keeps(key, &version, |_| false) {
                     kept.insert((key.to_vec(), core::cmp::Reverse(timestamp)), content.clone());
                 }
                 merged.insert((key.to_vec(), core::cmp::Reverse(timestamp)), content);
-                merge.next().await?;
+                merge.next()?;
+            merge.settle().await?;
             }
             Ok::<_, TableError>(())
         });

@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ostrakon_core::lsm::{TableInfo, TableNumber};
+use ostrakon_core::lsm::TableInfo;
 
 use super::builder::{TableBuilder, TableOptions};
+use super::format::TableId;
 use crate::env::disk::{Disk, File, OpenMode};
 use crate::storage::memtable::Version;
 
@@ -39,7 +40,7 @@ pub struct TableWriter {
     disk: Rc<dyn Disk>,
     file: Rc<dyn File>,
     path: PathBuf,
-    number: TableNumber,
+    id: TableId,
     builder: TableBuilder,
     /// Bytes of the file that are written.
     written_bytes: u64,
@@ -53,7 +54,7 @@ impl TableWriter {
     pub async fn create(
         disk: &Rc<dyn Disk>,
         path: &Path,
-        number: TableNumber,
+        id: TableId,
         options: TableOptions,
     ) -> Result<TableWriter, WriteError> {
         let opened = disk.open(path, OpenMode::CreateNew).await;
@@ -65,22 +66,34 @@ impl TableWriter {
             disk: Rc::clone(disk),
             file,
             path: path.to_owned(),
-            number,
-            builder: TableBuilder::new(number, options),
+            id,
+            builder: TableBuilder::new(id, options),
             written_bytes: 0,
         })
     }
 
-    /// Adds a version of a key with this xxh3-64. Its place is behind all that were added before.
+    /// Adds a version of a key with this xxh3-64. Its place is behind all that were added before. Nothing is written
+    /// before [`TableWriter::write_out`].
+    pub fn add(&mut self, hash: u64, key: &[u8], version: &Version<'_>) {
+        self.builder.add(hash, key, version);
+    }
+
+    /// Have enough bytes collected for a write?
+    pub fn wants_writing(&self) -> bool {
+        self.builder.pending().len() >= WRITE_BYTES
+    }
+
+    /// Writes what has collected, in large pieces; returns how many bytes that were.
     ///
     /// # Errors
     /// If bytes can't be written. The file is good for nothing then: [`TableWriter::abandon`] it.
-    pub async fn add(&mut self, hash: u64, key: &[u8], version: &Version<'_>) -> Result<(), WriteError> {
-        self.builder.add(hash, key, version);
-        while self.builder.pending().len() >= WRITE_BYTES {
+    pub async fn write_out(&mut self) -> Result<usize, WriteError> {
+        let mut written_bytes = 0;
+        while self.wants_writing() {
             self.write(WRITE_BYTES).await?;
+            written_bytes += WRITE_BYTES;
         }
-        Ok(())
+        Ok(written_bytes)
     }
 
     /// Length of the file so far, but for the block that is being filled.
@@ -102,7 +115,7 @@ impl TableWriter {
             self.write(bytes).await?;
         }
         self.file.sync().await.map_err(|source| self.failed(source))?;
-        Ok(self.builder.properties().info(self.number, footer.file_bytes))
+        Ok(self.builder.properties().info(self.id.number, footer.file_bytes))
     }
 
     /// Closes the file of a table that was ended.

@@ -1,0 +1,524 @@
+//! The files of one shard: its directory, its tables, its manifest; and how a sealed memtable becomes a table.
+//!
+//! A change of the tables goes in this order, and a crash between two steps leaves what was before:
+//! 1. new tables are written, synced, and their names made durable by a sync of the directory;
+//! 2. the manifest notes the change, durably;
+//! 3. readers get the new tables;
+//! 4. tables that went are removed when nobody reads them any more. What a crash leaves is removed at the next start.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::lsm::{Edit, Options, Place, TableInfo, TableNumber, Tree};
+use ostrakon_core::raft::EntryId;
+use ostrakon_wire::routing::ShardId;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::keys::{OWN, stored_key};
+use super::tables::Tables;
+use super::{OwnRecords, Sealed};
+use crate::env::local::Exclusive;
+use crate::env::tasks::yield_now;
+use crate::env::{Disk, Tasks};
+use crate::storage::manifest::{Change, Manifest, ManifestError};
+use crate::storage::memtable::Version;
+use crate::storage::pace::Pace;
+use crate::storage::sstable::builder::TableOptions;
+use crate::storage::sstable::cache::BlockCache;
+use crate::storage::sstable::format::{Codec, TableId};
+use crate::storage::sstable::merge::{Collector, Merge, RunCursor};
+use crate::storage::sstable::reader::{Table, TableError};
+use crate::storage::sstable::writer::{TableWriter, WriteError};
+
+/// How tables are made and kept in shape.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The layout of tables.
+    pub tables: TableOptions,
+    /// How tables that nothing lies below are compressed, if in another way.
+    pub last_level_codec: Option<Codec>,
+    /// Length in bytes that merged tables should have.
+    pub table_bytes: u64,
+    /// What is merged when.
+    pub compaction: Options,
+}
+
+/// What the shards of a core share for their files.
+#[derive(Clone)]
+pub struct StoreEnv {
+    /// Files.
+    pub disk: Rc<dyn Disk>,
+    /// Yielding.
+    pub tasks: Rc<dyn Tasks>,
+    /// Blocks.
+    pub cache: Rc<BlockCache>,
+    /// How fast flushes and merges write.
+    pub pace: Rc<Pace>,
+    /// How tables are made.
+    pub options: Rc<StoreOptions>,
+}
+
+/// Why the files of a shard can't be used, or not be changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A directory.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What it was asked for.
+        operation: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A table can't be read.
+    Table(TableError),
+    /// A table can't be written. Nothing has changed.
+    Write(WriteError),
+    /// The manifest. After a failed write nobody knows what it says, until the next start.
+    Manifest(ManifestError),
+}
+
+impl core::fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            StoreError::Directory {
+                path,
+                operation,
+                source,
+            } => write!(formatter, "cannot {operation} {}: {source}", path.display()),
+            StoreError::Table(error) => error.fmt(formatter),
+            StoreError::Write(error) => error.fmt(formatter),
+            StoreError::Manifest(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            StoreError::Directory { source, .. } => Some(source),
+            StoreError::Table(error) => error.source(),
+            StoreError::Write(error) => error.source(),
+            StoreError::Manifest(error) => error.source(),
+        }
+    }
+}
+
+impl StoreError {
+    /// Is there too little space? Then nothing has changed, and trying again makes sense once there is more.
+    pub fn is_disk_full(&self) -> bool {
+        let source = match self {
+            StoreError::Write(error) => &error.source,
+            StoreError::Directory { source, .. } => source,
+            StoreError::Table(_) | StoreError::Manifest(_) => return false,
+        };
+        is_full(source)
+    }
+}
+
+fn is_full(source: &io::Error) -> bool {
+    matches!(
+        source.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl From<TableError> for StoreError {
+    fn from(error: TableError) -> StoreError {
+        StoreError::Table(error)
+    }
+}
+
+impl From<WriteError> for StoreError {
+    fn from(error: WriteError) -> StoreError {
+        StoreError::Write(error)
+    }
+}
+
+impl From<ManifestError> for StoreError {
+    fn from(error: ManifestError) -> StoreError {
+        StoreError::Manifest(error)
+    }
+}
+
+/// The directory of all shards.
+pub fn shards_directory(data: &Path) -> PathBuf {
+    data.join("shard")
+}
+
+/// The directory of a shard.
+pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
+    shards_directory(data).join(format!("{:04}", shard.0))
+}
+
+/// The file name of a table.
+pub fn table_name(number: TableNumber) -> String {
+    format!("{:016x}.sst", number.0)
+}
+
+/// The table whose file has this name.
+pub fn parse_table_name(name: &str) -> Option<TableNumber> {
+    let digits = name.strip_suffix(".sst")?;
+    let number = TableNumber(u64::from_str_radix(digits, 16).ok()?);
+    // Only the form that `table_name` makes.
+    (table_name(number) == name).then_some(number)
+}
+
+/// Makes the directories of these shards, durably.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn make_directories(
+    disk: &dyn Disk,
+    data: &Path,
+    shards: impl Iterator<Item = ShardId>,
+) -> Result<(), StoreError> {
+    let all = shards_directory(data);
+    let failed = |source| StoreError::Directory {
+        path: all.clone(),
+        operation: "make the directories of shards in",
+        source,
+    };
+    disk.create_dir(&all).await.map_err(failed)?;
+    disk.sync_dir(data).await.map_err(failed)?;
+    let present = disk.list(&all).await.map_err(failed)?;
+    let present: Vec<PathBuf> = present.iter().map(|entry| all.join(&entry.name)).collect();
+    let mut is_new = false;
+    for shard in shards {
+        let directory = shard_directory(data, shard);
+        if !present.contains(&directory) {
+            disk.create_dir(&directory).await.map_err(failed)?;
+            is_new = true;
+        }
+    }
+    if is_new {
+        disk.sync_dir(&all).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The files of one shard.
+pub struct ShardFiles {
+    env: StoreEnv,
+    shard: ShardId,
+    directory: PathBuf,
+    manifest: Exclusive<Manifest>,
+    next_number: Cell<TableNumber>,
+    /// Tables that went, and may still be read.
+    obsolete: RefCell<Vec<Rc<Table>>>,
+}
+
+/// What the files of a shard are when they are opened.
+pub struct OpenedFiles {
+    /// The files.
+    pub files: Rc<ShardFiles>,
+    /// The tables.
+    pub tables: Rc<Tables>,
+    /// All entries up to this one are in them.
+    pub flushed: EntryId,
+}
+
+impl ShardFiles {
+    /// Opens the manifest and all tables of a shard, and removes tables that no manifest has: what a crash has left.
+    ///
+    /// # Errors
+    /// If a file can't be read, is damaged or missing.
+    pub async fn open(env: &StoreEnv, data: &Path, shard: ShardId) -> Result<OpenedFiles, StoreError> {
+        let directory = shard_directory(data, shard);
+        let manifest = Manifest::open(&env.disk, &directory, shard.0).await?;
+        let known = manifest.files().clone();
+        let files = ShardFiles {
+            env: env.clone(),
+            shard,
+            directory,
+            manifest: Exclusive::new(manifest),
+            next_number: Cell::new(known.next_number),
+            obsolete: RefCell::default(),
+        };
+        files.remove_orphans(&known.tree).await?;
+        let mut open = BTreeMap::new();
+        for info in known.tree.tables() {
+            open.insert(info.number, files.open_table(info.number).await?);
+        }
+        Ok(OpenedFiles {
+            files: Rc::new(files),
+            tables: Rc::new(Tables::new(known.tree, &open)),
+            flushed: known.flushed,
+        })
+    }
+
+    async fn remove_orphans(&self, tree: &Tree) -> Result<(), StoreError> {
+        let failed = |source| self.directory_failed("remove orphaned tables from", source);
+        let mut is_changed = false;
+        for entry in self.env.disk.list(&self.directory).await.map_err(failed)? {
+            let Some(number) = parse_table_name(&entry.name) else {
+                continue;
+            };
+            // Numbers are not used again, not even those of tables that came to nothing.
+            self.next_number
+                .set(self.next_number.get().max(TableNumber(number.0 + 1)));
+            if !tree.tables().any(|table| table.number == number) {
+                let path = self.directory.join(&entry.name);
+                self.env.disk.remove(&path).await.map_err(failed)?;
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            self.env.disk.sync_dir(&self.directory).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn directory_failed(&self, operation: &'static str, source: io::Error) -> StoreError {
+        StoreError::Directory {
+            path: self.directory.clone(),
+            operation,
+            source,
+        }
+    }
+
+    async fn open_table(&self, number: TableNumber) -> Result<Rc<Table>, TableError> {
+        let path = self.directory.join(table_name(number));
+        let table = Table::open(&*self.env.disk, &path, self.id(number), &self.env.cache).await?;
+        Ok(Rc::new(table))
+    }
+
+    fn id(&self, number: TableNumber) -> TableId {
+        TableId {
+            shard: self.shard,
+            number,
+        }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// How its tables are made and kept in shape.
+    pub fn options(&self) -> &StoreOptions {
+        &self.env.options
+    }
+
+    pub(super) fn env(&self) -> &StoreEnv {
+        &self.env
+    }
+
+    /// Begins a table under a new number.
+    pub(super) async fn begin_table(&self, options: TableOptions) -> Result<TableWriter, WriteError> {
+        let number = self.next_number.get();
+        self.next_number.set(TableNumber(number.0 + 1));
+        let path = self.directory.join(table_name(number));
+        TableWriter::create(&self.env.disk, &path, self.id(number), options).await
+    }
+
+    /// Ends tables: when this returns, bytes and names last.
+    pub(super) async fn end_table(&self, mut writer: TableWriter) -> Result<Rc<TableInfo>, StoreError> {
+        match writer.finish().await {
+            Ok(info) => {
+                writer.close().await?;
+                Ok(Rc::new(info))
+            }
+            Err(error) => {
+                // The first error is the one that tells; an orphan is removed at the next start.
+                let _ = writer.abandon().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes the names of ended tables last, and opens them.
+    pub(super) async fn open_ended(&self, ended: &[Rc<TableInfo>]) -> Result<Vec<Rc<Table>>, StoreError> {
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        let synced = self.env.disk.sync_dir(&self.directory).await;
+        synced.map_err(|source| self.directory_failed("sync", source))?;
+        let mut opened = Vec::with_capacity(ended.len());
+        for info in ended {
+            opened.push(self.open_table(info.number).await?);
+        }
+        Ok(opened)
+    }
+
+    /// Removes a table that came to nothing.
+    pub(super) async fn remove_table(&self, number: TableNumber) -> Result<(), StoreError> {
+        let removed = self
+            .env
+            .disk
+            .remove(&self.directory.join(table_name(number)))
+            .await;
+        removed.map_err(|source| self.directory_failed("remove a table from", source))
+    }
+
+    /// Makes a table of a sealed memtable, which comes on top of these tables. Nobody reads below `watermark`.
+    ///
+    /// # Errors
+    /// If it can't be written, or be read back. Nothing has changed then.
+    pub async fn flush(
+        &self,
+        sealed: &Sealed,
+        below: &Tables,
+        watermark: Timestamp,
+    ) -> Result<(Edit, Rc<Table>), StoreError> {
+        let mut writer = self.begin_table(self.env.options.tables).await?;
+        let written = self.write_sealed(&mut writer, sealed, below, watermark).await;
+        if let Err(error) = written {
+            let _ = writer.abandon().await;
+            return Err(error.into());
+        }
+        let info = self.end_table(writer).await?;
+        let mut opened = self.open_ended(core::slice::from_ref(&info)).await?;
+        let edit = Edit {
+            removed: Vec::new(),
+            place: Place::Young,
+            added: vec![info],
+        };
+        Ok((edit, opened.pop().expect("one was ended")))
+    }
+
+    async fn write_sealed(
+        &self,
+        writer: &mut TableWriter,
+        sealed: &Sealed,
+        below: &Tables,
+        watermark: Timestamp,
+    ) -> Result<(), WriteError> {
+        let written_at = Timestamp(sealed.through.index.0);
+        for (key, value) in &sealed.own {
+            let version = Version {
+                timestamp: written_at,
+                value: value.as_deref(),
+                expiry: None,
+            };
+            writer.add(xxh3_64(key), key, &version);
+            self.pass_on(writer).await?;
+        }
+        let mut collector = Collector::new(watermark);
+        let mut stored = Vec::new();
+        let mut cursor = sealed.memtable.cursor(&[]);
+        while let Some(key) = cursor.key() {
+            stored_key(&mut stored, key);
+            let hash = xxh3_64(key);
+            for version in cursor.versions() {
+                if collector.keeps(&stored, &version, |stored| below.tree().covers(stored)) {
+                    writer.add(hash, &stored, &version);
+                }
+            }
+            self.pass_on(writer).await?;
+            cursor.advance();
+        }
+        Ok(())
+    }
+
+    /// Writes what has collected, no faster than background work may, and lets others run.
+    pub(super) async fn pass_on(&self, writer: &mut TableWriter) -> Result<(), WriteError> {
+        if writer.wants_writing() {
+            let written_bytes = writer.write_out().await?;
+            self.env.pace.spent(written_bytes).await;
+        }
+        if self.env.tasks.should_yield() {
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Notes a change of the tables in the manifest, and then calls `install`, before anybody notes another one.
+    /// `flushed` is set if entries up to it are in tables now.
+    ///
+    /// # Errors
+    /// If it can't be noted. What the manifest says is known at the next start only.
+    pub async fn note(
+        &self,
+        edit: Edit,
+        flushed: Option<EntryId>,
+        install: impl FnOnce(&Edit),
+    ) -> Result<(), StoreError> {
+        let mut manifest = self.manifest.hold().await;
+        let change = Change {
+            edit,
+            flushed: flushed.unwrap_or(manifest.files().flushed),
+            next_number: self.next_number.get(),
+        };
+        manifest.note(&change).await?;
+        install(&change.edit);
+        Ok(())
+    }
+
+    /// These tables went. They are removed by [`ShardFiles::remove_obsolete`].
+    pub fn make_obsolete(&self, tables: impl IntoIterator<Item = Rc<Table>>) {
+        self.obsolete.borrow_mut().extend(tables);
+    }
+
+    /// Removes the files of tables that went and that nobody reads any more.
+    ///
+    /// # Errors
+    /// What the operating system says. What is left is removed at the next start.
+    pub async fn remove_obsolete(&self) -> Result<(), StoreError> {
+        loop {
+            let unused = {
+                let mut obsolete = self.obsolete.borrow_mut();
+                let unused = obsolete.iter().position(|table| Rc::strong_count(table) == 1);
+                unused.map(|place| obsolete.swap_remove(place))
+            };
+            let Some(table) = unused else { return Ok(()) };
+            let closed = table.close().await;
+            let removed = self.env.disk.remove(table.path()).await;
+            closed
+                .and(removed)
+                .map_err(|source| self.directory_failed("remove a table from", source))?;
+        }
+    }
+
+    /// Hands out what the shard keeps for itself: of each key the newest value.
+    ///
+    /// # Errors
+    /// If a table can't be read, or is damaged.
+    pub async fn own_records(&self, tables: &Tables) -> Result<OwnRecords, TableError> {
+        let mut runs = Vec::with_capacity(tables.runs().len());
+        for run in tables.runs() {
+            runs.push(RunCursor::new(run.iter().map(|open| Rc::clone(&open.table)))?);
+        }
+        let mut merge = Merge::new(runs).await?;
+        let mut records = OwnRecords::new();
+        while let Some((key, version)) = merge.entry() {
+            if key.first() != Some(&OWN) {
+                break;
+            }
+            // The newest comes first.
+            if records.last().is_none_or(|(last, _)| last != key) {
+                records.push((key.to_vec(), version.value.map(<[u8]>::to_vec)));
+            }
+            merge.next()?;
+            if merge.is_unsettled() {
+                merge.settle().await?;
+            }
+            if self.env.tasks.should_yield() {
+                yield_now().await;
+            }
+        }
+        records.retain(|(_, value)| value.is_some());
+        Ok(records)
+    }
+
+    /// Closes all files. Nobody reads or changes them any more.
+    ///
+    /// # Errors
+    /// The first thing that the operating system has to say against it.
+    pub async fn close(&self, tables: &Tables) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
+        let open = tables.runs().iter().flatten().map(|open| Rc::clone(&open.table));
+        let obsolete = core::mem::take(&mut *self.obsolete.borrow_mut());
+        for table in open.chain(obsolete) {
+            outcome = outcome.and(table.close().await);
+        }
+        let outcome = outcome.map_err(|source| self.directory_failed("close the tables in", source));
+        let mut manifest = self.manifest.hold().await;
+        outcome.and(manifest.close().await.map_err(StoreError::from))
+    }
+}
