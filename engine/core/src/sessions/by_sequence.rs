@@ -42,6 +42,13 @@ impl<T> BySequence<T> {
         CAPACITY_KEPT * size_of::<(Sequence, T)>() + ALLOCATION_EXTRA_BYTES
     }
 
+    /// An empty map with room for exactly so many values, which must come for the invariant to hold.
+    pub(super) fn with_room(length: usize) -> BySequence<T> {
+        BySequence {
+            values: VecDeque::with_capacity(length),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }
@@ -55,8 +62,26 @@ impl<T> BySequence<T> {
         Some(&self.values[place].1)
     }
 
+    pub(super) fn first(&self) -> Option<Sequence> {
+        self.values.front().map(|(sequence, _)| *sequence)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Sequence, &T)> {
+        self.values.iter().map(|(sequence, value)| (*sequence, value))
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.values.iter().map(|(_, value)| value)
+    }
+
+    /// Adds a value behind all others. False, and nothing is changed, if its sequence is not above theirs.
+    pub(super) fn append(&mut self, sequence: Sequence, value: T) -> bool {
+        if self.values.back().is_some_and(|(last, _)| *last >= sequence) {
+            return false;
+        }
+        self.grow_if_full();
+        self.values.push_back((sequence, value));
+        true
     }
 
     /// Adds a value. False, and nothing is changed, if the sequence has one.

@@ -12,6 +12,8 @@
 //!    in the same breath. A decided failure is an entry too.
 //! 4. Whoever applies the entry (leader, follower, replay) steps [`Sessions::apply`], in the order of the log.
 //! 5. Applying a horizon steps [`Sessions::advance_horizon`]. Leadership lost: [`Sessions::forget_in_flight`].
+//! 6. A flush of the shard stores what [`Sessions::take_changes`] and [`Sessions::encode_progress`] give; a restart
+//!    goes on from there with [`Sessions::restore`] and the entries behind the flushed one.
 //!
 //! A leader asks nothing here before it has applied an entry of its own term: until then the log may hold writes
 //! that are neither in flight, since another leader proposed them, nor applied.
@@ -35,8 +37,10 @@
 //! need no opening, more than one write of a client at a time, and an expiry by the log's own horizon.
 
 mod by_sequence;
+mod changes;
 mod record;
 mod session;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -44,10 +48,12 @@ use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 
 pub use record::{Answer, FAILURE_BYTES, Failure, Numbers, RETRY_BYTES, Retry, Sequence, SessionId};
+pub use state::PROGRESS_BYTES;
 
 use crate::hlc::Timestamp;
 use crate::raft::LogIndex;
 use by_sequence::BySequence;
+use changes::Changes;
 use session::{Held, Session, numbers_bytes};
 
 /// How many sequences of a session may be without a report at a time, answered or not.
@@ -76,6 +82,9 @@ const SESSION_BYTES: usize = TREE_NODE_BYTES.div_ceil(TREE_NODE_ENTRIES_MIN)
 
 const ANSWER_BYTES: usize = BySequence::<Answer>::bytes_per_value();
 const IN_FLIGHT_BYTES: usize = BySequence::<LogIndex>::bytes_per_value();
+
+/// To drop a session takes no memory: the note of it is smaller than its answers, of which there is one at least.
+const _: () = assert!(Changes::BYTES_PER_NOTE <= ANSWER_BYTES);
 
 /// An answer with its sequence: five words, of which there are most.
 const _: () = assert!(size_of::<(Sequence, Answer)>() == 40);
@@ -108,6 +117,8 @@ pub struct Sessions {
     /// A tree, since clients choose the keys: there is no bad choice, and no moment when all of it moves.
     by_id: BTreeMap<SessionId, Session>,
     held: Held,
+    /// Sessions whose remembered part changed since the changes were last taken. Not replicated.
+    changes: Changes,
 }
 
 impl Sessions {
@@ -176,6 +187,7 @@ impl Sessions {
             session::Remembered::default()
         });
         remembered.apply(retry, answer, &mut self.held);
+        self.changes.note(retry.session, session);
     }
 
     /// A horizon is applied: writes first sent below it that are not remembered are refused from now on, and sessions
@@ -226,12 +238,14 @@ impl Sessions {
             + self.held.answers * ANSWER_BYTES
             + self.held.numbers_bytes
             + self.held.in_flight * IN_FLIGHT_BYTES
+            + Changes::BYTES_WHEN_EMPTY
+            + self.changes.note_count() * Changes::BYTES_PER_NOTE
     }
 
     /// Upper bound of what proposing and applying one more write adds to [`Sessions::memory_bytes`], if its answer
     /// has so many numbers.
     pub const fn cost_bytes(numbers: usize) -> usize {
-        SESSION_BYTES + IN_FLIGHT_BYTES + ANSWER_BYTES + numbers_bytes(numbers)
+        SESSION_BYTES + IN_FLIGHT_BYTES + ANSWER_BYTES + numbers_bytes(numbers) + Changes::BYTES_PER_NOTE
     }
 
     /// Examines so many sessions of the round under way, fewer if they hold many answers, and drops those that the
@@ -242,7 +256,9 @@ impl Sessions {
             let Entry::Occupied(mut entry) = self.by_id.entry(passed) else {
                 unreachable!("it was just found");
             };
-            let remembered = entry.get_mut().remembered.take().expect("it was just found");
+            let session = entry.get_mut();
+            let remembered = session.remembered.take().expect("it was just found");
+            self.changes.note(passed, session);
             left = left.saturating_sub(remembered.uncount(&mut self.held) / ANSWERS_PER_EXAMINED);
             if entry.get().in_flight.is_empty() {
                 entry.remove();

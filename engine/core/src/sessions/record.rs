@@ -13,7 +13,8 @@
 //!                                           16
 //! ```
 //!
-//! An applied answer has no bytes of its own: version and numbers follow from the entry that was applied.
+//! An applied answer has no bytes in an entry: version and numbers follow from the entry that was applied. How answers
+//! are stored without their entries is in `state`.
 
 use alloc::boxed::Box;
 
@@ -174,6 +175,15 @@ impl Numbers {
             [] => Held::None,
             [number] => Held::One(*number),
             numbers => Held::Several(numbers.into()),
+        })
+    }
+
+    /// The results of little-endian bytes.
+    pub(super) fn from_le_bytes(bytes: &[[u8; 8]]) -> Numbers {
+        Numbers(match bytes {
+            [] => Held::None,
+            [number] => Held::One(i64::from_le_bytes(*number)),
+            numbers => Held::Several(numbers.iter().map(|number| i64::from_le_bytes(*number)).collect()),
         })
     }
 

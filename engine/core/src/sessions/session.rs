@@ -46,6 +46,9 @@ pub(super) struct Session {
     /// `None` before the first entry is applied, and after the horizon has passed the session.
     pub(super) remembered: Option<Remembered>,
     pub(super) in_flight: InFlight,
+    /// True if the table's [`Changes`](super::changes::Changes) hold its id. Stands beside what is remembered, since
+    /// each replica stores that when it likes.
+    pub(super) is_noted: bool,
 }
 
 impl Session {
@@ -85,6 +88,7 @@ pub(super) struct Remembered {
     /// The newest first send applied. Every sequence up to the highest one applied, and every one that was
     /// reported, was first sent at or before it; so when the horizon has passed it, the horizon refuses them all.
     pub(super) newest_first_sent: Timestamp,
+    /// Never empty once an entry is applied, since the newest report is at most the sequence that brought it.
     answers: BySequence<Answer>,
 }
 
@@ -104,6 +108,36 @@ impl Remembered {
         held.add(&answer);
         let is_first = self.answers.insert(retry.sequence, answer);
         assert!(is_first, "the log holds a write twice: {retry:?}");
+    }
+
+    /// What was remembered when it was stored. `None` if there are no answers, or some below the report: no entries
+    /// lead to that.
+    pub(super) fn restored(
+        answered_below: Sequence,
+        newest_first_sent: Timestamp,
+        answers: BySequence<Answer>,
+    ) -> Option<Remembered> {
+        (answers.first()? >= answered_below).then_some(Remembered {
+            answered_below,
+            newest_first_sent,
+            answers,
+        })
+    }
+
+    pub(super) fn answered_below(&self) -> Sequence {
+        self.answered_below
+    }
+
+    pub(super) fn answers(&self) -> &BySequence<Answer> {
+        &self.answers
+    }
+
+    /// Adds all of it to the counts.
+    pub(super) fn count(&self, held: &mut Held) {
+        held.sessions += 1;
+        for answer in self.answers.values() {
+            held.add(answer);
+        }
     }
 
     /// Takes all of it out of the counts; how many answers it holds.

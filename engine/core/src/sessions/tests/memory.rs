@@ -99,6 +99,8 @@ fn no_more_is_held_than_is_told_with_many_sessions() {
             measured.check();
         }
         assert_eq!(measured.table.session_count(), 1);
+        measured.table.take_changes(|_, _| ());
+        measured.check();
         let told_bytes = measured.table.memory_bytes();
         assert!(
             told_bytes <= Sessions::new().memory_bytes() + Sessions::cost_bytes(0),
@@ -190,4 +192,124 @@ fn a_session_at_work_allocates_nothing() {
         turn(first * 8);
     }
     assert_eq!(ALLOCATIONS.with(Cell::get), before);
+}
+
+#[test]
+fn a_dropped_session_takes_no_more_than_it_frees() {
+    let mut measured = Measured::new();
+    for id in 0..4096 {
+        measured.execute(&write_of(id, 0, 0, id as u64), &[]);
+        // Half of them stay in the table with this, when what is remembered of them goes.
+        if id % 2 == 0 {
+            measured
+                .table
+                .proposed(&write_of(id, 1, 0, id as u64), LogIndex(2));
+        }
+    }
+    measured.table.take_changes(|_, _| ());
+    for horizon in (1..4096).step_by(50) {
+        let before_bytes = measured.table.memory_bytes();
+        measured.table.advance_horizon(Timestamp(horizon));
+        assert!(measured.table.memory_bytes() <= before_bytes, "horizon {horizon}");
+        measured.check();
+        // The sweep goes on with each.
+        measured.execute(&write_of(u128::MAX, horizon, 0, 5000), &[1, 2, 3]);
+    }
+    assert!(measured.table.session_count() < 100);
+}
+
+#[test]
+fn notes_of_changes_are_counted_and_freed_with_the_changes() {
+    let mut measured = Measured::new();
+    for round in 1..4 {
+        for id in 0..1000 {
+            measured.execute(&write_of(id, round, 0, 1), &[]);
+        }
+        let with_changes_bytes = measured.table.memory_bytes();
+        measured.table.take_changes(|_, _| ());
+        measured.check();
+        let freed_bytes = with_changes_bytes - measured.table.memory_bytes();
+        assert_eq!(freed_bytes, 1000 * Changes::BYTES_PER_NOTE);
+    }
+}
+
+#[test]
+fn no_more_is_held_than_is_told_with_notes_that_outlive_their_sessions() {
+    let mut measured = Measured::new();
+    // One more than doubling makes room for.
+    for id in 0..4097 {
+        measured.table.apply(
+            &write_of(id, 0, 0, 1),
+            Answer::Failed(Failure::NotANumber { operation: 0 }),
+        );
+    }
+    for horizon in 2..20 {
+        measured.table.advance_horizon(Timestamp(horizon));
+        measured.check();
+    }
+    assert_eq!(
+        (
+            measured.table.session_count(),
+            measured.table.changes.note_count()
+        ),
+        (0, 4097)
+    );
+}
+
+#[test]
+fn a_restored_table_holds_no_more_than_is_told_and_goes_on_so() {
+    let mut stored = Vec::new();
+    let mut table = Sessions::new();
+    for id in 0..200 {
+        for sequence in 0..=id as u64 % 40 {
+            let numbers = Numbers::new(&[7; 5][..sequence as usize % 6]);
+            let version = Timestamp(1);
+            table.apply(
+                &write_of(id, sequence, 0, 1),
+                Answer::Applied { version, numbers },
+            );
+        }
+    }
+    table.take_changes(|id, bytes| stored.push((id, bytes.map(Vec::from).unwrap())));
+    let mut measured = Measured::new();
+    for (id, bytes) in &stored {
+        assert!(measured.table.restore_session(*id, bytes));
+        measured.check();
+    }
+    assert_eq!(measured.table.memory_bytes(), table.memory_bytes());
+    for id in 0..200 {
+        for sequence in 100..130 {
+            measured.execute(&write_of(id, sequence, sequence / 2, 1), &[1, 2]);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_claim_more_than_they_hold_get_no_memory() {
+    let mut table = Sessions::new();
+    table.apply(
+        &write(1, 0, 1),
+        Answer::Applied {
+            version: Timestamp(1),
+            numbers: Numbers::new(&[3, 4]),
+        },
+    );
+    let bytes = super::changes(&mut table).remove(0).1.unwrap();
+    let answers = 16..20;
+    let numbers = 24 + 12..24 + 16;
+    let mut restored = Sessions::new();
+    for (place, allocations_max) in [(answers, 0), (numbers, 1)] {
+        for claim in [2, 1 << 16, u32::MAX / 8, u32::MAX] {
+            let mut claiming = bytes.clone();
+            claiming[place.clone()].copy_from_slice(&u32::to_le_bytes(claim));
+            let is_true = claiming == bytes;
+            let before = ALLOCATIONS.with(Cell::get);
+            if !is_true {
+                assert!(!restored.restore_session(SessionId(1), &claiming));
+                let allocations = ALLOCATIONS.with(Cell::get) - before;
+                assert!(allocations <= allocations_max, "{claim} claimed at {place:?}");
+            }
+        }
+    }
+    assert!(restored.restore_session(SessionId(1), &bytes));
 }

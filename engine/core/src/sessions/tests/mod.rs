@@ -3,6 +3,8 @@
 mod encoding;
 mod histories;
 mod memory;
+mod restarts;
+mod state;
 
 use super::session::Remembered;
 use super::*;
@@ -33,6 +35,18 @@ fn replicated(table: &Sessions) -> Replicated {
         (table.session_count(), table.answer_count())
     );
     (table.horizon, table.sweep_from, sessions)
+}
+
+/// The memory besides the notes of changes: those depend on when they were taken, and on what was in flight.
+fn memory_bytes_unchanged(table: &Sessions) -> usize {
+    table.memory_bytes() - table.changes.note_count() * Changes::BYTES_PER_NOTE
+}
+
+/// All changes, in their order.
+fn changes(table: &mut Sessions) -> Vec<(SessionId, Option<Vec<u8>>)> {
+    let mut changes = Vec::new();
+    table.take_changes(|id, bytes| changes.push((id, bytes.map(Vec::from))));
+    changes
 }
 
 /// A write of session 1.
