@@ -25,6 +25,16 @@ pub const PAYLOAD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 128;
 pub const SEGMENT_RESERVE_BYTES: u64 = 64 << 10;
 /// A core's memory budget is kept free to one part of this many for deletes.
 pub const DELETE_RESERVE_PARTS: usize = 32;
+/// Memtables and sessions get one part of this many of a core's memory; the block cache gets the rest.
+pub const MEMTABLE_PARTS: usize = 4;
+/// Most bytes of a core's memtables and sessions: beyond this more memory makes merges hardly rarer, and restarts
+/// slower.
+pub const MEMTABLE_BYTES_MAX: usize = 1 << 30;
+/// Bytes of a core's log that a restart may have to read, so that it takes two seconds at most.
+pub const RECOVERY_BYTES: u64 = 512 << 20;
+/// How long, in microseconds, a version can be read after a newer one was written: longer than any transaction may
+/// last, and by ten seconds at least.
+pub const RETENTION_US: u64 = 90_000_000;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;
 /// Bytes that must stay free on the file system after a new segment was allocated.
@@ -80,6 +90,13 @@ pub const REPORTS_MAX: usize = 16;
 pub const REPORTS_OPERATOR_MAX: usize = 24;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
+
+/// Requests of one core that wait for reads from tables.
+pub const FETCHES_MAX: usize = 8192;
+/// Keys of one request that are read from tables at a time.
+pub const FETCH_KEYS_TOGETHER: usize = 64;
+/// How often a request is begun again since a flush came between the read that it needs and its use.
+pub const FETCH_ROUNDS_MAX: u32 = 8;
 
 /// Hint in a `Busy` answer, in milliseconds.
 pub const BUSY_RETRY_AFTER_MS: u32 = 5;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon_tests::scenario::client::{Link, Page, Reply};
 use ostrakon_tests::scenario::node::{NodeSettings, Progress, SimNode};
+use ostrakon_tests::scenario::storage::Storage;
 use ostrakon_tests::scenario::values;
 use ostrakon_tests::sim::{Fault, FaultAction, RunEnd, World};
 use ostrakon_wire::message::{Condition, ErrorCode, Request, ScanRequest};
@@ -125,7 +126,7 @@ fn with_a_full_disk<F: Future<Output = ()> + 'static>(seed: u64, client: impl Fn
         cores: 2,
         shards: SHARDS,
         segment_bytes: SEGMENT_BYTES_MIN,
-        memory_budget_bytes: 256 << 20,
+        storage: Storage::ample(),
     };
     let node = SimNode::start(&world, server, settings);
     let starts = |_: &World| node.progress() != Progress::Starting;

@@ -8,15 +8,18 @@ use ostrakon::server::node::NodeEvent;
 use ostrakon_tests::scenario::damage;
 use ostrakon_tests::scenario::node::{NodeSettings, Progress, SimNode};
 use ostrakon_tests::scenario::refusal::{Reason, Since, take_away};
+use ostrakon_tests::scenario::storage::Storage;
 use ostrakon_tests::sim::{CrashStyle, Fault, FaultAction, HostDisk, HostId, ProcessStatus, World};
 
 const SECOND_NS: u64 = 1_000_000_000;
-const SETTINGS: NodeSettings = NodeSettings {
-    cores: 2,
-    shards: 16,
-    segment_bytes: 1 << 20,
-    memory_budget_bytes: 16 << 20,
-};
+fn settings() -> NodeSettings {
+    NodeSettings {
+        cores: 2,
+        shards: 16,
+        segment_bytes: 1 << 20,
+        storage: Storage::ample(),
+    }
+}
 
 /// A node that ran once, ended cleanly, and may be started again.
 struct Rested {
@@ -48,7 +51,7 @@ impl Rested {
 
     /// Starts until the node serves or has ended.
     fn start(&self) -> SimNode {
-        let node = SimNode::start(&self.world, self.host, SETTINGS);
+        let node = SimNode::start(&self.world, self.host, settings());
         let deadline_ns = self.world.now_ns() + 30 * SECOND_NS;
         self.world.run_until(deadline_ns, |_| {
             matches!(node.progress(), Progress::Serving(_)) || node.status() != ProcessStatus::Running

@@ -17,6 +17,7 @@ pub mod network;
 pub mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod together;
 
 pub mod glommio;
 

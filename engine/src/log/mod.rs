@@ -45,6 +45,8 @@ pub enum LogError {
     },
     /// Damage that a crash cannot explain.
     Corruption(Box<recovery::Corruption>),
+    /// What the log is cut behind can't be written: a sentence.
+    Store(String),
 }
 
 impl core::fmt::Display for LogError {
@@ -58,6 +60,7 @@ impl core::fmt::Display for LogError {
                 write!(f, "log: {operation} {}: {source}", path.display())
             }
             LogError::Corruption(corruption) => corruption.fmt(f),
+            LogError::Store(sentence) => f.write_str(sentence),
         }
     }
 }
@@ -66,7 +69,7 @@ impl std::error::Error for LogError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LogError::Io { source, .. } => Some(source),
-            LogError::Corruption(_) => None,
+            LogError::Corruption(_) | LogError::Store(_) => None,
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
 use crate::server::startup::StartOptions;
 use crate::server::told::ToldClocks;
+use crate::shard::host::HostOptions;
+use crate::storage::store::files::StoreOptions;
 
 pub use crate::server::node::OperatorCommand;
 
@@ -285,8 +287,14 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
         NodeEvent::DrainTimedOut(core) => {
             tracing::warn!("core {} gave up waiting for requests under way", core.0);
         }
+        NodeEvent::TableUnreadable(core, sentence) => {
+            tracing::error!(
+                "core {}: {sentence}; what lies there can't be read, and the table is not merged any more",
+                core.0
+            );
+        }
         NodeEvent::CloseFailed(core, sentence) => {
-            tracing::error!("core {} could not close its log cleanly: {sentence}", core.0);
+            tracing::error!("core {} could not close its files cleanly: {sentence}", core.0);
         }
     }
 }
@@ -379,7 +387,8 @@ fn start_options(options: &NodeOptions, effective: &Effective) -> StartOptions {
             segment_bytes_default: SEGMENT_BYTES_DEFAULT,
         },
         cut_corrupt: options.cut_corrupt_log,
-        memory_budget_bytes: (effective.memory_bytes / u64::from(cores)) as usize,
+        host: HostOptions::for_memory((effective.memory_bytes / u64::from(cores)) as usize),
+        store: StoreOptions::default(),
     }
 }
 

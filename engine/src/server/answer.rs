@@ -240,7 +240,7 @@ impl Completions for Answers {
             return self.put_part(ticket, Err(refusal));
         }
         let (code, message, retry_after_ms) = describe(refusal);
-        self.error(ticket, code, message, retry_after_ms);
+        self.error(ticket, code, &message, retry_after_ms);
     }
 
     fn read_ready(&mut self, read: ReadId) {

@@ -27,6 +27,7 @@ use crate::limits::{CONNECTION_IN_FLIGHT_MAX, REQUEST_BODY_BYTES_MAX, RETRY_HORI
 use crate::log::{DurableBatch, DurableSink, LogError};
 use crate::shard::Refusal;
 use crate::shard::command::COMMAND_HEAD_BYTES_MAX;
+use crate::shard::fetched::Fetched;
 use crate::shard::host::ShardHost;
 
 /// A core's state, shared by its tasks.
@@ -52,6 +53,10 @@ pub struct Core {
     /// Questions to all cores that this core asked.
     pub(super) gathers: Gathers,
     pub(super) next_read: u64,
+    /// Requests that lack something which is being read from tables.
+    pub(super) fetches: usize,
+    /// For tasks that come back to this core.
+    pub(super) itself: Weak<RefCell<Core>>,
     /// Connections handed over to this core that wait for their tasks.
     pub(super) arrivals: Vec<HandOver>,
     /// Raised when `arrivals` or `start_messages` has something.
@@ -79,6 +84,8 @@ impl Core {
             answers: Answers::new(env.core, env.cores, clock, connections),
             gathers: Gathers::default(),
             next_read: 0,
+            fetches: 0,
+            itself: Weak::new(),
             arrivals: Vec::new(),
             control_work: Rc::default(),
             start_messages: Vec::new(),
@@ -90,6 +97,16 @@ impl Core {
             host,
             told,
         }
+    }
+
+    /// The core behind the reference by which its tasks share it.
+    pub fn shared(self) -> SharedCore {
+        Rc::new_cyclic(|itself| {
+            RefCell::new(Core {
+                itself: Weak::clone(itself),
+                ..self
+            })
+        })
     }
 
     /// This core.
@@ -171,7 +188,7 @@ impl Core {
                     if self.answers.outboxes[from.index()].is_full() {
                         self.deliver_values(ValuesFor::Gateway(asker), Err(Refusal::Busy));
                     } else {
-                        self.begin_values(ValuesFor::Gateway(asker), &bytes[body]);
+                        self.begin_values(ValuesFor::Gateway(asker), &bytes[body], &Fetched::default());
                     }
                 }
                 CoreMessage::Values(gather, part) => self.values_heard(gather, part.map(|part| *part)),
@@ -230,6 +247,7 @@ impl Core {
         // After a failed log nothing in flight will ever end.
         (self.host.log().has_failed() || self.host.statistics().in_flight == 0)
             && self.answers.pending_reads.is_empty()
+            && self.fetches == 0
             && self.gathers.is_empty()
             && self.answers.connections.requests_in_flight() == 0
             && self.answers.connections.all_sent()

@@ -9,10 +9,12 @@ use ostrakon_wire::message::{
 use ostrakon_wire::routing::{ShardId, shard_of};
 
 use super::core::Core;
+use super::fetch::Interrupted;
 use super::frames::{After, DecodedFrame, KeyOperation, KeyPlace, KeyRequest, Served};
 use super::message::ForwardedRequest;
 use super::status::counters::{Operation, Stage};
 use crate::env::CoreId;
+use crate::shard::fetched::Fetched;
 use crate::shard::host::{hashes, memtable_hash};
 use crate::shard::replica::WriteOutcome;
 use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
@@ -57,7 +59,8 @@ impl Core {
                 let place = frame.place.expect("the frame names a key");
                 if place.owner == self.id() {
                     let request = KeyRequest::of(request).expect("it names a key");
-                    self.execute_on_shard(ticket, place.shard, place.hash, &request);
+                    let place = (place.shard, place.hash);
+                    self.execute_on_shard((ticket, frame.body), place, &request, &Fetched::default());
                 } else {
                     self.forward(ticket, place, frame.body);
                 }
@@ -116,19 +119,39 @@ impl Core {
         if !ticket.kind.is_write() && self.answers.outboxes[ticket.gateway.index()].is_full() {
             return self.refuse(ticket, Refusal::Busy);
         }
-        let request = Request::decode_trusted(ticket.kind as u16, &bytes[forwarded.body.clone()]);
+        let body = &bytes[forwarded.body.clone()];
+        let request = Request::decode_trusted(ticket.kind as u16, body);
         if let Request::Batch { operations, retry } = &request {
-            return self.execute_batch(ticket, forwarded.shard, operations, *retry);
+            let fetched = Fetched::default();
+            return self.execute_batch((ticket, body), forwarded.shard, operations, *retry, &fetched);
         }
         let request = KeyRequest::of(&request).expect("only requests for one shard are forwarded");
-        self.execute_on_shard(ticket, forwarded.shard, forwarded.hash, &request);
+        let place = (forwarded.shard, forwarded.hash);
+        self.execute_on_shard((ticket, body), place, &request, &Fetched::default());
     }
 
-    fn execute_on_shard(&mut self, ticket: Ticket, shard: ShardId, hash: u64, request: &KeyRequest<'_>) {
+    /// Goes on with a write that lacked what was read.
+    pub(super) fn execute_again(&mut self, ticket: Ticket, shard: ShardId, body: &[u8], fetched: &Fetched) {
+        let request = Request::decode_trusted(ticket.kind as u16, body);
+        if let Request::Batch { operations, retry } = &request {
+            return self.execute_batch((ticket, body), shard, operations, *retry, fetched);
+        }
+        let request = KeyRequest::of(&request).expect("only writes to one shard lack something");
+        let place = (shard, memtable_hash(request.key));
+        self.execute_on_shard((ticket, body), place, &request, fetched);
+    }
+
+    fn execute_on_shard(
+        &mut self,
+        (ticket, body): (Ticket, &[u8]),
+        (shard, hash): (ShardId, u64),
+        request: &KeyRequest<'_>,
+        fetched: &Fetched,
+    ) {
         match request.operation {
             KeyOperation::Get => {
                 self.answers.counters.gets += 1;
-                self.get(ticket, shard, hash, request.key);
+                self.get(ticket, shard, (hash, request.key), fetched);
             }
             KeyOperation::Write {
                 action,
@@ -141,7 +164,7 @@ impl Core {
                     action,
                     condition,
                 };
-                self.write(ticket, shard, &[key], retry);
+                self.write((ticket, body), shard, (&[key], retry), fetched);
             }
         }
     }
@@ -158,7 +181,8 @@ impl Core {
             return;
         }
         if place.owner == self.id() {
-            self.execute_batch(ticket, place.shard, operations, retry);
+            let fetched = Fetched::default();
+            self.execute_batch((ticket, body), place.shard, operations, retry, &fetched);
         } else {
             self.forward(ticket, place, body);
         }
@@ -166,10 +190,11 @@ impl Core {
 
     fn execute_batch(
         &mut self,
-        ticket: Ticket,
+        request: (Ticket, &[u8]),
         shard: ShardId,
         operations: &BatchOperations<'_>,
         retry: Option<Retry>,
+        fetched: &Fetched,
     ) {
         let keys: Vec<KeyWrite<'_>> = operations
             .iter()
@@ -180,24 +205,31 @@ impl Core {
                 condition: operation.condition,
             })
             .collect();
-        self.write(ticket, shard, &keys, retry);
+        self.write(request, shard, (&keys, retry), fetched);
     }
 
-    /// Writes to one of this core's shards.
+    /// Writes to one of this core's shards. The body is that of the request, in case that it has to come again.
     pub(super) fn write(
         &mut self,
-        ticket: Ticket,
+        (ticket, body): (Ticket, &[u8]),
         shard: ShardId,
-        keys: &[KeyWrite<'_>],
-        retry: Option<Retry>,
+        (keys, retry): (&[KeyWrite<'_>], Option<Retry>),
+        fetched: &Fetched,
     ) {
-        self.answers.counters.writes += 1;
         let write = Write {
             keys,
             retry: retry.map(shard_retry),
             ticket,
         };
-        match self.host.write(shard, &write) {
+        let outcome = self.host.write(shard, &write, fetched);
+        if let Ok(WriteOutcome::Lacks(missing)) = outcome {
+            let body = body.to_vec();
+            let interrupted = Interrupted::Write { ticket, shard, body };
+            return self.fetch(missing, fetched, interrupted);
+        }
+        self.answers.counters.writes += 1;
+        match outcome {
+            Ok(WriteOutcome::Lacks(_)) => unreachable!("it comes again"),
             Ok(WriteOutcome::Pending) => {}
             Ok(WriteOutcome::Decided(answer)) => self.answers().decided(ticket, &answer),
             Err(refusal) => self.refuse(ticket, refusal),

@@ -97,6 +97,8 @@ enum GatherKind {
     /// Second round.
     Scan {
         snapshot: Timestamp,
+        /// The client has named it.
+        is_named: bool,
         range: ScanRange,
         pages: Vec<ScanPage>,
         refusal: Option<Refusal>,
@@ -130,11 +132,11 @@ impl Core {
                     .answers()
                     .error(ticket, ErrorCode::TimestampAhead, &message, 0);
             }
-            return self.read_at(ticket, snapshot, range);
+            return self.read_at(ticket, (snapshot, true), range);
         }
         if self.env.cores == 1 {
             let snapshot = self.host.read_timestamp(false);
-            return self.read_at(ticket, snapshot, range);
+            return self.read_at(ticket, (snapshot, false), range);
         }
         let kind = GatherKind::Clock {
             range,
@@ -155,13 +157,14 @@ impl Core {
             && let GatherKind::Clock { range, is_disk_full } = gather.kind
         {
             let snapshot = self.host.read_timestamp(is_disk_full);
-            self.read_at(gather.ticket, snapshot, range);
+            self.read_at(gather.ticket, (snapshot, false), range);
         }
     }
 
-    fn read_at(&mut self, ticket: Ticket, snapshot: Timestamp, range: ScanRange) {
+    fn read_at(&mut self, ticket: Ticket, (snapshot, is_named): (Timestamp, bool), range: ScanRange) {
         let kind = GatherKind::Scan {
             snapshot,
+            is_named,
             range: range.clone(),
             pages: Vec::new(),
             refusal: None,
@@ -219,6 +222,7 @@ impl Core {
         let Some(gather) = heard else { return };
         let GatherKind::Scan {
             snapshot,
+            is_named,
             range,
             pages,
             refusal,
@@ -226,6 +230,11 @@ impl Core {
         else {
             return;
         };
+        // A snapshot that this core has taken just now has become too old because clocks have jumped.
+        let refusal = refusal.map(|refusal| match refusal {
+            Refusal::SnapshotTooOld if !is_named => Refusal::Busy,
+            refusal => refusal,
+        });
         let ticket = self.gathered(gather.ticket);
         let is_full = self.answers.connections.is_full(ticket.connection);
         if let Some(refusal) = refusal.or(is_full.then_some(Refusal::Busy)) {

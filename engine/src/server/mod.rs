@@ -5,9 +5,9 @@
 //! A request is handled where its bytes are: decoded in the receive buffer, executed or copied once into the
 //! batch for its owner, answered into the connection's send buffer. No request has a task of its own.
 //!
-//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core),
-//! [`connection_limits`], [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`reads`], [`gather`],
-//! [`several`], [`outbox`], [`told`], [`status`], [`startup`], [`node`].
+//! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
+//! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
+//! [`outbox`], [`told`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
@@ -22,12 +22,15 @@ mod frames;
 mod refusal;
 
 mod dispatch;
+mod fetch;
 mod gather;
 pub mod outbox;
 mod reads;
 pub mod several;
 pub mod status;
 pub mod told;
+
+mod upkeep;
 
 pub mod node;
 pub mod startup;

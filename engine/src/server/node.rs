@@ -20,6 +20,7 @@ use super::startup::{
 };
 use super::status::report::StatsReport;
 use super::told::ToldClocks;
+use super::upkeep::Upkeep;
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
 use crate::env::local::Notify;
@@ -51,7 +52,9 @@ pub enum NodeEvent {
     LogFailed(CoreId, String),
     /// A drain took too long; requests under way were given up.
     DrainTimedOut(CoreId),
-    /// A log could not be closed cleanly.
+    /// A table can't be read, so that it can't be merged with others.
+    TableUnreadable(CoreId, String),
+    /// A log or a shard's files could not be closed cleanly.
     CloseFailed(CoreId, String),
 }
 
@@ -126,6 +129,7 @@ pub async fn run_core(
 struct Running {
     core: SharedCore,
     log: Log,
+    upkeep: Rc<Upkeep>,
     listener: Rc<dyn Listener>,
     control_work: Rc<Notify>,
 }
@@ -192,9 +196,11 @@ async fn start(
         });
     }
     let control_work = Rc::clone(&core.borrow().control_work);
+    let upkeep = Upkeep::start(&core, env, Arc::clone(&config.events));
     let running = Running {
         core,
         log,
+        upkeep,
         listener,
         control_work,
     };
@@ -272,17 +278,12 @@ async fn recover_core(
         core::mem::take(&mut recovered.replicas),
         log.clone(),
         core::mem::take(&mut recovered.hlc),
-        config.options.memory_budget_bytes,
+        Rc::clone(&recovered.cache),
+        config.options.host,
     );
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
-    let core: SharedCore = Rc::new(RefCell::new(Core::new(
-        env.clone(),
-        identity,
-        owners,
-        host,
-        config.connections,
-        Arc::clone(&config.told),
-    )));
+    let told = Arc::clone(&config.told);
+    let core = Core::new(env.clone(), identity, owners, host, config.connections, told).shared();
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {
@@ -446,8 +447,15 @@ impl Running {
     }
 
     async fn close(&self, env: &Env<CoreBatch>, config: &NodeConfig) {
+        self.upkeep.stop().await;
         if let Err(error) = self.log.close().await {
             (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));
+        }
+        let stores = self.core.borrow().host.stores();
+        for (files, tables) in stores {
+            if let Err(error) = files.close(&tables).await {
+                (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));
+            }
         }
         self.core.borrow_mut().answers.connections.end_all();
     }

@@ -7,11 +7,16 @@ use ostrakon_wire::message::Found;
 use ostrakon_wire::routing::ShardId;
 
 use super::core::Core;
+use super::fetch::Interrupted;
 use super::message::Asker;
 use super::several::ValuesFor;
-use crate::shard::scan::ScanRange;
+use crate::env::CoreId;
+use crate::shard::fetched::Fetched;
+use crate::shard::replica::Readiness;
+use crate::shard::scan::{PageScan, ScanRange};
 use crate::shard::{ReadId, Refusal, Ticket};
 use crate::storage::memtable::Version;
+use crate::storage::store::Look;
 
 /// A read that waits for shards of this core.
 pub(super) struct PendingRead {
@@ -61,11 +66,32 @@ impl Core {
     }
 
     /// Reads one key of this core's shards, and answers.
-    pub(super) fn get(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
-        match self.host.newest(shard, hash, key) {
+    pub(super) fn get(
+        &mut self,
+        ticket: Ticket,
+        shard: ShardId,
+        (hash, key): (u64, &[u8]),
+        fetched: &Fetched,
+    ) {
+        match self.host.newest(shard, (hash, key), fetched) {
             Err(refusal) => self.refuse(ticket, refusal),
-            Ok(Some(version)) if version.expiry.is_some() => self.get_expiring(ticket, shard, hash, key),
-            Ok(version) => {
+            Ok(Look::Unknown(tables)) => {
+                let missing = self.host.missing(shard, (hash, key), Timestamp::MAX, tables);
+                let key = key.to_vec();
+                let interrupted = Interrupted::Get {
+                    ticket,
+                    shard,
+                    hash,
+                    key,
+                };
+                self.fetch(vec![missing], fetched, interrupted);
+            }
+            Ok(look) => {
+                let version = look.version();
+                if version.is_some_and(|version| version.expiry.is_some()) {
+                    drop(look);
+                    return self.get_expiring(ticket, shard, (hash, key), fetched);
+                }
                 let found = version.and_then(|version| Some(found(&version, version.value?)));
                 // Not through `Core::answers`: the value is still borrowed from the shard.
                 let clock = self.host.clock();
@@ -78,12 +104,12 @@ impl Core {
     }
 
     /// Reads a key whose newest version has an expiry.
-    fn get_expiring(&mut self, ticket: Ticket, shard: ShardId, hash: u64, key: &[u8]) {
+    fn get_expiring(&mut self, ticket: Ticket, shard: ShardId, (hash, key): (u64, &[u8]), fetched: &Fetched) {
         let now = self.host.read_clock();
         let read = self.next_read();
-        match self.host.prepare_get((shard, hash), key, now, read) {
+        match self.host.prepare_get((shard, hash), key, now, read, fetched) {
             Err(refusal) => self.refuse(ticket, refusal),
-            Ok(false) => {
+            Ok(Readiness::Waits) => {
                 let kind = ReadKind::Key {
                     ticket,
                     shard,
@@ -93,15 +119,45 @@ impl Core {
                 };
                 self.answers.wait(read, kind, 1);
             }
-            Ok(true) => self.get_at(ticket, (shard, hash), key, now),
+            Ok(Readiness::Readable) => self.get_at(ticket, shard, (hash, key), now, fetched),
+            Ok(Readiness::Lacks(missing)) => {
+                let key = key.to_vec();
+                let interrupted = Interrupted::Get {
+                    ticket,
+                    shard,
+                    hash,
+                    key,
+                };
+                self.fetch(vec![missing], fetched, interrupted);
+            }
         }
     }
 
     /// Answers with a key's version at a snapshot at which it is readable.
-    fn get_at(&mut self, ticket: Ticket, place: (ShardId, u64), key: &[u8], snapshot: Timestamp) {
-        match self.host.at(place, key, snapshot) {
+    pub(super) fn get_at(
+        &mut self,
+        ticket: Ticket,
+        shard: ShardId,
+        (hash, key): (u64, &[u8]),
+        snapshot: Timestamp,
+        fetched: &Fetched,
+    ) {
+        match self.host.at(shard, (hash, key), snapshot, fetched) {
             Err(refusal) => self.refuse(ticket, refusal),
-            Ok(version) => {
+            Ok(Look::Unknown(tables)) => {
+                let missing = self.host.missing(shard, (hash, key), snapshot, tables);
+                let key = key.to_vec();
+                let interrupted = Interrupted::GetAt {
+                    ticket,
+                    shard,
+                    hash,
+                    key,
+                    snapshot,
+                };
+                self.fetch(vec![missing], fetched, interrupted);
+            }
+            Ok(look) => {
+                let version = look.version();
                 let found = version.and_then(|version| Some(found(&version, version.live_value(snapshot)?)));
                 let clock = self.host.clock();
                 self.answers.timestamp = clock;
@@ -109,6 +165,15 @@ impl Core {
                     encoder.get_reply(out, ticket.request_id, clock.0, found);
                 });
             }
+        }
+    }
+
+    /// Reads this core's page of a scan as far as no block has to be read, and delivers it when it is done.
+    pub(super) fn go_on_with_page(&mut self, asker: Asker, mut scan: PageScan) {
+        match self.host.scan(&mut scan) {
+            Err(refusal) => self.deliver_page(asker, Err(refusal)),
+            Ok(true) => self.deliver_page(asker, Ok(scan.into_page())),
+            Ok(false) => self.read_for_page(asker, scan),
         }
     }
 
@@ -128,8 +193,7 @@ impl Core {
                     snapshot,
                     range,
                 } => {
-                    let page = self.host.scan(snapshot, &range);
-                    self.deliver_page(asker, Ok(page));
+                    self.go_on_with_page(asker, PageScan::new(snapshot, range));
                 }
                 ReadKind::Key { ticket, .. } if !has_room => self.refuse(ticket, Refusal::Busy),
                 ReadKind::Key {
@@ -138,11 +202,10 @@ impl Core {
                     hash,
                     key,
                     snapshot,
-                } => self.get_at(ticket, (shard, hash), &key, snapshot),
+                } => self.get_at(ticket, shard, (hash, &key), snapshot, &Fetched::default()),
                 ReadKind::Values { whom, .. } if !has_room => self.deliver_values(whom, Err(Refusal::Busy)),
                 ReadKind::Values { whom, body, snapshot } => {
-                    let keys = Core::keys_of(&body);
-                    self.read_values(whom, &keys, snapshot);
+                    self.read_values(whom, &body, snapshot, &Fetched::default());
                 }
             }
         }
@@ -151,21 +214,34 @@ impl Core {
     /// Is there room for the answer of a read that has waited, and is it still wanted?
     fn has_room_for(&mut self, kind: &ReadKind) -> bool {
         match kind {
-            ReadKind::Key { ticket, .. }
-            | ReadKind::Values {
-                whom: ValuesFor::Client(ticket),
-                ..
-            } => self.has_room_towards(ticket),
-            ReadKind::Page { asker, .. } if asker.core == self.id() => self.gathers.wants(asker.gather),
-            ReadKind::Page { asker, .. }
-            | ReadKind::Values {
-                whom: ValuesFor::Gateway(asker),
-                ..
-            } => asker.core == self.id() || !self.answers.outboxes[asker.core.index()].is_full(),
+            ReadKind::Key { ticket, .. } => self.has_room_towards(ticket),
+            ReadKind::Values { whom, .. } => self.has_room_for_values(*whom),
+            ReadKind::Page { asker, .. } => self.has_room_for_page(*asker),
         }
     }
 
-    fn has_room_towards(&mut self, ticket: &Ticket) -> bool {
+    /// The same for a part of a multi-get.
+    pub(super) fn has_room_for_values(&mut self, whom: ValuesFor) -> bool {
+        match whom {
+            ValuesFor::Client(ticket) => self.has_room_towards(&ticket),
+            ValuesFor::Gateway(asker) => self.has_room_towards_core(asker.core),
+        }
+    }
+
+    /// The same for a page of a scan.
+    pub(super) fn has_room_for_page(&mut self, asker: Asker) -> bool {
+        if asker.core == self.id() {
+            self.gathers.wants(asker.gather)
+        } else {
+            self.has_room_towards_core(asker.core)
+        }
+    }
+
+    fn has_room_towards_core(&self, core: CoreId) -> bool {
+        core == self.id() || !self.answers.outboxes[core.index()].is_full()
+    }
+
+    pub(super) fn has_room_towards(&mut self, ticket: &Ticket) -> bool {
         if ticket.gateway == self.id() {
             !self.answers.connections.is_full(ticket.connection)
         } else {

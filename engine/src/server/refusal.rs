@@ -1,13 +1,18 @@
 //! What clients are told when a shard refuses: code, sentence, and when to try again.
 
+use std::borrow::Cow;
+use std::path::Path;
+
 use ostrakon_wire::message::ErrorCode;
 
 use crate::limits::BUSY_RETRY_AFTER_MS;
-use crate::shard::Refusal;
+use crate::shard::{Refusal, Unreadable};
+use crate::storage::store::files::{shard_directory, table_name};
 
 /// Code, sentence and hint (in milliseconds; 0: none) for a refusal.
-pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
-    match refusal {
+pub(super) fn describe(refusal: Refusal) -> (ErrorCode, Cow<'static, str>, u32) {
+    let (code, sentence, retry_after_ms) = match refusal {
+        Refusal::Unreadable(place) => return (ErrorCode::Unreadable, unreadable(place).into(), 0),
         Refusal::Busy => (
             ErrorCode::Busy,
             "the node's queues are full; try again",
@@ -65,5 +70,29 @@ pub(super) fn describe(refusal: Refusal) -> (ErrorCode, &'static str, u32) {
              first_sent from the timestamps that the server sends",
             0,
         ),
-    }
+        Refusal::SnapshotTooOld => (
+            ErrorCode::SnapshotTooOld,
+            "the snapshot is so old that versions of that time may have been dropped; begin the scan again without it",
+            0,
+        ),
+    };
+    (code, sentence.into(), retry_after_ms)
+}
+
+fn unreadable(place: Unreadable) -> String {
+    let Unreadable {
+        table,
+        offset,
+        is_damaged,
+    } = place;
+    let file = shard_directory(Path::new(""), table.shard).join(table_name(table.number));
+    let what = if is_damaged {
+        "has other bytes than were written"
+    } else {
+        "cannot be read"
+    };
+    format!(
+        "{} in the data directory {what} at offset {offset}; restore the file, or the directory from a backup",
+        file.display()
+    )
 }

@@ -10,9 +10,10 @@ use ostrakon_wire::limits::MULTI_GET_BYTES_MAX;
 use ostrakon_wire::message::{
     Action, Condition, ErrorCode, Found, Keys, Kind, MultiPutReply, MultiValue, PutEntries, Request, Retry,
 };
-use ostrakon_wire::routing::{ShardId, shard_of};
+use ostrakon_wire::routing::ShardId;
 
 use super::core::Core;
+use super::fetch::Interrupted;
 use super::gather::Gathers;
 use super::message::{Asker, CoreMessage, GatherId};
 use super::reads::{ReadKind, found};
@@ -20,8 +21,10 @@ use super::refusal::describe;
 use super::status::counters::Operation;
 use crate::env::CoreId;
 use crate::limits::{GATHERED_BYTES_MAX, MULTIS_MAX};
-use crate::shard::host::{ShardHost, hashes};
+use crate::shard::fetched::Fetched;
+use crate::shard::replica::Readiness;
 use crate::shard::{KeyWrite, Refusal, Ticket};
+use crate::storage::store::Look;
 
 /// Who wants a core's part of a multi-get.
 #[derive(Clone, Copy)]
@@ -162,7 +165,7 @@ impl Core {
     pub(super) fn multi_get(&mut self, ticket: Ticket, body: &[u8], keys: &Keys<'_>) {
         let owners = self.owners_of(keys.iter());
         if owners == [self.id()] {
-            return self.begin_values(ValuesFor::Client(ticket), body);
+            return self.begin_values(ValuesFor::Client(ticket), body, &Fetched::default());
         }
         if self.gathers.values.len() >= MULTIS_MAX || self.is_any_outbox_full(&owners) {
             return self.refuse(ticket, Refusal::Busy);
@@ -180,7 +183,8 @@ impl Core {
         for owner in owners {
             if owner == self.id() {
                 let core = self.id();
-                self.begin_values(ValuesFor::Gateway(Asker { core, gather }), body);
+                let whom = ValuesFor::Gateway(Asker { core, gather });
+                self.begin_values(whom, body, &Fetched::default());
             } else {
                 self.answers.outboxes[owner.index()]
                     .push_with_bytes(body, |range| CoreMessage::AskValues(gather, range));
@@ -197,27 +201,36 @@ impl Core {
     }
 
     /// Reads this core's keys of a multi-get, all at one moment, once all of them can be read.
-    pub(super) fn begin_values(&mut self, whom: ValuesFor, body: &[u8]) {
+    pub(super) fn begin_values(&mut self, whom: ValuesFor, body: &[u8], fetched: &Fetched) {
         let keys = Core::keys_of(body);
         let now = self.host.read_clock();
         let read = self.next_read();
         // A shard that is waited for will be readable at this moment whatever the key.
         let mut waiting: Vec<ShardId> = Vec::new();
         let mut ready: Vec<ShardId> = Vec::new();
+        let mut missing = Vec::new();
         for key in &keys {
             let place = self.place_of(key);
             if place.owner != self.id() || waiting.contains(&place.shard) {
                 continue;
             }
-            match self.host.prepare_get((place.shard, place.hash), key, now, read) {
-                Ok(true) if ready.contains(&place.shard) => {}
-                Ok(true) => ready.push(place.shard),
-                Ok(false) => waiting.push(place.shard),
+            let readiness = self
+                .host
+                .prepare_get((place.shard, place.hash), key, now, read, fetched);
+            match readiness {
+                Ok(Readiness::Readable) if ready.contains(&place.shard) => {}
+                Ok(Readiness::Readable) => ready.push(place.shard),
+                Ok(Readiness::Waits) => waiting.push(place.shard),
+                Ok(Readiness::Lacks(of_key)) => missing.push(of_key),
                 Err(refusal) => return self.deliver_values(whom, Err(refusal)),
             }
         }
+        if !missing.is_empty() {
+            let body = body.to_vec();
+            return self.fetch(missing, fetched, Interrupted::Values { whom, body });
+        }
         if waiting.is_empty() {
-            return self.read_values(whom, &keys, now);
+            return self.read_values(whom, body, now, fetched);
         }
         // By the time that those are readable, half of what is in flight in the others may be applied.
         for shard in ready
@@ -240,18 +253,59 @@ impl Core {
     }
 
     /// Reads this core's keys of a multi-get at a snapshot at which they are readable.
-    pub(super) fn read_values(&mut self, whom: ValuesFor, keys: &Keys<'_>, snapshot: Timestamp) {
+    pub(super) fn read_values(
+        &mut self,
+        whom: ValuesFor,
+        body: &[u8],
+        snapshot: Timestamp,
+        fetched: &Fetched,
+    ) {
+        let keys = Core::keys_of(body);
+        let mut looks = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for (position, key) in keys.iter().enumerate() {
+            let place = self.place_of(key);
+            if place.owner != self.id() {
+                continue;
+            }
+            match self.host.at(place.shard, (place.hash, key), snapshot, fetched) {
+                Ok(Look::Unknown(tables)) => {
+                    let key = (place.hash, key);
+                    missing.push(self.host.missing(place.shard, key, snapshot, tables));
+                }
+                Ok(look) => looks.push((position, look)),
+                Err(refusal) => {
+                    drop(looks);
+                    return self.deliver_values(whom, Err(refusal));
+                }
+            }
+        }
+        if !missing.is_empty() {
+            drop(looks);
+            let interrupted = Interrupted::ValuesAt {
+                whom,
+                body: body.to_vec(),
+                snapshot,
+            };
+            return self.fetch(missing, fetched, interrupted);
+        }
+        let mut room = Room::new();
         match whom {
-            ValuesFor::Client(ticket) => self.answer_values(ticket, keys, snapshot),
+            ValuesFor::Client(ticket) => {
+                // Not through `Core::answers`: the values are borrowed from the shards.
+                let clock = self.host.clock();
+                self.answers.timestamp = clock;
+                self.answers.answer(ticket, |encoder, out| {
+                    let values = looks.iter().map(|(_, look)| room.admit(value_of(look, snapshot)));
+                    encoder.multi_get_reply(out, ticket.request_id, clock.0, values);
+                });
+            }
             ValuesFor::Gateway(_) => {
                 let mut part = ValuesPart::default();
-                let mut room = Room::new();
-                for (position, key) in keys.iter().enumerate() {
-                    if self.place_of(key).owner == self.id() {
-                        let value = value_at(&self.host, self.identity.shards, key, snapshot);
-                        part.push(position, room.admit(value));
-                    }
+                for (position, look) in &looks {
+                    part.push(*position, room.admit(value_of(look, snapshot)));
                 }
+                drop(looks);
                 self.deliver_values(whom, Ok(part));
             }
         }
@@ -396,7 +450,8 @@ impl Core {
                 executed_ns: self.answers.turn_ns,
                 ..part
             };
-            self.write(ticket, shard, &keys, retry);
+            // It has no conditions, so it lacks nothing.
+            self.write((ticket, &[]), shard, (&keys, retry), &Fetched::default());
         }
     }
 
@@ -429,14 +484,12 @@ impl Core {
         }
         let gather = self.gathers.puts.remove(&id).expect("looked up above");
         let ticket = self.gathered(gather.ticket);
-        let (message, retry_after_ms) = gather.first_refusal.map_or(("", 0), |(_, refusal)| {
-            let (_, message, retry_after_ms) = describe(refusal);
-            (message, retry_after_ms)
-        });
+        let refusal = gather.first_refusal.map(|(_, refusal)| describe(refusal));
+        let (_, message, retry_after_ms) = refusal.unwrap_or((ErrorCode::Busy, "".into(), 0));
         let reply = MultiPutReply {
             versions: gather.versions,
             codes: gather.codes,
-            message,
+            message: &message,
             retry_after_ms,
         };
         let timestamp = self.host.hlc().peek().0;
@@ -450,20 +503,6 @@ impl Core {
         while let Some((gather, shard, part)) = self.answers.put_parts.pop() {
             self.puts_heard(gather, shard, part);
         }
-    }
-
-    fn answer_values(&mut self, ticket: Ticket, keys: &Keys<'_>, now: Timestamp) {
-        let clock = self.host.hlc().peek();
-        let mut room = Room::new();
-        // Not through `Core::answers`: the values are borrowed from the shards.
-        let (host, shards) = (&self.host, self.identity.shards);
-        self.answers.timestamp = clock;
-        self.answers.answer(ticket, |encoder, out| {
-            let values = keys
-                .iter()
-                .map(|key| room.admit(value_at(host, shards, key, now)));
-            encoder.multi_get_reply(out, ticket.request_id, clock.0, values);
-        });
     }
 
     /// The cores that own these keys, each once, in order.
@@ -482,13 +521,9 @@ impl Core {
     }
 }
 
-/// The value of a key of this core, at a moment that [`ShardHost::prepare_get`] has made readable.
-fn value_at<'a>(host: &'a ShardHost, shards: u32, key: &[u8], snapshot: Timestamp) -> MultiValue<'a> {
-    let (routing_hash, hash) = hashes(key);
-    let version = host
-        .at((shard_of(routing_hash, shards), hash), key, snapshot)
-        .ok()
-        .flatten();
+/// What a look has found for a reader at a snapshot.
+fn value_of<'a>(look: &'a Look<'_>, snapshot: Timestamp) -> MultiValue<'a> {
+    let version = look.version();
     let value = version.and_then(|version| Some((version, version.live_value(snapshot)?)));
     value.map_or(MultiValue::NotFound, |(version, value)| {
         MultiValue::Found(found(&version, value))

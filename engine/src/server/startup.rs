@@ -14,25 +14,31 @@
 //! Whatever fails on one core ends the start on all, with its sentence: [`StartMessage::Failed`].
 
 use core::net::SocketAddr;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ostrakon_core::hlc::{Hlc, Timestamp};
-use ostrakon_core::raft::{EntryId, HardState, ReplicaId};
+use ostrakon_core::raft::{EntryId, HardState, LogIndex, ReplicaId};
 use ostrakon_wire::routing::ShardId;
 
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send;
 use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
+use crate::env::together::all;
 use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState};
 use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan};
 use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
 use crate::shard::Recovering;
+use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
+use crate::storage::pace::Pace;
+use crate::storage::sstable::cache::BlockCache;
+use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
 
 /// Suffix of a log directory that is being freed.
 const FREED_SUFFIX: &str = ".freed";
@@ -107,8 +113,10 @@ pub struct StartOptions {
     pub wanted: Wanted,
     /// Cut a log at corruption instead of refusing to start.
     pub cut_corrupt: bool,
-    /// Bytes that the memtables of one core may take.
-    pub memory_budget_bytes: usize,
+    /// What a core's shards may take, and how long old versions are kept.
+    pub host: HostOptions,
+    /// How tables are made and kept in shape.
+    pub store: StoreOptions,
 }
 
 /// The mesh during start: one message at a time, in order. Messages of serving cores that come early are kept.
@@ -209,6 +217,7 @@ pub(super) struct Recovered {
     pub(super) replicas: Vec<Option<ShardReplica>>,
     /// Shards that came from another log; their tail is in this log and not complete yet.
     pub(super) taken_over: Vec<(ShardId, OwnershipEpoch, ShardState)>,
+    pub(super) cache: Rc<BlockCache>,
     pub(super) hlc: Hlc,
     pub(super) entries: u64,
 }
@@ -354,7 +363,8 @@ pub(super) async fn recover(
 ) -> Result<Recovered, String> {
     let own = LogId(u32::from(env.core.0));
     let identity = assignment.identity;
-    let shards = replay_shards(env, options, &assignment).await?;
+    let cache = Rc::new(BlockCache::new(options.host.cache_bytes));
+    let shards = replay_shards(env, options, &assignment, &cache).await?;
     remove_void(env, &options.data, &assignment).await?;
     let log = open_log(env, options, &assignment).await?;
     let mut hlc = Hlc::default();
@@ -364,7 +374,7 @@ pub(super) async fn recover(
     let replica_id = ReplicaId(identity.node);
     for (shard, recovering) in shards {
         let home = &assignment.homes[shard.0 as usize];
-        entries += recovering.last().index.0 - home.base.index.0;
+        entries += recovering.last().index.0 - recovering.flushed().index.0;
         let moves = home.source.is_some_and(|(log, _)| log != own);
         let (replica, state) = recovering.finish(replica_id, home.epoch, home.hard_state, &mut hlc);
         let in_head = ShardState {
@@ -382,6 +392,7 @@ pub(super) async fn recover(
         log,
         replicas,
         taken_over,
+        cache,
         hlc,
         entries,
     })
@@ -425,6 +436,11 @@ pub(super) async fn take_over(
         return Ok(());
     }
     let assignment = &recovered.assignment;
+    let flushed: BTreeMap<ShardId, LogIndex> = recovered
+        .taken_over
+        .iter()
+        .map(|(shard, _, state)| (*shard, state.base.index))
+        .collect();
     let comes_from = |log: LogId| {
         let homes = recovered
             .taken_over
@@ -444,6 +460,9 @@ pub(super) async fn take_over(
                     && home.owner == env.core
                     && home.source == Some((chain.log, record.epoch))
                     && record.kind == RecordKind::Entry
+                    && flushed
+                        .get(&record.shard)
+                        .is_some_and(|flushed| record.entry.index > *flushed)
                 {
                     recovered
                         .log
@@ -472,21 +491,46 @@ pub(super) async fn take_over(
     Ok(())
 }
 
+/// Opens the tables of this core's shards, side by side.
+async fn open_shards(
+    env: &Env<CoreBatch>,
+    options: &StartOptions,
+    assignment: &Assignment,
+    cache: &Rc<BlockCache>,
+) -> Result<BTreeMap<ShardId, Recovering>, String> {
+    let store = StoreEnv {
+        disk: Rc::clone(&env.disk),
+        tasks: Rc::clone(&env.tasks),
+        cache: Rc::clone(cache),
+        pace: Rc::new(Pace::new(Rc::clone(&env.clock), Rc::clone(&env.tasks))),
+        options: Rc::new(options.store),
+    };
+    let own = || {
+        let homes = assignment.homes.iter().enumerate();
+        let own = homes.filter(|(_, home)| home.owner == env.core);
+        own.map(|(shard, home)| (ShardId(shard as u32), home.base))
+    };
+    let shards = own().map(|(shard, _)| shard);
+    make_directories(&*env.disk, &options.data, shards)
+        .await
+        .map_err(|error| error.to_string())?;
+    let opened = RefCell::new(BTreeMap::new());
+    let open = async |shard: ShardId, base: EntryId| {
+        let recovering = Recovering::open(&store, &options.data, shard, base).await?;
+        opened.borrow_mut().insert(shard, recovering);
+        Ok::<(), String>(())
+    };
+    all(own().map(|(shard, base)| open(shard, base))).await?;
+    Ok(opened.into_inner())
+}
+
 async fn replay_shards(
     env: &Env<CoreBatch>,
     options: &StartOptions,
     assignment: &Assignment,
+    cache: &Rc<BlockCache>,
 ) -> Result<BTreeMap<ShardId, Recovering>, String> {
-    let mut shards: BTreeMap<ShardId, Recovering> = assignment
-        .homes
-        .iter()
-        .enumerate()
-        .filter(|(_, home)| home.owner == env.core)
-        .map(|(shard, home)| {
-            let shard = ShardId(shard as u32);
-            (shard, Recovering::new(shard, home.base))
-        })
-        .collect();
+    let mut shards = open_shards(env, options, assignment, cache).await?;
     for chain in &assignment.chains {
         let is_source = |shard: &ShardId| {
             assignment.homes[shard.0 as usize]

@@ -4,7 +4,7 @@
 //! entry      kind u8 | flags u8 | 2 zero bytes | count u32 | timestamp u64 | [retry 40] | rest
 //!   1 put      count: bytes of the key    rest: [expiry u64] | key | value
 //!   2 delete   count: bytes of the key    rest: key
-//!   3 ceiling  count: 0                   rest: horizon u64
+//!   3 ceiling  count: 0                   rest: horizon u64 | watermark u64
 //!   4 batch    count: operations          rest: operations
 //!   5 failure  count: 0                   rest: failure 16
 //! operation  kind u8 | flags u8 | 2 zero bytes | key bytes u32 | value bytes u32 | [expiry u64] | key | value
@@ -22,7 +22,7 @@ pub const COMMAND_HEADER_BYTES: usize = 16;
 /// Most bytes of an entry that are neither key nor value, nor operations of a batch.
 pub const COMMAND_HEAD_BYTES_MAX: usize = COMMAND_HEADER_BYTES + RETRY_BYTES + FAILURE_BYTES;
 /// Bytes of a ceiling.
-pub const CEILING_BYTES: usize = COMMAND_HEADER_BYTES + 8;
+pub const CEILING_BYTES: usize = COMMAND_HEADER_BYTES + 16;
 /// Bytes of an operation of a batch before its expiry, key and value.
 pub const OPERATION_HEADER_BYTES: usize = 12;
 /// Bytes of an expiry.
@@ -83,6 +83,8 @@ pub enum Body<'a> {
     Ceiling {
         /// Writes with a retry that were first sent below this are not executed any more.
         horizon: Timestamp,
+        /// Nobody reads below this any more: of each key, versions below the newest one that is not above it may go.
+        watermark: Timestamp,
     },
 }
 
@@ -139,9 +141,10 @@ impl Head {
     }
 
     /// A whole ceiling.
-    pub fn of_ceiling(ceiling: Timestamp, horizon: Timestamp) -> Head {
+    pub fn of_ceiling(ceiling: Timestamp, horizon: Timestamp, watermark: Timestamp) -> Head {
         let mut head = Head::new(KIND_CEILING, 0, ceiling, None);
         head.append(&horizon.0.to_le_bytes());
+        head.append(&watermark.0.to_le_bytes());
         head
     }
 
@@ -233,9 +236,13 @@ impl<'a> Command<'a> {
                     change: Change::of(kind, flags, expiry, value)?,
                 }
             }
-            KIND_CEILING if flags == 0 && count == 0 => Body::Ceiling {
-                horizon: Timestamp(u64::from_le_bytes(rest.try_into().ok()?)),
-            },
+            KIND_CEILING if flags == 0 && count == 0 => {
+                let (horizon, watermark) = rest.split_first_chunk::<8>()?;
+                Body::Ceiling {
+                    horizon: Timestamp(u64::from_le_bytes(*horizon)),
+                    watermark: Timestamp(u64::from_le_bytes(watermark.try_into().ok()?)),
+                }
+            }
             KIND_BATCH if has_no_more_flags && (count > 0 || retry.is_some()) => {
                 Body::Batch(Operations::check(count, rest)?)
             }

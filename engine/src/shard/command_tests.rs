@@ -78,11 +78,11 @@ fn golden_bytes_of_one_key() {
 
 #[test]
 fn golden_bytes_of_the_rest() {
-    let ceiling = Head::of_ceiling(Timestamp(2), Timestamp(1));
+    let ceiling = Head::of_ceiling(Timestamp(2), Timestamp(1), Timestamp(3));
     assert_eq!(
         ceiling.as_bytes(),
         [
-            3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0
+            3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0
         ]
     );
     assert_eq!(ceiling.as_bytes().len(), CEILING_BYTES);
@@ -91,6 +91,7 @@ fn golden_bytes_of_the_rest() {
         retry: None,
         body: Body::Ceiling {
             horizon: Timestamp(1),
+            watermark: Timestamp(3),
         },
     };
     assert_means(ceiling.as_bytes(), &expected);

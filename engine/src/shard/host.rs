@@ -1,17 +1,28 @@
 //! All shard replicas of one core, with the log, clock and memory that they share.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
 use ostrakon_wire::routing::{ShardId, routing_key};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Write;
-use super::replica::{CoreContext, MemoryBudget, ShardReplica, WriteOutcome};
-use super::scan::{ScanPage, ScanRange, scan_page};
+use super::context::{CoreContext, MemoryBudget};
+use super::fetched::{Fetched, Missing};
+use super::replica::{Readiness, ShardReplica, WriteOutcome};
+use super::scan::PageScan;
+use super::upkeep::Upkeep;
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
+use crate::env::local::Notify;
+use crate::limits::{MEMTABLE_BYTES_MAX, MEMTABLE_PARTS, RECOVERY_BYTES, RETENTION_US};
 use crate::log::{DurableBatch, Log};
-use crate::storage::memtable::Version;
+use crate::storage::sstable::cache::BlockCache;
+use crate::storage::store::Look;
+use crate::storage::store::files::ShardFiles;
+use crate::storage::store::tables::Tables;
 
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.
@@ -75,19 +86,66 @@ pub struct ShardStatistics {
     pub deduplicated: u64,
 }
 
+/// How much memory a core's shards may take for what, and for how long old versions can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct HostOptions {
+    /// Bytes of memtables and sessions.
+    pub memtable_bytes: usize,
+    /// Bytes of the block cache, and of what open tables keep in memory.
+    pub cache_bytes: usize,
+    /// Bytes of the log that a restart may have to read.
+    pub recovery_bytes: u64,
+    /// Microseconds for which a version can be read after a newer one was written.
+    pub retention_us: u64,
+}
+
 /// The shards of one core.
 pub struct ShardHost {
-    replicas: Vec<Option<ShardReplica>>,
-    core: CoreContext,
+    pub(super) replicas: Vec<Option<ShardReplica>>,
+    pub(super) core: CoreContext,
+    pub(super) upkeep: Upkeep,
+    pub(super) cache: Rc<BlockCache>,
+    pub(super) cache_bytes: usize,
+    /// When memtables that take writes have so many bytes, the largest is sealed.
+    pub(super) seal_at_bytes: usize,
+    pub(super) recovery_bytes: u64,
+    /// Raised when a memtable was sealed.
+    pub flush_work: Rc<Notify>,
+    /// Raised when tables have changed.
+    pub merge_work: Rc<Notify>,
+}
+
+/// Memtables that take writes are sealed from this part of the memory on, so that there is room for more writes while
+/// they are flushed.
+const SEAL_AT_PARTS: usize = 2;
+
+impl HostOptions {
+    /// A part of this memory for each purpose.
+    pub fn for_memory(memory_bytes: usize) -> HostOptions {
+        let memtable_bytes = (memory_bytes / MEMTABLE_PARTS).min(MEMTABLE_BYTES_MAX);
+        HostOptions {
+            memtable_bytes,
+            cache_bytes: memory_bytes - memtable_bytes,
+            recovery_bytes: RECOVERY_BYTES,
+            retention_us: RETENTION_US,
+        }
+    }
 }
 
 impl ShardHost {
     /// A core with these replicas, by shard. `hlc` is above every timestamp in them.
-    pub fn new(replicas: Vec<Option<ShardReplica>>, log: Log, hlc: Hlc, budget_bytes: usize) -> ShardHost {
+    pub fn new(
+        replicas: Vec<Option<ShardReplica>>,
+        log: Log,
+        hlc: Hlc,
+        cache: Rc<BlockCache>,
+        options: HostOptions,
+    ) -> ShardHost {
         let used_bytes = replicas.iter().flatten().map(ShardReplica::memory_bytes).sum();
         let memory = MemoryBudget {
-            budget_bytes,
+            budget_bytes: options.memtable_bytes,
             used_bytes,
+            sealed_bytes: 0,
             reserved_bytes: 0,
         };
         let core = CoreContext {
@@ -98,8 +156,23 @@ impl ShardHost {
             decided: Vec::new(),
             operations: Vec::new(),
             numbers: Vec::new(),
+            scratch: RefCell::default(),
+            retention_us: options.retention_us,
+            is_store_full: false,
         };
-        ShardHost { replicas, core }
+        let mut host = ShardHost {
+            replicas,
+            core,
+            upkeep: Upkeep::default(),
+            cache,
+            cache_bytes: options.cache_bytes,
+            seal_at_bytes: options.memtable_bytes / SEAL_AT_PARTS,
+            recovery_bytes: options.recovery_bytes,
+            flush_work: Rc::default(),
+            merge_work: Rc::default(),
+        };
+        host.tables_changed();
+        host
     }
 
     /// The core's log.
@@ -160,41 +233,53 @@ impl ShardHost {
 
     /// First of two steps before a batch of lookups: asks for the memory of a key's index slot.
     pub fn prefetch_slot(&self, shard: ShardId, hash: u64) {
-        self.replica(shard).memtable().prefetch(hash);
+        self.replica(shard).store().active().prefetch(hash);
     }
 
     /// Second step, after [`ShardHost::prefetch_slot`] was called for the whole batch: asks for the key's record.
     pub fn prefetch_record(&self, shard: ShardId, hash: u64) {
-        self.replica(shard).memtable().prefetch_node(hash);
+        self.replica(shard).store().active().prefetch_node(hash);
     }
 
-    /// The newest version of a key of one of this core's shards. Linearizable, if it has no expiry: what it returns is
-    /// raft-committed, and a write that is not applied yet has not been answered either.
+    /// The newest version of a key of one of this core's shards, as far as it is known without a read. Linearizable, if
+    /// it has no expiry: what it returns is raft-committed, and a write that is not applied yet has not been answered
+    /// either.
     ///
     /// # Errors
-    /// [`Refusal::CoreFailed`] after a failed log write.
+    /// [`Refusal::CoreFailed`] after a failed log write, [`Refusal::Unreadable`].
     #[inline]
-    pub fn newest(&self, shard: ShardId, hash: u64, key: &[u8]) -> Result<Option<Version<'_>>, Refusal> {
-        if self.core.log.has_failed() {
-            return Err(Refusal::CoreFailed);
-        }
-        Ok(self.replica(shard).memtable().newest(hash, key))
+    pub fn newest(&self, shard: ShardId, key: (u64, &[u8]), fetched: &Fetched) -> Result<Look<'_>, Refusal> {
+        self.at(shard, key, Timestamp::MAX, fetched)
     }
 
-    /// The version of a key at a snapshot that [`ShardHost::prepare_get`] has made readable, or a scan.
+    /// The version of a key at a snapshot that [`ShardHost::prepare_get`] has made readable, or a scan, as far as it is
+    /// known without a read.
     ///
     /// # Errors
-    /// [`Refusal::CoreFailed`] after a failed log write.
+    /// [`Refusal::CoreFailed`] after a failed log write, [`Refusal::Unreadable`].
+    #[inline]
     pub fn at(
         &self,
-        (shard, hash): (ShardId, u64),
-        key: &[u8],
+        shard: ShardId,
+        key: (u64, &[u8]),
         snapshot: Timestamp,
-    ) -> Result<Option<Version<'_>>, Refusal> {
+        fetched: &Fetched,
+    ) -> Result<Look<'_>, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
-        Ok(self.replica(shard).memtable().at(hash, key, snapshot))
+        self.replica(shard).look_up(&self.core, key, snapshot, fetched)
+    }
+
+    /// What is to be read for a look that came to [`Look::Unknown`].
+    pub fn missing(
+        &self,
+        shard: ShardId,
+        key: (u64, &[u8]),
+        snapshot: Timestamp,
+        tables: Rc<Tables>,
+    ) -> Missing {
+        self.replica(shard).missing(key, snapshot, tables)
     }
 
     /// A moment for reads of keys that may expire. The clock moves to it, so that no later read is at an earlier one.
@@ -204,12 +289,12 @@ impl ShardHost {
 
     /// One of this core's shards, and what it shares with the others.
     #[inline]
-    fn owned(&mut self, shard: ShardId) -> (&mut ShardReplica, &mut CoreContext) {
+    pub(super) fn owned(&mut self, shard: ShardId) -> (&mut ShardReplica, &mut CoreContext) {
         let replica = self.replicas[shard.0 as usize].as_mut();
         (replica.expect("routed to the shard's owner"), &mut self.core)
     }
 
-    /// Makes a key readable at a moment of [`ShardHost::read_clock`]. False: wait for [`Completions::read_ready`].
+    /// Makes a key readable at a moment of [`ShardHost::read_clock`].
     ///
     /// # Errors
     /// As for [`ShardReplica::prepare_get`], and [`Refusal::CoreFailed`] after a failed log write.
@@ -219,21 +304,31 @@ impl ShardHost {
         key: &[u8],
         now: Timestamp,
         read: ReadId,
-    ) -> Result<bool, Refusal> {
+        fetched: &Fetched,
+    ) -> Result<Readiness, Refusal> {
         if self.core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
         let (replica, core) = self.owned(shard);
-        replica.prepare_get(core, (hash, key), now, read)
+        replica.prepare_get(core, (hash, key), now, read, fetched)
     }
 
     /// Proposes a write to one of this core's shards.
     ///
     /// # Errors
     /// Why it was refused.
-    pub fn write(&mut self, shard: ShardId, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
+    pub fn write(
+        &mut self,
+        shard: ShardId,
+        write: &Write<'_>,
+        fetched: &Fetched,
+    ) -> Result<WriteOutcome, Refusal> {
         let (replica, core) = self.owned(shard);
-        replica.write(core, write)
+        let outcome = replica.write(core, write, fetched);
+        if matches!(outcome, Err(Refusal::Busy | Refusal::MemoryFull)) {
+            self.seal_if_due();
+        }
+        outcome
     }
 
     /// Makes a shard readable at `snapshot`. False: wait for [`Completions::read_ready`].
@@ -268,13 +363,24 @@ impl ShardHost {
         Ok(waiting)
     }
 
-    /// A page of the core's shards, once [`ShardHost::prepare_scan`] has nothing left to wait for.
-    pub fn scan(&self, snapshot: Timestamp, range: &ScanRange) -> ScanPage {
-        scan_page(
-            self.replicas.iter().flatten().map(ShardReplica::memtable),
-            snapshot,
-            range,
-        )
+    /// Goes on with a page of the core's shards, once [`ShardHost::prepare_scan`] has nothing left to wait for; true
+    /// when the page is done, else [`PageScan::read`] is to be called first.
+    ///
+    /// # Errors
+    /// [`Refusal::CoreFailed`] after a failed log write, [`Refusal::SnapshotTooOld`], [`Refusal::Unreadable`].
+    pub fn scan(&self, scan: &mut PageScan) -> Result<bool, Refusal> {
+        if self.core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let replicas = self.replicas.iter().flatten();
+        if replicas
+            .clone()
+            .any(|replica| scan.snapshot() < replica.watermark())
+        {
+            return Err(Refusal::SnapshotTooOld);
+        }
+        let stores = replicas.map(|replica| (replica.shard(), replica.store()));
+        scan.go_on(stores).map_err(|error| Refusal::from(&error))
     }
 
     /// A batch of the log is on stable storage: applies what became raft-committed.
@@ -292,6 +398,8 @@ impl ShardHost {
                 .expect("a shard of this core");
             replica.log_durable(&mut self.core, batch, entry.last, completions);
         }
+        self.seal_if_due();
+        self.seal_laggards();
     }
 
     /// Takes every ticket that waits, after the log failed.
@@ -303,6 +411,19 @@ impl ShardHost {
             .collect()
     }
 
+    /// The files of each shard, and its tables as they are now.
+    pub fn stores(&self) -> Vec<(Rc<ShardFiles>, Rc<Tables>)> {
+        let replicas = self.replicas.iter().flatten();
+        let stores =
+            replicas.map(|replica| (Rc::clone(replica.files()), Rc::clone(replica.store().tables())));
+        stores.collect()
+    }
+
+    /// Has a flush found the disk full, and none succeeded since?
+    pub fn set_store_full(&mut self, is_full: bool) {
+        self.core.is_store_full = is_full;
+    }
+
     /// Sums over the shards.
     pub fn statistics(&self) -> HostStatistics {
         let mut sum = HostStatistics {
@@ -312,8 +433,8 @@ impl ShardHost {
         };
         for replica in self.replicas.iter().flatten() {
             sum.shards += 1;
-            sum.keys += replica.memtable().key_count();
-            sum.versions += replica.memtable().version_count();
+            sum.keys += replica.store().active().key_count();
+            sum.versions += replica.store().active().version_count();
             sum.in_flight += replica.in_flight_count();
             sum.sessions += replica.sessions().session_count();
             sum.answers += replica.sessions().answer_count();
@@ -328,8 +449,8 @@ impl ShardHost {
             let replica = replica.as_ref()?;
             Some(ShardStatistics {
                 shard,
-                keys: replica.memtable().key_count(),
-                versions: replica.memtable().version_count(),
+                keys: replica.store().active().key_count(),
+                versions: replica.store().active().version_count(),
                 memory_bytes: replica.memory_bytes(),
                 in_flight: replica.in_flight_count(),
                 sessions: replica.sessions().session_count(),
@@ -339,7 +460,7 @@ impl ShardHost {
         })
     }
 
-    fn replica(&self, shard: ShardId) -> &ShardReplica {
+    pub(super) fn replica(&self, shard: ShardId) -> &ShardReplica {
         self.replicas[shard.0 as usize]
             .as_ref()
             .expect("routed to the shard's owner")

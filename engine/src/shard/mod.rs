@@ -8,15 +8,22 @@
 //!    steps each shard's Raft and applies what became raft-committed.
 //! 3. Only then does the write's ticket come out, for the layer above to answer.
 //!
+//! A request whose keys lie in tables that have to be read does nothing at first: it says what it lacks, and comes
+//! again with it ([`fetched`]). Flushes and merges go on beside ([`upkeep`]).
+//!
 //! This layer knows neither connections nor messages between cores; a [`Ticket`] stands for whoever waits.
 
 pub mod command;
+mod context;
 mod decide;
+pub mod fetched;
 pub mod host;
 mod in_flight;
+mod propose;
 mod recovering;
 pub mod replica;
 pub mod scan;
+pub mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +35,8 @@ use ostrakon_core::sessions::Answer;
 use ostrakon_wire::message::Kind;
 
 use crate::env::CoreId;
+use crate::storage::sstable::format::TableId;
+use crate::storage::sstable::reader::TableError;
 
 /// Who waits for an answer. Opaque here, but for the time of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +89,32 @@ pub enum Refusal {
     SentAhead,
     /// The write's sequence named another write of its session.
     OtherWrite,
+    /// The snapshot lies below the watermark.
+    SnapshotTooOld,
+    /// A table can't be read there.
+    Unreadable(Unreadable),
+}
+
+/// A place that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The table.
+    pub table: TableId,
+    /// From the start of its file, in bytes.
+    pub offset: u64,
+    /// There are other bytes than were written; else the operating system could not read them.
+    pub is_damaged: bool,
+}
+
+impl From<&TableError> for Refusal {
+    fn from(error: &TableError) -> Refusal {
+        let (table, offset) = error.place();
+        Refusal::Unreadable(Unreadable {
+            table,
+            offset,
+            is_damaged: matches!(error, TableError::Damaged { .. }),
+        })
+    }
 }
 
 /// Hears the end of what was begun earlier.

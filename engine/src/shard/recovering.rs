@@ -1,5 +1,8 @@
 //! A shard replica that recovery is filling from its log, and what an entry does to a shard's state.
 
+use std::path::Path;
+use std::rc::Rc;
+
 use ostrakon_core::hlc::{Hlc, Timestamp};
 use ostrakon_core::raft::{EntryId, HardState, Input, Outputs, Raft, ReplicaId};
 use ostrakon_core::sessions::{Answer, Numbers, Sessions};
@@ -9,28 +12,76 @@ use super::command::{Body, Change, Command, parse_number};
 use super::host::memtable_hash;
 use super::replica::ShardReplica;
 use crate::log::format::{OwnershipEpoch, ShardState};
-use crate::storage::memtable::{Memtable, Mutation};
+use crate::storage::memtable::Mutation;
+use crate::storage::store::files::{OpenedFiles, ShardFiles, StoreEnv, shard_directory};
+use crate::storage::store::keys::{RECORD, parse_session_key, session_key};
+use crate::storage::store::tables::Tables;
+use crate::storage::store::{OwnRecords, Store};
 
 /// The state that the entries of a shard's log make, the same for every replica and every replay.
 pub(super) struct Applied {
-    pub(super) memtable: Memtable,
+    pub(super) store: Store,
     pub(super) sessions: Sessions,
     /// The highest ceiling: no leader's clock will ever be below it.
     pub(super) ceiling: Timestamp,
+    /// Nobody reads below it.
+    pub(super) watermark: Timestamp,
 }
 
 impl Applied {
-    fn new() -> Applied {
-        Applied {
-            memtable: Memtable::new(),
+    /// The state that is in these tables, with what the shard keeps for itself in them.
+    fn restore(tables: Rc<Tables>, own: &OwnRecords) -> Result<Applied, String> {
+        let mut applied = Applied {
+            store: Store::new(tables),
             sessions: Sessions::new(),
             ceiling: Timestamp::ZERO,
+            watermark: Timestamp::ZERO,
+        };
+        // The shard's own record comes first.
+        for (key, value) in own {
+            let value = value.as_deref().unwrap_or_default();
+            let is_known = match parse_session_key(key) {
+                Some(id) => applied.sessions.restore_session(id, value),
+                None if *key == RECORD => applied.restore_record(value).is_some(),
+                None => false,
+            };
+            if !is_known {
+                return Err(format!(
+                    "a record of the shard itself does not parse, its key is {key:02x?}"
+                ));
+            }
         }
+        Ok(applied)
+    }
+
+    /// ```text
+    /// ceiling (8) | watermark (8) | progress of the sessions (32)
+    /// ```
+    fn restore_record(&mut self, value: &[u8]) -> Option<()> {
+        let (ceiling, rest) = value.split_first_chunk::<8>()?;
+        let (watermark, progress) = rest.split_first_chunk::<8>()?;
+        self.ceiling = Timestamp(u64::from_le_bytes(*ceiling));
+        self.watermark = Timestamp(u64::from_le_bytes(*watermark));
+        self.sessions = Sessions::restore(progress)?;
+        Some(())
+    }
+
+    /// Seals the memtable. `through` is the entry that was applied last.
+    pub(super) fn seal(&mut self, through: EntryId) {
+        let record = [
+            &self.ceiling.0.to_le_bytes()[..],
+            &self.watermark.0.to_le_bytes(),
+            &self.sessions.encode_progress(),
+        ];
+        let mut own: OwnRecords = vec![(RECORD.to_vec(), Some(record.concat()))];
+        self.sessions
+            .take_changes(|id, bytes| own.push((session_key(id), bytes.map(<[u8]>::to_vec))));
+        self.store.seal(through, own);
     }
 
     /// What it takes of the memory budget.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memtable.memory_bytes() + self.sessions.memory_bytes()
+        self.store.memory_bytes() + self.sessions.memory_bytes()
     }
 
     /// Applies an entry of the log as it was read.
@@ -38,8 +89,8 @@ impl Applied {
         let version = command.timestamp;
         let mut numbers = Vec::new();
         let answer = match command.body {
-            Body::Ceiling { horizon } => {
-                return self.advance_ceiling(command.timestamp, horizon);
+            Body::Ceiling { horizon, watermark } => {
+                return self.advance_ceiling(command.timestamp, horizon, watermark);
             }
             Body::Failure(failure) => Answer::Failed(failure),
             Body::Write { key, change } => {
@@ -63,8 +114,9 @@ impl Applied {
         }
     }
 
-    pub(super) fn advance_ceiling(&mut self, ceiling: Timestamp, horizon: Timestamp) {
+    pub(super) fn advance_ceiling(&mut self, ceiling: Timestamp, horizon: Timestamp, watermark: Timestamp) {
         self.ceiling = self.ceiling.max(ceiling);
+        self.watermark = self.watermark.max(watermark);
         self.sessions.advance_horizon(horizon);
     }
 
@@ -90,7 +142,7 @@ impl Applied {
             }
             Change::Delete => Mutation::Tombstone,
         };
-        self.memtable.insert(hash, key, version, mutation);
+        self.store.insert(hash, key, version, mutation);
     }
 }
 
@@ -104,21 +156,60 @@ pub(super) fn applied(version: Timestamp, numbers: &[i64]) -> Answer {
 
 /// A shard replica that recovery is filling.
 pub struct Recovering {
-    shard: ShardId,
-    base: EntryId,
+    files: Rc<ShardFiles>,
+    /// All entries up to this one are in tables.
+    flushed: EntryId,
     last: EntryId,
     applied: Applied,
 }
 
 impl Recovering {
-    /// A shard whose log starts after `base`.
-    pub fn new(shard: ShardId, base: EntryId) -> Recovering {
-        Recovering {
-            shard,
-            base,
-            last: base,
-            applied: Applied::new(),
+    /// A shard with what its tables have. Its log goes on behind the entry that was flushed last; it must not begin
+    /// later than that: `base` is the entry before its first.
+    ///
+    /// # Errors
+    /// A sentence, when a file can't be read, is damaged or missing.
+    pub async fn open(
+        env: &StoreEnv,
+        data: &Path,
+        shard: ShardId,
+        base: EntryId,
+    ) -> Result<Recovering, String> {
+        let opened = ShardFiles::open(env, data, shard)
+            .await
+            .map_err(|error| error.to_string())?;
+        let OpenedFiles {
+            files,
+            tables,
+            flushed,
+        } = opened;
+        let directory = shard_directory(data, shard);
+        if flushed.index < base.index {
+            return Err(format!(
+                "{} has what was flushed up to entry {} of shard {}, and the log begins behind entry {}: tables or \
+                 the manifest are missing, or older than the log. Restore the directory",
+                directory.display(),
+                flushed.index.0,
+                shard.0,
+                base.index.0
+            ));
         }
+        let own = files
+            .own_records(&tables)
+            .await
+            .map_err(|error| error.to_string())?;
+        let applied = Applied::restore(tables, &own)
+            .map_err(|finding| format!("{}: {finding}", directory.display()))?;
+        Ok(Recovering {
+            files,
+            flushed,
+            last: flushed,
+            applied,
+        })
+    }
+
+    fn shard(&self) -> ShardId {
+        self.files.shard()
     }
 
     /// The newest entry so far.
@@ -126,15 +217,23 @@ impl Recovering {
         self.last
     }
 
-    /// Applies the next entry of the shard's log.
+    /// The entry up to which all are in tables.
+    pub fn flushed(&self) -> EntryId {
+        self.flushed
+    }
+
+    /// Applies the next entry of the shard's log, unless it is in tables already.
     ///
     /// # Errors
     /// A sentence, when the entry does not follow the one before or does not parse.
     pub fn replay(&mut self, entry: EntryId, payload: &[u8]) -> Result<(), String> {
+        if entry.index <= self.flushed.index {
+            return Ok(());
+        }
         if entry.index != self.last.index.next() || entry.term < self.last.term {
             return Err(format!(
                 "shard {}: expected entry {} of term {} or later, found entry {} of term {}",
-                self.shard.0,
+                self.shard().0,
                 self.last.index.0 + 1,
                 self.last.term.0,
                 entry.index.0,
@@ -142,7 +241,7 @@ impl Recovering {
             ));
         }
         let command = Command::decode(payload)
-            .ok_or_else(|| format!("shard {}: entry {} does not parse", self.shard.0, entry.index.0))?;
+            .ok_or_else(|| format!("shard {}: entry {} does not parse", self.shard().0, entry.index.0))?;
         self.applied.apply(&command);
         self.last = entry;
         Ok(())
@@ -163,10 +262,10 @@ impl Recovering {
         raft.step(Input::Campaign, &mut outputs)
             .expect("a campaign is always accepted");
         let hard_state = outputs.hard_state.expect("a campaign has a hard state");
-        let replica = ShardReplica::new(self.shard, epoch, raft, self.applied);
+        let replica = ShardReplica::new(self.files, epoch, raft, (self.last, self.flushed), self.applied);
         let state = ShardState {
             hard_state,
-            base: self.base,
+            base: self.flushed,
             complete: true,
         };
         (replica, state)

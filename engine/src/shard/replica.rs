@@ -10,86 +10,56 @@
 //! - A write that can be sent again makes an entry whatever is decided about it, and is decided once.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use ostrakon_core::hlc::{Hlc, MICROS_MAX, Timestamp};
-use ostrakon_core::raft::{Input, LogIndex, Outputs, Raft};
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::raft::{EntryId, Input, LogIndex, Outputs, Raft};
 use ostrakon_core::sessions::{Answer, Failure, Lookup, Retry, Sessions};
 use ostrakon_wire::routing::ShardId;
 
-use super::command::{Body, CEILING_BYTES, Command, Head, append_operation, retry_of};
+use super::command::{Body, CEILING_BYTES, Command, retry_of};
+use super::context::CoreContext;
 use super::decide::{Decided, KeyWrite, Rests, Write};
-use super::in_flight::{Entry, InFlight, Newest, PendingKey};
+use super::fetched::{Fetched, Missing};
+use super::in_flight::{Entry, InFlight, Newest};
 use super::recovering::{Applied, applied};
 use super::{Completions, ReadId, Refusal, Ticket};
-use crate::limits::{
-    CEILING_AHEAD_US, CEILING_STEP_US, DELETE_RESERVE_PARTS, FORGET_EVERY_US, RETRY_HORIZON_US,
-    SENT_AHEAD_MAX_US, SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX,
-};
+use crate::limits::{SHARD_IN_FLIGHT_MAX, SHARD_WAITERS_MAX};
 use crate::log::format::OwnershipEpoch;
-use crate::log::{DurableBatch, EntryPlace, Log};
-use crate::storage::memtable::{MEMORY_BYTES_MAX, Memtable};
-
-/// What the replicas of a core share.
-pub struct CoreContext {
-    /// The core's log.
-    pub log: Log,
-    /// The core's clock.
-    pub hlc: Hlc,
-    /// Wall time of this turn, in microseconds.
-    pub wall_us: u64,
-    /// The core's memory.
-    pub memory: MemoryBudget,
-    /// Empty between two calls; kept for its allocation, as are the next two.
-    pub(super) decided: Vec<Decided>,
-    pub(super) operations: Vec<u8>,
-    pub(super) numbers: Vec<i64>,
-}
-
-impl CoreContext {
-    /// Is this, the time of a write's first sending, too far ahead? A session lives until the horizon has passed it, so
-    /// it must be about now; clients estimate it.
-    pub(super) fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {
-        let clock_us = self.hlc.peek().micros().max(self.wall_us);
-        first_sent.micros() > clock_us.saturating_add(SENT_AHEAD_MAX_US)
-    }
-}
-
-/// Bytes that the shards of a core take and may take.
-#[derive(Debug)]
-pub struct MemoryBudget {
-    /// The bound.
-    pub budget_bytes: usize,
-    /// What memtables and sessions hold.
-    pub used_bytes: usize,
-    /// What the proposals in flight may come to need.
-    pub reserved_bytes: usize,
-}
-
-impl MemoryBudget {
-    /// The bound for a write: deletes go on for a while when puts no longer can.
-    fn budget_bytes(&self, is_delete: bool) -> usize {
-        if is_delete {
-            self.budget_bytes
-        } else {
-            self.budget_bytes - self.budget_bytes / DELETE_RESERVE_PARTS
-        }
-    }
-
-    fn changed(&mut self, before_bytes: usize, after_bytes: usize) {
-        self.used_bytes = self.used_bytes + after_bytes - before_bytes;
-    }
-}
+use crate::log::DurableBatch;
+use crate::storage::memtable::MEMORY_BYTES_MAX;
+use crate::storage::store::files::ShardFiles;
+use crate::storage::store::tables::Tables;
+use crate::storage::store::{Look, Store};
 
 /// What became of a write at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// Its ticket comes out of [`Completions`].
     Pending,
     /// It needs no entry: decided before, or decided against and of a kind that is not sent again.
     Decided(Answer),
+    /// Nothing was done: to decide it, these have to be read.
+    Lacks(Vec<Missing>),
 }
 
-enum Waiter {
+/// Whether a key can be read at a moment.
+pub enum Readiness {
+    /// It can.
+    Readable,
+    /// Not before [`Completions::read_ready`].
+    Waits,
+    /// It is not known before this was read.
+    Lacks(Missing),
+}
+
+/// Why a write is not decided for.
+enum Undecided {
+    Against(Failure, Rests),
+    Lacks(Vec<Missing>),
+    Refused(Refusal),
+}
+
+pub(super) enum Waiter {
     /// Decided, on grounds that are not applied yet.
     Decided {
         ticket: Ticket,
@@ -105,28 +75,43 @@ enum Waiter {
 
 /// One replica of a shard.
 pub struct ShardReplica {
-    shard: ShardId,
-    epoch: OwnershipEpoch,
-    raft: Raft,
-    outputs: Outputs,
-    applied: Applied,
-    in_flight: InFlight,
-    waiters: BTreeMap<LogIndex, Vec<Waiter>>,
-    waiter_count: usize,
+    pub(super) shard: ShardId,
+    pub(super) files: Rc<ShardFiles>,
+    pub(super) epoch: OwnershipEpoch,
+    pub(super) raft: Raft,
+    pub(super) outputs: Outputs,
+    pub(super) applied: Applied,
+    /// The entry that was applied last.
+    pub(super) applied_through: EntryId,
+    /// The entry at which the memtable was sealed last.
+    pub(super) sealed_through: EntryId,
+    pub(super) in_flight: InFlight,
+    pub(super) waiters: BTreeMap<LogIndex, Vec<Waiter>>,
+    pub(super) waiter_count: usize,
     /// What the proposals in flight may come to need of the memory.
-    reserved_bytes: usize,
-    proposed_ceiling: Timestamp,
+    pub(super) reserved_bytes: usize,
+    pub(super) proposed_ceiling: Timestamp,
     /// What the clock showed when it was proposed.
-    ceiling_proposed_at: Timestamp,
+    pub(super) ceiling_proposed_at: Timestamp,
     /// Writes that came again and were answered from memory.
-    deduplicated: u64,
+    pub(super) deduplicated: u64,
 }
 
 impl ShardReplica {
-    /// A replica that has just begun to campaign.
-    pub(super) fn new(shard: ShardId, epoch: OwnershipEpoch, raft: Raft, applied: Applied) -> ShardReplica {
+    /// A replica that has just begun to campaign. Entries up to the first of these are applied, up to the second in
+    /// tables.
+    pub(super) fn new(
+        files: Rc<ShardFiles>,
+        epoch: OwnershipEpoch,
+        raft: Raft,
+        (applied_through, flushed): (EntryId, EntryId),
+        applied: Applied,
+    ) -> ShardReplica {
         ShardReplica {
-            shard,
+            shard: files.shard(),
+            files,
+            applied_through,
+            sealed_through: flushed,
             epoch,
             raft,
             outputs: Outputs::default(),
@@ -158,11 +143,17 @@ impl ShardReplica {
         self.raft.may_serve()
     }
 
-    /// Proposes a write, or answers what was or is decided about it.
+    /// Proposes a write, or answers what was or is decided about it, or says what has to be read for that; it then
+    /// comes again with what was read.
     ///
     /// # Errors
     /// Why it was refused; then nothing was done.
-    pub fn write(&mut self, core: &mut CoreContext, write: &Write<'_>) -> Result<WriteOutcome, Refusal> {
+    pub fn write(
+        &mut self,
+        core: &mut CoreContext,
+        write: &Write<'_>,
+        fetched: &Fetched,
+    ) -> Result<WriteOutcome, Refusal> {
         if core.log.has_failed() {
             return Err(Refusal::CoreFailed);
         }
@@ -183,7 +174,7 @@ impl ShardReplica {
         };
         let at = core.hlc.now(core.wall_us);
         let mut decided = core::mem::take(&mut core.decided);
-        let outcome = match self.decide(&core.log, write.keys, at, &mut decided) {
+        let outcome = match self.decide(core, write.keys, at, fetched, &mut decided) {
             Ok(rests) if write.changes_nothing() && write.retry.is_none() => {
                 Ok(self.answer_resting(core, rests, at, write.ticket, applied(Timestamp::ZERO, &[])))
             }
@@ -191,51 +182,110 @@ impl ShardReplica {
                 self.propose_write(core, write, at, &decided, reserved_bytes);
                 Ok(WriteOutcome::Pending)
             }
-            Err((failure, rests)) => Ok(match &write.retry {
+            Err(Undecided::Against(failure, rests)) => Ok(match &write.retry {
                 None => self.answer_resting(core, rests, at, write.ticket, Answer::Failed(failure)),
                 Some(retry) => {
                     self.propose_failure(core, (retry, failure), at, write.ticket, reserved_bytes);
                     WriteOutcome::Pending
                 }
             }),
+            Err(Undecided::Lacks(missing)) => Ok(WriteOutcome::Lacks(missing)),
+            Err(Undecided::Refused(refusal)) => Err(refusal),
         };
         decided.clear();
         core.decided = decided;
         outcome
     }
 
-    /// Makes a key readable at the moment `now`, to which the core's clock has moved: returns false if the read has to
-    /// wait until [`Completions::read_ready`], and then to read at the snapshot `now`. That is so if the key's version
-    /// has expired, and no ceiling covers the expiry yet, or a write is in flight that came before the expiry: then the
-    /// key never was absent.
+    /// Makes a key readable at the moment `now`, to which the core's clock has moved. [`Readiness::Waits`] says to wait
+    /// until [`Completions::read_ready`], and then to read at the snapshot `now`. That is so if the key's version has
+    /// expired, and no ceiling covers the expiry yet, or a write is in flight that came before the expiry: then the key
+    /// never was absent.
     ///
     /// # Errors
-    /// As for [`ShardReplica::prepare_read`].
+    /// As for [`ShardReplica::prepare_read`], and [`Refusal::Unreadable`].
     pub fn prepare_get(
         &mut self,
         core: &mut CoreContext,
         (hash, key): (u64, &[u8]),
         now: Timestamp,
         read: ReadId,
-    ) -> Result<bool, Refusal> {
-        let newest = self.applied.memtable.newest(hash, key);
-        let Some(expiry) = newest
-            .and_then(|version| version.expiry)
-            .filter(|expiry| *expiry <= now)
-        else {
-            return Ok(true);
+        fetched: &Fetched,
+    ) -> Result<Readiness, Refusal> {
+        let newest = self.look_up(core, (hash, key), Timestamp::MAX, fetched)?;
+        if let Look::Unknown(tables) = newest {
+            return Ok(Readiness::Lacks(self.missing(
+                (hash, key),
+                Timestamp::MAX,
+                tables,
+            )));
+        }
+        let expiry = newest.version().and_then(|version| version.expiry);
+        let Some(expiry) = expiry.filter(|expiry| *expiry <= now) else {
+            return Ok(Readiness::Readable);
         };
         let is_settled =
             expiry <= self.applied.ceiling && !self.in_flight.has_below(&core.log, hash, key, expiry);
-        if !is_settled {
-            self.cover(core, now, read)?;
+        if is_settled {
+            return Ok(Readiness::Readable);
         }
-        Ok(is_settled)
+        self.cover(core, now, read)?;
+        Ok(Readiness::Waits)
     }
 
-    /// The memtable, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.
-    pub fn memtable(&self) -> &Memtable {
-        &self.applied.memtable
+    /// The newest version of a key at or below a snapshot that [`ShardReplica::prepare_read`] or
+    /// [`ShardReplica::prepare_get`] made safe, or at [`Timestamp::MAX`].
+    ///
+    /// # Errors
+    /// [`Refusal::Unreadable`]; [`Refusal::Busy`] if the read has waited for so long that versions of its time may have
+    /// been dropped.
+    #[inline]
+    pub fn look_up(
+        &self,
+        core: &CoreContext,
+        key: (u64, &[u8]),
+        snapshot: Timestamp,
+        fetched: &Fetched,
+    ) -> Result<Look<'_>, Refusal> {
+        if snapshot < self.applied.watermark {
+            return Err(Refusal::Busy);
+        }
+        let scratch = &mut core.scratch.borrow_mut();
+        fetched
+            .look(&self.applied.store, key, snapshot, scratch)
+            .map_err(|error| Refusal::from(&error))
+    }
+
+    /// What is to be read for a look that came to [`Look::Unknown`].
+    pub fn missing(&self, (hash, key): (u64, &[u8]), snapshot: Timestamp, tables: Rc<Tables>) -> Missing {
+        Missing {
+            shard: self.shard,
+            hash,
+            key: key.to_vec(),
+            snapshot,
+            tables,
+            flushes: self.applied.store.flushes(),
+        }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Its files.
+    pub fn files(&self) -> &Rc<ShardFiles> {
+        &self.files
+    }
+
+    /// The versions of its keys, for reads at a snapshot that [`ShardReplica::prepare_read`] made safe.
+    pub fn store(&self) -> &Store {
+        &self.applied.store
+    }
+
+    /// Nobody reads below this.
+    pub fn watermark(&self) -> Timestamp {
+        self.applied.watermark
     }
 
     /// The table of retries.
@@ -253,19 +303,53 @@ impl ShardReplica {
         self.applied.memory_bytes()
     }
 
+    /// Seals the memtable, if it has taken an entry since the last time; false if not.
+    pub(super) fn seal(&mut self, core: &mut CoreContext) -> bool {
+        if self.applied_through.index <= self.sealed_through.index {
+            return false;
+        }
+        let before = (self.memory_bytes(), self.applied.store.sealed_bytes());
+        self.applied.seal(self.applied_through);
+        self.sealed_through = self.applied_through;
+        self.count_memory(core, before);
+        true
+    }
+
+    /// The oldest sealed memtable has become a table.
+    pub(super) fn flushed(&mut self, core: &mut CoreContext, tables: Rc<Tables>) {
+        let before = (self.memory_bytes(), self.applied.store.sealed_bytes());
+        self.applied.store.flushed(tables);
+        self.count_memory(core, before);
+    }
+
+    /// Tables were merged.
+    pub(super) fn merged(&mut self, tables: Rc<Tables>) {
+        self.applied.store.merged(tables);
+    }
+
+    /// What was counted before has become what is there now.
+    fn count_memory(&self, core: &mut CoreContext, (before_bytes, sealed_before_bytes): (usize, usize)) {
+        core.memory.changed(before_bytes, self.memory_bytes());
+        let sealed_bytes = core.memory.sealed_bytes + self.applied.store.sealed_bytes();
+        core.memory.sealed_bytes = sealed_bytes - sealed_before_bytes;
+    }
+
     /// Makes the shard readable at `snapshot`: nothing will be written at or below it any more, and
     /// everything in flight at or below it is applied. Returns false if the read has to wait until
     /// [`Completions::read_ready`].
     ///
     /// # Errors
     /// [`Refusal::Busy`] when too many reads wait, [`Refusal::DiskFull`] when what the read must wait for finds no
-    /// room in the log.
+    /// room in the log, [`Refusal::SnapshotTooOld`].
     pub fn prepare_read(
         &mut self,
         core: &mut CoreContext,
         snapshot: Timestamp,
         read: ReadId,
     ) -> Result<bool, Refusal> {
+        if snapshot < self.applied.watermark {
+            return Err(Refusal::SnapshotTooOld);
+        }
         core.hlc.observe(snapshot);
         if snapshot <= self.proposed_ceiling && self.in_flight.len() == 0 {
             return Ok(true);
@@ -277,14 +361,14 @@ impl ShardReplica {
     /// Before entries up to `last` are applied: asks for the memory of their index slots.
     pub fn prefetch_slots(&self, last: LogIndex) {
         for key in self.in_flight.keys_through(last) {
-            self.applied.memtable.prefetch(key.hash);
+            self.applied.store.active().prefetch(key.hash);
         }
     }
 
     /// The second step of [`ShardReplica::prefetch_slots`]: asks for the keys' records.
     pub fn prefetch_records(&self, last: LogIndex) {
         for key in self.in_flight.keys_through(last) {
-            self.applied.memtable.prefetch_node(key.hash);
+            self.applied.store.active().prefetch_node(key.hash);
         }
     }
 
@@ -306,6 +390,11 @@ impl ShardReplica {
             self.reserved_bytes -= entry.reserved_bytes;
             self.apply(&entry, batch, &mut core.numbers, completions);
         }
+        // All that is in flight was proposed by this leader, in its term.
+        self.applied_through = EntryId {
+            term: self.raft.hard_state().term,
+            index: through,
+        };
         core.memory.changed(before_bytes, self.memory_bytes());
         self.step(Input::Applied { through });
         self.release_waiters(through, completions);
@@ -374,15 +463,21 @@ impl ShardReplica {
         let is_delete = write.keys.iter().all(KeyWrite::is_delete);
         let ceiling_and_delete = [CEILING_BYTES, payload_bytes];
         let log = &core.log;
-        if log.is_disk_full() && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
+        let is_full = log.is_disk_full() || core.is_store_full;
+        if is_full && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
             return Err(Refusal::DiskFull);
         }
         let memory = &core.memory;
         let budget_bytes = memory.budget_bytes(is_delete);
         let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > budget_bytes;
-        let table_bytes = self.applied.memtable.memory_bytes() + self.reserved_bytes + cost_bytes;
+        let table_bytes = self.applied.store.active().memory_bytes() + self.reserved_bytes + cost_bytes;
         if core_is_full || table_bytes > MEMORY_BYTES_MAX {
-            return Err(Refusal::MemoryFull);
+            let will_pass = memory.sealed_bytes > 0 || table_bytes > MEMORY_BYTES_MAX;
+            return Err(if will_pass {
+                Refusal::Busy
+            } else {
+                Refusal::MemoryFull
+            });
         }
         Ok(cost_bytes)
     }
@@ -390,43 +485,66 @@ impl ShardReplica {
     /// Decides about all keys of a write, or against it by the first that fails.
     fn decide(
         &self,
-        log: &Log,
+        core: &CoreContext,
         keys: &[KeyWrite<'_>],
         at: Timestamp,
+        fetched: &Fetched,
         decided: &mut Vec<Decided>,
-    ) -> Result<Rests, (Failure, Rests)> {
+    ) -> Result<Rests, Undecided> {
         let mut rests = Rests::default();
+        let mut missing = Vec::new();
         for (operation, key) in keys.iter().enumerate() {
             if !key.looks() {
                 decided.push(key.decide_unseen(at));
                 continue;
             }
-            let decision = self.look(log, key, at, |newest| {
+            let decision = self.look(core, key, at, fetched, |newest| {
                 rests.on(newest, at);
                 key.decide(newest, at, operation as u32)
             });
-            decided.push(decision.map_err(|failure| (failure, rests))?);
+            match decision {
+                // All that is missing is read at once.
+                Err(Undecided::Lacks(of_key)) => missing.extend(of_key),
+                Err(other) => return Err(other),
+                Ok(_) if !missing.is_empty() => {}
+                Ok(Ok(decision)) => decided.push(decision),
+                Ok(Err(failure)) => return Err(Undecided::Against(failure, rests)),
+            }
         }
-        Ok(rests)
+        if missing.is_empty() {
+            Ok(rests)
+        } else {
+            Err(Undecided::Lacks(missing))
+        }
     }
 
     /// Shows the newest version of a key, in flight or applied, as it is at the moment `at`.
     fn look<R>(
         &self,
-        log: &Log,
+        core: &CoreContext,
         key: &KeyWrite<'_>,
         at: Timestamp,
+        fetched: &Fetched,
         look: impl FnOnce(&Newest<'_>) -> R,
-    ) -> R {
-        if let Some((entry, pending)) = self.in_flight.find(log, key.hash, key.key) {
-            return log.with_payload(entry.place, |payload| look(&pending.newest(entry, payload, at)));
+    ) -> Result<R, Undecided> {
+        if let Some((entry, pending)) = self.in_flight.find(&core.log, key.hash, key.key) {
+            return Ok(core
+                .log
+                .with_payload(entry.place, |payload| look(&pending.newest(entry, payload, at))));
         }
-        let version = self.applied.memtable.newest(key.hash, key.key);
-        look(&Newest {
+        let found = self
+            .look_up(core, (key.hash, key.key), Timestamp::MAX, fetched)
+            .map_err(Undecided::Refused)?;
+        if let Look::Unknown(tables) = found {
+            let missing = self.missing((key.hash, key.key), Timestamp::MAX, tables);
+            return Err(Undecided::Lacks(vec![missing]));
+        }
+        let version = found.version();
+        Ok(look(&Newest {
             found: version.and_then(|version| Some((version.timestamp, version.live_value(at)?))),
             expiry: version.and_then(|version| version.expiry),
             index: None,
-        })
+        }))
     }
 
     /// Answers without an entry: at once, or when what the answer rests on is applied.
@@ -454,168 +572,6 @@ impl ShardReplica {
         }
     }
 
-    /// Proposes the entry of a write that was decided for.
-    fn propose_write(
-        &mut self,
-        core: &mut CoreContext,
-        write: &Write<'_>,
-        at: Timestamp,
-        decided: &[Decided],
-        reserved_bytes: usize,
-    ) {
-        self.cover_timestamp(core, at);
-        let changes = || {
-            let keys = write.keys.iter().zip(decided);
-            keys.filter_map(|(key, decided)| Some((key, key.change(decided)?)))
-        };
-        let retry = write.retry.as_ref();
-        let mut all = changes();
-        let (index, key_count) = if let (Some((key, change)), None) = (all.next(), all.next()) {
-            let head = Head::of_write(at, retry, key.key, &change);
-            let key_at = head.as_bytes().len();
-            let (index, place) = self.append(&core.log, &[head.as_bytes(), key.key, change.value()]);
-            self.in_flight
-                .push_key(PendingKey::new(key.hash, index, key_at, key.key, &change));
-            ((index, place), 1)
-        } else {
-            let head = Head::of_batch(at, retry, changes().count());
-            let mut operations = core::mem::take(&mut core.operations);
-            let mut key_places = Vec::with_capacity(write.keys.len());
-            for (key, change) in changes() {
-                append_operation(&mut operations, key.key, &change);
-                let behind = key.key.len() + change.value().len();
-                key_places.push(head.as_bytes().len() + operations.len() - behind);
-            }
-            let (index, place) = self.append(&core.log, &[head.as_bytes(), &operations]);
-            for ((key, change), key_at) in changes().zip(&key_places) {
-                self.in_flight
-                    .push_key(PendingKey::new(key.hash, index, *key_at, key.key, &change));
-            }
-            operations.clear();
-            core.operations = operations;
-            ((index, place), key_places.len())
-        };
-        self.note_proposed(
-            core,
-            index,
-            (at, key_count),
-            write.retry.as_ref(),
-            write.ticket,
-            reserved_bytes,
-        );
-    }
-
-    /// Proposes the entry of a write that was decided against.
-    fn propose_failure(
-        &mut self,
-        core: &mut CoreContext,
-        (retry, failure): (&Retry, Failure),
-        at: Timestamp,
-        ticket: Ticket,
-        reserved_bytes: usize,
-    ) {
-        self.cover_timestamp(core, at);
-        let head = Head::of_failure(at, retry, &failure);
-        let place = self.append(&core.log, &[head.as_bytes()]);
-        self.note_proposed(core, place, (at, 0), Some(retry), ticket, reserved_bytes);
-    }
-
-    fn note_proposed(
-        &mut self,
-        core: &mut CoreContext,
-        (index, place): (LogIndex, EntryPlace),
-        (timestamp, key_count): (Timestamp, usize),
-        retry: Option<&Retry>,
-        ticket: Ticket,
-        reserved_bytes: usize,
-    ) {
-        if let Some(retry) = retry {
-            let before_bytes = self.applied.sessions.memory_bytes();
-            self.applied.sessions.proposed(retry, index);
-            core.memory
-                .changed(before_bytes, self.applied.sessions.memory_bytes());
-        }
-        core.memory.reserved_bytes += reserved_bytes;
-        self.reserved_bytes += reserved_bytes;
-        self.in_flight.push(Entry {
-            index,
-            place,
-            timestamp,
-            key_count: key_count as u32,
-            reserved_bytes,
-            ticket: Some(ticket),
-        });
-    }
-
-    /// Makes a read wait for all that is in flight, and for a ceiling at or above `at`.
-    fn cover(&mut self, core: &mut CoreContext, at: Timestamp, read: ReadId) -> Result<(), Refusal> {
-        if self.waiter_count >= SHARD_WAITERS_MAX {
-            return Err(Refusal::Busy);
-        }
-        if at > self.proposed_ceiling {
-            if !core.log.has_room(self.shard, &[CEILING_BYTES]) {
-                return Err(Refusal::DiskFull);
-            }
-            self.propose_ceiling(core, at);
-        }
-        if core.log.is_stuck() {
-            // What the read would wait for finds no room either.
-            return Err(Refusal::DiskFull);
-        }
-        let last = self.in_flight.last_index();
-        self.wait(
-            last.expect("a ceiling above the applied one is in flight"),
-            Waiter::Read(read),
-        );
-        Ok(())
-    }
-
-    /// Moves the horizon on, if nothing else did for a while: the sessions that it has passed give their memory back,
-    /// and without a write nothing else moves it.
-    fn forget_sessions(&mut self, core: &mut CoreContext) {
-        let now = core.hlc.now(core.wall_us);
-        let since_us = now.micros().saturating_sub(self.ceiling_proposed_at.micros());
-        let is_due = since_us >= FORGET_EVERY_US && self.applied.sessions.session_count() > 0;
-        if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
-            self.propose_ceiling(core, now);
-        }
-    }
-
-    fn cover_timestamp(&mut self, core: &mut CoreContext, at: Timestamp) {
-        if at > self.proposed_ceiling {
-            self.propose_ceiling(core, at);
-        }
-    }
-
-    fn propose_ceiling(&mut self, core: &mut CoreContext, above: Timestamp) {
-        // From the wall on: a clock begins at the last ceiling, and starts in quick succession would drive it away.
-        let wall = Timestamp::from_micros(core.wall_us.min(MICROS_MAX));
-        let ceiling = wall
-            .saturating_plus_micros(CEILING_AHEAD_US)
-            .max(above.saturating_plus_micros(CEILING_STEP_US));
-        self.proposed_ceiling = ceiling;
-        self.ceiling_proposed_at = above;
-        let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
-        let head = Head::of_ceiling(ceiling, horizon);
-        let (index, place) = self.append(&core.log, &[head.as_bytes()]);
-        self.in_flight.push(Entry {
-            index,
-            place,
-            timestamp: ceiling,
-            key_count: 0,
-            reserved_bytes: 0,
-            ticket: None,
-        });
-    }
-
-    fn append(&mut self, log: &Log, payload: &[&[u8]]) -> (LogIndex, EntryPlace) {
-        self.step(Input::Propose);
-        let entry = self.outputs.append.expect("a proposal to a leader is appended");
-        self.outputs.clear();
-        let place = log.append_entry(self.shard, self.epoch, entry, payload);
-        (entry.index, place)
-    }
-
     /// Applies an entry that is raft-committed, and answers whoever waits for it.
     fn apply(
         &mut self,
@@ -637,7 +593,11 @@ impl ShardReplica {
         } else {
             let command = Command::decode(payload).expect("written by this leader");
             match command.body {
-                Body::Ceiling { horizon } => return self.applied.advance_ceiling(command.timestamp, horizon),
+                Body::Ceiling { horizon, watermark } => {
+                    return self
+                        .applied
+                        .advance_ceiling(command.timestamp, horizon, watermark);
+                }
                 Body::Failure(failure) => Answer::Failed(failure),
                 Body::Write { .. } | Body::Batch(_) => applied(Timestamp::ZERO, &[]),
             }
@@ -650,7 +610,7 @@ impl ShardReplica {
         }
     }
 
-    fn wait(&mut self, index: LogIndex, waiter: Waiter) {
+    pub(super) fn wait(&mut self, index: LogIndex, waiter: Waiter) {
         self.waiters.entry(index).or_default().push(waiter);
         self.waiter_count += 1;
     }
@@ -676,7 +636,7 @@ impl ShardReplica {
         }
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         self.raft
             .step(input, &mut self.outputs)
             .expect("the only voter leads once its vote is durable");

@@ -12,14 +12,17 @@
 //! repeats a key.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::ScanEntry;
+use ostrakon_wire::routing::ShardId;
 
+use crate::env::together::all;
 use crate::limits::SCAN_EXAMINED_MAX;
-use crate::storage::memtable::{Cursor, Memtable, Version};
+use crate::storage::memtable::{Cursor, Version};
+use crate::storage::sstable::reader::TableError;
+use crate::storage::store::Store;
+use crate::storage::store::walk::RunWalk;
 
 /// What to scan.
 #[derive(Clone, Debug)]
@@ -128,88 +131,311 @@ impl ScanPage {
     }
 }
 
-/// One page over the memtables of a core's shards, all readable at `snapshot`: of each key the newest version at or
-/// below it, if that is a value which has not expired by then.
-pub fn scan_page<'a>(
-    memtables: impl Iterator<Item = &'a Memtable>,
+/// A page in the making: of each key of a core's shards the newest version at or below the snapshot, if that is a value
+/// which has not expired by then. Where blocks have to be read, it stops between two keys and goes on from there.
+pub struct PageScan {
     snapshot: Timestamp,
-    range: &ScanRange,
-) -> ScanPage {
-    let (start, end) = (range.start.as_slice(), range.end.as_deref());
-    if range.reverse {
-        let cursors = memtables.map(|memtable| memtable.cursor_below(end)).collect();
-        fill_page::<true>(cursors, |key| key >= start, snapshot, range)
-    } else {
-        let cursors = memtables.map(|memtable| memtable.cursor(start)).collect();
-        fill_page::<false>(cursors, |key| end.is_none_or(|end| key < end), snapshot, range)
-    }
+    range: ScanRange,
+    page: ScanPage,
+    examined: usize,
+    /// The key that was looked at last.
+    last: Option<Vec<u8>>,
+    shards: Vec<ShardWalks>,
 }
 
-/// The key that a cursor stands on. The greatest is the one that the scan meets first.
-struct Head<'a, const REVERSE: bool> {
-    key: &'a [u8],
-    cursor: usize,
+/// Walks over the runs of one shard's tables.
+struct ShardWalks {
+    shard: ShardId,
+    /// See [`Store::changes`]: with others, the walks begin anew.
+    changes: u64,
+    walks: Vec<RunWalk>,
 }
 
-impl<const REVERSE: bool> Ord for Head<'_, REVERSE> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let order = self.key.cmp(other.key);
-        if REVERSE { order } else { order.reverse() }
-    }
-}
-
-impl<const REVERSE: bool> PartialOrd for Head<'_, REVERSE> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<const REVERSE: bool> PartialEq for Head<'_, REVERSE> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<const REVERSE: bool> Eq for Head<'_, REVERSE> {}
-
-/// The direction is a constant, so that a scan does not ask for it at every key.
-fn fill_page<const REVERSE: bool>(
-    mut cursors: Vec<Cursor<'_>>,
-    is_in_range: impl Fn(&[u8]) -> bool,
-    snapshot: Timestamp,
-    range: &ScanRange,
-) -> ScanPage {
-    let keys = cursors.iter().map(Cursor::key).enumerate();
-    let mut heads: BinaryHeap<Head<'_, REVERSE>> = keys
-        .filter_map(|(cursor, key)| Some(Head { key: key?, cursor }))
-        .collect();
-    let mut page = ScanPage::default();
-    let mut key_before: Option<&[u8]> = None;
-    let mut examined = 0;
-    while let Some(mut head) = heads.peek_mut() {
-        let key = head.key;
-        if !is_in_range(key) {
-            break;
+impl PageScan {
+    /// A page that has looked at nothing.
+    pub fn new(snapshot: Timestamp, range: ScanRange) -> PageScan {
+        PageScan {
+            snapshot,
+            range,
+            page: ScanPage::default(),
+            examined: 0,
+            last: None,
+            shards: Vec::new(),
         }
-        let cursor = &mut cursors[head.cursor];
-        if examined >= SCAN_EXAMINED_MAX || !page.take(key, cursor.version_at(snapshot), snapshot, range) {
-            let resume_key = if REVERSE { key_before } else { Some(key) };
-            page.resume_key = Some(resume_key.expect("the first key is looked at").to_vec());
-            break;
+    }
+
+    /// The moment at which it reads.
+    pub fn snapshot(&self) -> Timestamp {
+        self.snapshot
+    }
+
+    /// The page, once [`PageScan::go_on`] has said that it is done.
+    pub fn into_page(self) -> ScanPage {
+        self.page
+    }
+
+    /// Reads what is missing, for all shards at once.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn read(&mut self) -> Result<(), TableError> {
+        let walks = self.shards.iter_mut().flat_map(|shard| &mut shard.walks);
+        all(walks.filter(|walk| walk.is_unsettled()).map(RunWalk::settle)).await
+    }
+
+    /// Goes on as far as no block has to be read; true when the page is done. Each call is given the same shards in the
+    /// same order, all readable at the snapshot.
+    ///
+    /// # Errors
+    /// If an index of a table is damaged.
+    pub fn go_on<'a>(
+        &mut self,
+        stores: impl Iterator<Item = (ShardId, &'a Store)> + Clone,
+    ) -> Result<bool, TableError> {
+        self.renew_walks(stores.clone())?;
+        let mut walks = self.shards.iter().flat_map(|shard| &shard.walks);
+        if walks.any(RunWalk::is_unsettled) {
+            return Ok(false);
         }
-        examined += 1;
-        key_before = Some(key);
-        if REVERSE {
-            cursor.retreat();
+        let mut shards = core::mem::take(&mut self.shards);
+        let is_done = {
+            let mut sources: Vec<Source<'_>> = Vec::new();
+            for ((_, store), walks) in stores.zip(&mut shards) {
+                self.add_cursors(store, &mut sources);
+                sources.extend(walks.walks.iter_mut().map(Source::Run));
+            }
+            if self.range.reverse {
+                self.fill::<true>(&mut sources)
+            } else {
+                self.fill::<false>(&mut sources)
+            }
+        };
+        self.shards = shards;
+        is_done
+    }
+
+    /// Begins the walks of shards whose tables have changed, or none were begun of.
+    fn renew_walks<'a>(
+        &mut self,
+        stores: impl Iterator<Item = (ShardId, &'a Store)>,
+    ) -> Result<(), TableError> {
+        for (place, (shard, store)) in stores.enumerate() {
+            let known = self.shards.get(place);
+            if known.is_some_and(|known| known.shard == shard && known.changes == store.changes()) {
+                continue;
+            }
+            let bound = self.bound();
+            let runs = store.tables().runs().iter();
+            let walks = runs.map(|run| {
+                if self.range.reverse {
+                    RunWalk::down(run, bound.as_deref(), self.snapshot)
+                } else {
+                    RunWalk::up(run, bound.as_deref().unwrap_or_default(), self.snapshot)
+                }
+            });
+            let renewed = ShardWalks {
+                shard,
+                changes: store.changes(),
+                walks: walks.collect::<Result<_, _>>()?,
+            };
+            match self.shards.get_mut(place) {
+                Some(known) => *known = renewed,
+                None => self.shards.push(renewed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rest begins: forward inclusive, in reverse exclusive.
+    fn bound(&self) -> Option<Vec<u8>> {
+        match &self.last {
+            None if self.range.reverse => self.range.end.clone(),
+            None => Some(self.range.start.clone()),
+            Some(last) if self.range.reverse => Some(last.clone()),
+            // The next key that there can be.
+            Some(last) => Some([last, &[0][..]].concat()),
+        }
+    }
+
+    fn add_cursors<'a>(&self, store: &'a Store, sources: &mut Vec<Source<'a>>) {
+        let bound = self.bound();
+        let source = |cursor: Cursor<'a>| Source::Memory {
+            key: cursor.key(),
+            cursor,
+        };
+        if self.range.reverse {
+            sources.extend(store.cursors_below(bound.as_deref()).map(source));
         } else {
-            cursor.advance();
-        }
-        match cursor.key() {
-            Some(next) => head.key = next,
-            None => drop(PeekMut::pop(head)),
+            sources.extend(store.cursors(&bound.unwrap_or_default()).map(source));
         }
     }
-    page
+
+    fn is_in_range(&self, key: &[u8]) -> bool {
+        if self.range.reverse {
+            key >= self.range.start.as_slice()
+        } else {
+            self.range.end.as_deref().is_none_or(|end| key < end)
+        }
+    }
+
+    /// Looks at key after key. Among sources that are at one key, those that come first have the newer versions. The
+    /// direction is a constant, so that it is not asked for at every comparison.
+    fn fill<const REVERSE: bool>(&mut self, sources: &mut [Source<'_>]) -> Result<bool, TableError> {
+        let mut heap = SourceHeap::<REVERSE>::new(sources);
+        let mut key = Vec::new();
+        while let Some(first) = heap.first() {
+            let is_new = {
+                let at = sources[first].key().expect("a source in the heap is at a key");
+                if !self.is_in_range(at) {
+                    return Ok(true);
+                }
+                at.clone_into(&mut key);
+                self.examined < SCAN_EXAMINED_MAX
+            };
+            let mut is_settled = true;
+            let mut is_found = false;
+            // All that are at this key, from the newest to the oldest.
+            let mut at_key = Some(first);
+            while let Some(place) = at_key {
+                let version = sources[place].version_at(self.snapshot);
+                if !is_found && version.is_some() {
+                    if !is_new || !self.page.take(&key, version, self.snapshot, &self.range) {
+                        return Ok(self.stop_before(&key));
+                    }
+                    is_found = true;
+                }
+                sources[place].advance::<REVERSE>()?;
+                is_settled &= !sources[place].is_unsettled();
+                heap.first_moved(sources);
+                at_key = heap
+                    .first()
+                    .filter(|place| sources[*place].key() == Some(key.as_slice()));
+            }
+            if !is_found && !(is_new && self.page.take(&key, None, self.snapshot, &self.range)) {
+                return Ok(self.stop_before(&key));
+            }
+            self.examined += 1;
+            key.clone_into(self.last.get_or_insert_default());
+            if !is_settled {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The page ends before this key.
+    fn stop_before(&mut self, key: &[u8]) -> bool {
+        let resume_key = if self.range.reverse {
+            self.last.clone()
+        } else {
+            Some(key.to_vec())
+        };
+        self.page.resume_key = Some(resume_key.expect("the first key is looked at"));
+        true
+    }
+}
+
+/// Where versions come from: a memtable, or a run of tables.
+enum Source<'a> {
+    Memory {
+        cursor: Cursor<'a>,
+        /// What the cursor is at.
+        key: Option<&'a [u8]>,
+    },
+    Run(&'a mut RunWalk),
+}
+
+impl Source<'_> {
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Source::Memory { key, .. } => *key,
+            Source::Run(walk) => walk.key(),
+        }
+    }
+
+    #[inline]
+    fn version_at(&self, snapshot: Timestamp) -> Option<Version<'_>> {
+        match self {
+            Source::Memory { cursor, .. } => cursor.version_at(snapshot),
+            Source::Run(walk) => walk.version(),
+        }
+    }
+
+    fn is_unsettled(&self) -> bool {
+        matches!(self, Source::Run(walk) if walk.is_unsettled())
+    }
+
+    #[inline]
+    fn advance<const REVERSE: bool>(&mut self) -> Result<(), TableError> {
+        match self {
+            Source::Memory { cursor, key } => {
+                if REVERSE {
+                    cursor.retreat();
+                } else {
+                    cursor.advance();
+                }
+                *key = cursor.key();
+                Ok(())
+            }
+            Source::Run(walk) => walk.advance(),
+        }
+    }
+}
+
+/// The sources that are at a key, as a binary heap: on top the one that the scan meets first, and of several at one key
+/// the one that comes first. It holds places, since a source moves while the heap stands.
+struct SourceHeap<const REVERSE: bool>(Vec<usize>);
+
+impl<const REVERSE: bool> SourceHeap<REVERSE> {
+    fn new(sources: &[Source<'_>]) -> SourceHeap<REVERSE> {
+        let places = 0..sources.len();
+        let mut heap = SourceHeap(places.filter(|place| sources[*place].key().is_some()).collect());
+        for slot in (0..heap.0.len() / 2).rev() {
+            heap.sink(slot, sources);
+        }
+        heap
+    }
+
+    fn first(&self) -> Option<usize> {
+        self.0.first().copied()
+    }
+
+    /// The source on top has moved to another key, or to none.
+    fn first_moved(&mut self, sources: &[Source<'_>]) {
+        if sources[self.0[0]].key().is_none() {
+            self.0.swap_remove(0);
+        }
+        self.sink(0, sources);
+    }
+
+    /// Puts what lies in this slot below all that come before it.
+    fn sink(&mut self, mut slot: usize, sources: &[Source<'_>]) {
+        loop {
+            let below = slot * 2 + 1;
+            let mut first = slot;
+            for child in [below, below + 1] {
+                if child < self.0.len() && Self::comes_before(self.0[child], self.0[first], sources) {
+                    first = child;
+                }
+            }
+            if first == slot {
+                return;
+            }
+            self.0.swap(slot, first);
+            slot = first;
+        }
+    }
+
+    #[inline]
+    fn comes_before(one: usize, other: usize, sources: &[Source<'_>]) -> bool {
+        let order = sources[one].key().cmp(&sources[other].key());
+        match if REVERSE { order.reverse() } else { order } {
+            Ordering::Less => true,
+            Ordering::Equal => one < other,
+            Ordering::Greater => false,
+        }
+    }
 }
 
 /// The merge of the pages of all cores into one.

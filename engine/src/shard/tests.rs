@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use ostrakon_core::hlc::Timestamp;
+use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 
 use super::host::memtable_hash;
-use super::scan::{ScanPage, ScanRange, merge_pages, scan_page};
+use super::scan::{PageScan, ScanPage, ScanRange, merge_pages};
 use crate::limits::SCAN_EXAMINED_MAX;
-use crate::storage::memtable::{Memtable, Mutation};
+use crate::storage::memtable::Mutation;
+use crate::storage::store::Store;
 
 /// A value and its expiry, or `None` for a tombstone.
 type Content = Option<(Vec<u8>, Option<u64>)>;
@@ -23,8 +25,8 @@ type Write = (Vec<u8>, Content);
 type Entry = (Vec<u8>, Vec<u8>, u64, Option<u64>);
 
 /// Applies the writes; the timestamp of each is its position, from 1.
-fn build(tables: usize, writes: &[Write]) -> (Vec<Memtable>, Model) {
-    let mut memtables: Vec<Memtable> = (0..tables).map(|_| Memtable::new()).collect();
+fn build(tables: usize, writes: &[Write]) -> (Vec<Store>, Model) {
+    let mut stores: Vec<Store> = (0..tables).map(|_| Store::default()).collect();
     let mut model = Model::new();
     for (position, (key, content)) in writes.iter().enumerate() {
         // A key always lies in the same table, as with shards.
@@ -37,13 +39,27 @@ fn build(tables: usize, writes: &[Write]) -> (Vec<Memtable>, Model) {
             },
             None => Mutation::Tombstone,
         };
-        memtables[table].insert(memtable_hash(key), key, timestamp, mutation);
+        stores[table].insert(memtable_hash(key), key, timestamp, mutation);
         model
             .entry(key.clone())
             .or_default()
             .push((timestamp.0, content.clone()));
     }
-    (memtables, model)
+    (stores, model)
+}
+
+/// A page of stores that have all in memory.
+fn scan_page<'a>(
+    stores: impl Iterator<Item = &'a Store> + Clone,
+    snapshot: Timestamp,
+    range: &ScanRange,
+) -> ScanPage {
+    let mut scan = PageScan::new(snapshot, range.clone());
+    let numbered = stores
+        .enumerate()
+        .map(|(number, store)| (ShardId(number as u32), store));
+    assert!(scan.go_on(numbered).expect("there are no tables"));
+    scan.into_page()
 }
 
 fn expected(model: &Model, range: &ScanRange, snapshot: u64) -> Vec<Entry> {
@@ -84,17 +100,17 @@ fn go_on(range: &mut ScanRange, last: Option<&[u8]>, resume_key: &[u8]) {
 }
 
 /// Reads a whole range page by page, from pages of `cores` groups of tables merged each time.
-fn read_all(memtables: &[Memtable], cores: usize, range: &ScanRange, snapshot: u64) -> Vec<Entry> {
+fn read_all(stores: &[Store], cores: usize, range: &ScanRange, snapshot: u64) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut range = range.clone();
     loop {
         let pages: Vec<ScanPage> = (0..cores)
             .map(|core| {
-                let own = memtables
+                let own = stores
                     .iter()
                     .enumerate()
                     .filter(|(table, _)| table % cores == core);
-                scan_page(own.map(|(_, memtable)| memtable), Timestamp(snapshot), &range)
+                scan_page(own.map(|(_, store)| store), Timestamp(snapshot), &range)
             })
             .collect();
         let merged = merge_pages(&pages, &range);
@@ -133,9 +149,9 @@ proptest! {
         cores in 1usize..4,
         reverse in any::<bool>(),
     ) {
-        let (memtables, model) = build(5, &writes);
+        let (stores, model) = build(5, &writes);
         let range = ScanRange { start, end, limit, page_bytes, keys_only: false, reverse };
-        prop_assert_eq!(read_all(&memtables, cores, &range, snapshot), expected(&model, &range, snapshot));
+        prop_assert_eq!(read_all(&stores, cores, &range, snapshot), expected(&model, &range, snapshot));
     }
 
     #[test]
@@ -146,9 +162,9 @@ proptest! {
         snapshot in 0u64..130,
         reverse in any::<bool>(),
     ) {
-        let (memtables, model) = build(3, &writes);
+        let (stores, model) = build(3, &writes);
         let range = ScanRange { limit, page_bytes, reverse, ..everything() };
-        let page = scan_page(memtables.iter(), Timestamp(snapshot), &range);
+        let page = scan_page(stores.iter(), Timestamp(snapshot), &range);
         let mut passed = range.clone();
         match page.resume_key.clone() {
             None => (),
@@ -185,7 +201,7 @@ fn lasting(key: &[u8], value: &[u8]) -> Write {
 #[test]
 fn a_merge_stops_at_the_first_key_that_a_page_did_not_reach() {
     let writes = [b"b", b"c", b"d"].map(|key| lasting(key, b"1"));
-    let (memtables, _) = build(1, &writes);
+    let (stores, _) = build(1, &writes);
     // Forward the key of the other page's stop is left out, in reverse that page has passed it.
     let cases: [(bool, &[&[u8]]); 2] = [(false, &[b"b"]), (true, &[b"d", b"c"])];
     for (reverse, keys) in cases {
@@ -193,7 +209,7 @@ fn a_merge_stops_at_the_first_key_that_a_page_did_not_reach() {
             reverse,
             ..everything()
         };
-        let whole = scan_page(memtables.iter(), Timestamp::MAX, &range);
+        let whole = scan_page(stores.iter(), Timestamp::MAX, &range);
         let stopped_at = |key: &[u8]| {
             let mut stopped = ScanPage::default();
             stopped.resume_key = Some(key.to_vec());
@@ -212,14 +228,14 @@ fn a_merge_stops_at_the_first_key_that_a_page_did_not_reach() {
 fn a_page_stops_after_so_many_keys_even_if_it_shows_none() {
     let count = SCAN_EXAMINED_MAX as u32 + 1;
     let writes: Vec<Write> = (0..count).map(|n| (n.to_be_bytes().to_vec(), None)).collect();
-    let (memtables, _) = build(3, &writes);
+    let (stores, _) = build(3, &writes);
     // The first key that was not looked at, or the last one that was.
     for (reverse, resume_at) in [(false, count - 1), (true, 1)] {
         let range = ScanRange {
             reverse,
             ..everything()
         };
-        let page = scan_page(memtables.iter(), Timestamp::MAX, &range);
+        let page = scan_page(stores.iter(), Timestamp::MAX, &range);
         assert!(page.is_empty());
         assert_eq!(
             page.resume_key,
@@ -231,7 +247,7 @@ fn a_page_stops_after_so_many_keys_even_if_it_shows_none() {
 
 #[test]
 fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
-    let (memtables, _) = build(
+    let (stores, _) = build(
         1,
         &[
             (b"early".to_vec(), Some((b"1".to_vec(), Some(50)))),
@@ -241,7 +257,7 @@ fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
             (b"over".to_vec(), Some((b"5".to_vec(), Some(6)))),
         ],
     );
-    let page = scan_page(memtables.iter(), Timestamp(50), &everything());
+    let page = scan_page(stores.iter(), Timestamp(50), &everything());
     let found: Vec<_> = (0..page.len())
         .map(|position| page.entry(position).unwrap())
         .map(|entry| (entry.key, entry.expires))
@@ -251,14 +267,14 @@ fn a_scan_shows_when_its_entries_expire_and_none_that_have() {
 
 #[test]
 fn keys_only_leaves_the_values_out() {
-    let (memtables, _) = build(1, &[lasting(b"k", &[7; 1000])]);
+    let (stores, _) = build(1, &[lasting(b"k", &[7; 1000])]);
     let range = ScanRange {
         limit: 1,
         page_bytes: 10,
         keys_only: true,
         ..everything()
     };
-    let page = scan_page(memtables.iter(), Timestamp::MAX, &range);
+    let page = scan_page(stores.iter(), Timestamp::MAX, &range);
     assert_eq!(
         page.entry(0).map(|entry| (entry.key, entry.value)),
         Some((&b"k"[..], &b""[..]))

@@ -11,9 +11,9 @@
 //! key     = length (4) | bytes
 //! ```
 //!
-//! The checksum covers what follows it, up to the end of the payload. Sequences count up by one. Each record is a change:
-//! what a manifest says is what all of them make of an empty tree. A file that has become long is written anew, with a
-//! change for each run of tables, and takes the place of the old one by its name.
+//! The checksum covers what follows it, up to the end of the payload. Sequences count up by one. Each record is a
+//! change: what a manifest says is what all of them make of an empty tree. A file that has become long is written anew,
+//! with a change for each run of tables, and takes the place of the old one by its name.
 //!
 //! A record that can't be read is the torn end of the file if no record with a higher sequence follows it; then nobody
 //! was told that it was written. Else it is damage.

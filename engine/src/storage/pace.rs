@@ -1,4 +1,5 @@
-//! How fast background work may use the device: so many bytes a second, in small portions, so that requests find it free.
+//! How fast background work may use the device: so many bytes a second, in small portions, so that requests find it
+//! free.
 
 use core::cell::Cell;
 use core::time::Duration;

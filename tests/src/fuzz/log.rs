@@ -118,7 +118,9 @@ pub fn command(data: &[u8]) {
             let retry = retry.expect("a failure has a retry");
             Head::of_failure(timestamp, retry, &failure).as_bytes().to_vec()
         }
-        Body::Ceiling { horizon } => Head::of_ceiling(timestamp, horizon).as_bytes().to_vec(),
+        Body::Ceiling { horizon, watermark } => Head::of_ceiling(timestamp, horizon, watermark)
+            .as_bytes()
+            .to_vec(),
     };
     assert_eq!(encoded, data);
 }

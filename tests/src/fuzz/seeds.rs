@@ -249,7 +249,10 @@ fn commands() -> Vec<Seed> {
         named("put", write(None, &put(b"value", None, false))),
         named("delete", write(None, &Change::Delete)),
         named("sum", write(Some(&retry), &put(b"42", Some(timestamp), true))),
-        named("ceiling", Head::of_ceiling(timestamp, Timestamp(1)).as_bytes()),
+        named(
+            "ceiling",
+            Head::of_ceiling(timestamp, Timestamp(1), Timestamp(3)).as_bytes(),
+        ),
         named("batch", batch),
         named(
             "failure",

@@ -355,6 +355,7 @@ impl Client {
                 sequence.is_reported() || Shared::may_be_forgotten(sequence.first_sent(), timestamp)
             }
             (ErrorCode::SessionWindow, Some(_)) => asked.is_beyond_window(),
+            (ErrorCode::SnapshotTooOld, _) => shared.may_be_too_old(asked, timestamp),
             (code, _) => shared.may_refuse(code, asked),
         };
         if !has_reason {

@@ -17,6 +17,7 @@
 pub mod plan;
 mod plan_faults;
 mod plan_workload;
+pub mod storage;
 
 pub mod run;
 

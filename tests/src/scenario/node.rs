@@ -18,6 +18,7 @@ use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon::server::told::ToldClocks;
 
+use super::storage::Storage;
 use crate::sim::{HostId, ProcessId, ProcessStatus, World};
 
 /// Where nodes listen, on any host.
@@ -35,8 +36,8 @@ pub struct NodeSettings {
     pub shards: u32,
     /// Length of log segments.
     pub segment_bytes: u64,
-    /// Memtables of one core.
-    pub memory_budget_bytes: usize,
+    /// What it may take for its data.
+    pub storage: Storage,
 }
 
 /// How far a node came.
@@ -73,7 +74,8 @@ impl SimNode {
                     segment_bytes_default: settings.segment_bytes,
                 },
                 cut_corrupt: false,
-                memory_budget_bytes: settings.memory_budget_bytes,
+                host: settings.storage.host,
+                store: settings.storage.store,
             },
             listen: SocketAddr::new(world.address(host), PORT),
             connections: ConnectionLimits {

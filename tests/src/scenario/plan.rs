@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan_faults::{add_quiet_blip, draw_faults, draw_faults_at};
 use super::plan_workload::Workload;
+use super::storage::StorageChoice;
 use crate::sim::{CrashPoint, CrashStyle, Fault, FaultAction, FaultAt, HostId, SimRandom};
 
 /// The host of the node.
@@ -206,8 +207,8 @@ pub struct Plan {
     pub shards: u32,
     /// Length of log segments.
     pub segment_bytes: u64,
-    /// Memtables of one core, until the run heals.
-    pub memory_budget_bytes: usize,
+    /// What the node may take for its data.
+    pub storage: StorageChoice,
     /// Keys.
     pub keys: u32,
     /// Clients, each on a host of its own.
@@ -274,7 +275,7 @@ impl Plan {
             cores: (0..6).map(|_| random.between(2, 4) as u16).collect(),
             shards: 16 << random.below(3),
             segment_bytes: 1 << 20,
-            memory_budget_bytes: if random.one_in(12) { 200 << 10 } else { 64 << 20 },
+            storage: StorageChoice::Drawn(seed),
             keys,
             clients,
             rudenesses: draw_rudenesses(&random, horizon_ns),
@@ -315,7 +316,7 @@ impl Plan {
             cores: vec![2, 3, 1, 2],
             shards: 4,
             segment_bytes: 1 << 20,
-            memory_budget_bytes: 64 << 20,
+            storage: StorageChoice::Tiny,
             keys,
             clients,
             rudenesses: Vec::new(),

@@ -42,10 +42,6 @@ const LIVENESS_NS: u64 = 10 * SECOND_NS;
 const STARTS_MAX: u32 = 60;
 /// Virtual time after which a node notices by itself that its disk has room again, and the like.
 const RECOVERY_NS: u64 = 2 * SECOND_NS;
-/// A memory budget that no run uses up.
-const MEMORY_AMPLE_BYTES: usize = 16 << 20;
-/// Memtables of one core once all is healed.
-const HEALED_MEMORY_BYTES: usize = 256 << 20;
 /// Operations of each thread that must succeed once all is healed.
 const HEALED_OPERATIONS: u64 = 9;
 
@@ -150,7 +146,8 @@ impl<'a> Runner<'a> {
             answered: Cell::new(0),
             requests: Cell::new(0),
             cross_core: Cell::new(0),
-            has_little_memory: plan.memory_budget_bytes < MEMORY_AMPLE_BYTES,
+            has_little_memory: plan.storage.storage().has_little_memory(),
+            retention_us: plan.storage.storage().host.retention_us,
             refusals: RefCell::default(),
             finished: Cell::new(0),
             clocks: Clocks::default(),
@@ -209,7 +206,7 @@ impl<'a> Runner<'a> {
             .node
             .as_ref()
             .is_some_and(|node| !needs_restart(&self.world, Some(node)));
-        if runs && self.plan.memory_budget_bytes >= MEMORY_AMPLE_BYTES {
+        if runs && !self.plan.storage.storage().has_little_memory() {
             self.clients.iter().for_each(|client| client.disconnect());
             self.pass(RECOVERY_NS)?;
             self.liveness_phase()?;
@@ -337,10 +334,10 @@ impl<'a> Runner<'a> {
                 cores: self.plan.cores[turn],
                 shards: self.plan.shards,
                 segment_bytes: self.plan.segment_bytes,
-                memory_budget_bytes: if self.is_healed {
-                    HEALED_MEMORY_BYTES
+                storage: if self.is_healed {
+                    self.plan.storage.storage().with_ample_memory()
                 } else {
-                    self.plan.memory_budget_bytes
+                    self.plan.storage.storage()
                 },
             };
             let (begun_ns, before) = (self.world.now_ns(), self.world.counters());

@@ -347,6 +347,7 @@ fn is_for_good(code: ErrorCode) -> bool {
         ErrorCode::MemoryFull,
         ErrorCode::DiskFull,
         ErrorCode::ShuttingDown,
+        ErrorCode::Unreadable,
     ];
     !may_pass.contains(&code)
 }

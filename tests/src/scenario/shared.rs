@@ -76,6 +76,8 @@ pub struct Shared {
     pub cross_core: Cell<u64>,
     /// True if memory may run out.
     pub has_little_memory: bool,
+    /// For how many microseconds the node keeps old versions.
+    pub retention_us: u64,
     /// Refusals by code.
     pub refusals: RefCell<BTreeMap<String, u64>>,
     /// Threads that have nothing left to do.
@@ -133,6 +135,19 @@ impl Shared {
         counters.get(FaultKind::DiskError) + counters.get(FaultKind::LatentReadError) > 0
     }
 
+    fn has_damage(&self) -> bool {
+        !self.world.disk(SERVER).outstanding_damage().is_empty()
+    }
+
+    /// True if a scan may be refused because its snapshot is too old: the clock that the node tells along has passed it by
+    /// as long as old versions are kept.
+    pub(super) fn may_be_too_old(&self, asked: &Asked, timestamp: u64) -> bool {
+        let passed_us = Timestamp(timestamp)
+            .micros()
+            .saturating_sub(asked.snapshot.micros());
+        asked.snapshot > Timestamp::ZERO && passed_us >= self.retention_us
+    }
+
     fn disk_was_full(&self) -> bool {
         self.world.counters().get(FaultKind::DiskFull) > 0 || self.world.disk(SERVER).was_full_since(0)
     }
@@ -158,6 +173,7 @@ impl Shared {
     pub fn may_refuse_read(&self, code: ErrorCode) -> bool {
         match code {
             ErrorCode::Busy => true,
+            ErrorCode::Unreadable => self.disk_has_erred() || self.has_damage(),
             ErrorCode::CoreFailed => {
                 self.disk_has_erred() || self.world.counters().get(FaultKind::DiskFull) > 0
             }
@@ -175,6 +191,8 @@ pub(super) struct Asked {
     latest: Timestamp,
     /// The highest of those to which the node moves its clock.
     carried: u64,
+    /// The snapshot that it names.
+    snapshot: Timestamp,
     /// True if the process that runs the node has told a timestamp that high. A client's estimate of when it sent a
     /// write first is told by nobody.
     is_known: bool,
@@ -209,6 +227,7 @@ impl Asked {
             process: clocks.processes.get(),
             latest,
             carried,
+            snapshot: Timestamp(snapshot),
             is_known: latest.0 == carried && carried <= clocks.told.get(),
             wall_us: world.wall_us(SERVER),
             times_set: times_set(world),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon_tests::scenario::node::{NodeSettings, Progress, SimNode};
+use ostrakon_tests::scenario::storage::Storage;
 use ostrakon_tests::sim::{CrashStyle, HostId, ProcessStatus, RunEnd, World};
 
 use crate::support::{SECOND_NS, data};
@@ -21,7 +22,7 @@ fn start(world: &World, host: HostId) -> Progress {
         cores: 2,
         shards: 4,
         segment_bytes: SEGMENT_BYTES_MIN,
-        memory_budget_bytes: 64 << 20,
+        storage: Storage::ample(),
     };
     let node = SimNode::start(world, host, settings);
     let deadline_ns = world.now_ns() + 60 * SECOND_NS;

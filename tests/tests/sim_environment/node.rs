@@ -11,6 +11,7 @@ use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon::server::told::ToldClocks;
+use ostrakon_tests::scenario::storage::Storage;
 use ostrakon_tests::sim::{Counters, CrashStyle, FaultKind, HostId, ProcessId, ProcessStatus, RunEnd, World};
 
 use crate::support::SECOND_NS;
@@ -27,7 +28,8 @@ fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -
                 segment_bytes_default: SEGMENT_BYTES_MIN,
             },
             cut_corrupt: false,
-            memory_budget_bytes: 64 << 20,
+            host: Storage::ample().host,
+            store: Storage::ample().store,
         },
         listen: "0.0.0.0:5750".parse().unwrap(),
         connections: ConnectionLimits::default(),

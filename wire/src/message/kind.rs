@@ -225,6 +225,8 @@ pub enum ErrorCode {
     /// 20: the connection is being closed: nothing was asked for too long, or a hello or another frame was not
     /// finished in time.
     IdleTimeout,
+    /// 21: a file of the shard can't be read at the place where the request's data lies. Not executed.
+    Unreadable,
     /// A code that this version doesn't name, from a newer server. Never made from a number that has a name.
     Other(u16),
 }
@@ -253,6 +255,7 @@ impl ErrorCode {
             ErrorCode::NotOneShard => 18,
             ErrorCode::SessionWindow => 19,
             ErrorCode::IdleTimeout => 20,
+            ErrorCode::Unreadable => 21,
             ErrorCode::Other(number) => number,
         }
     }
@@ -281,6 +284,7 @@ impl From<u16> for ErrorCode {
             18 => ErrorCode::NotOneShard,
             19 => ErrorCode::SessionWindow,
             20 => ErrorCode::IdleTimeout,
+            21 => ErrorCode::Unreadable,
             number => ErrorCode::Other(number),
         }
     }

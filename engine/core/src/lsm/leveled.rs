@@ -30,7 +30,8 @@ pub fn targets(tree: &Tree, options: &Options) -> [u64; LEVELS] {
     targets
 }
 
-/// How urgent the young runs are, then each level but the last, in thousandths: from a thousand on there is something to do.
+/// How urgent the young runs are, then each level but the last, in thousandths: from a thousand on there is something
+/// to do.
 pub fn scores(tree: &Tree, options: &Options) -> [u64; LEVELS] {
     let mut scores = [0; LEVELS];
     scores[0] = tree.young.len() as u64 * ONE / options.young_runs as u64;

@@ -12,8 +12,8 @@
 //! than those in all runs below it, and all versions that a run has of a key lie in one table. So a reader may stop
 //! at the first run that has a version at or below its snapshot.
 //!
-//! [`leveled`] moves data from level to level, which costs writes and keeps space small; [`tiered`] keeps to young runs and
-//! merges those of like size, which costs space and keeps writes few.
+//! [`leveled`] moves data from level to level, which costs writes and keeps space small; [`tiered`] keeps to young runs
+//! and merges those of like size, which costs space and keeps writes few.
 
 pub mod leveled;
 pub mod tiered;
@@ -237,8 +237,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Is there a table with this key in a run below the place, other than those of a choice? If not, a tombstone of the
-    /// key that goes there has nothing to hide.
+    /// Is there a table with this key in a run below the place, other than those of a choice? If not, a tombstone of
+    /// the key that goes there has nothing to hide.
     pub fn has_older(&self, choice: &Choice, key: &[u8]) -> bool {
         let first = match choice.output {
             Place::Level(level) => self.young.len() + level,
@@ -299,7 +299,7 @@ pub struct Choice {
 }
 
 /// How a tree is kept in shape.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Which way.
     pub strategy: CompactionStrategy,
@@ -348,6 +348,14 @@ pub fn pick(
     match options.strategy {
         CompactionStrategy::Leveled => leveled::pick(tree, busy, options, watermark),
         CompactionStrategy::Tiered => tiered::pick(tree, busy, options, watermark),
+    }
+}
+
+/// Bytes that merges have to move until a tree is in shape.
+pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
+    match options.strategy {
+        CompactionStrategy::Leveled => leveled::debt_bytes(tree, options),
+        CompactionStrategy::Tiered => tiered::debt_bytes(tree, options),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Young runs only, merged when there are several of like size, as in "size-tiered" compaction of Bigtable's descendants and
-//! `RocksDB`'s "universal" one. Each merge takes neighbours, so that ages stay in order.
+//! Young runs only, merged when there are several of like size, as in "size-tiered" compaction of Bigtable's
+//! descendants and `RocksDB`'s "universal" one. Each merge takes neighbours, so that ages stay in order.
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
@@ -22,6 +22,12 @@ pub(super) fn pick(
     space(tree, busy, options)
         .or_else(|| like_sizes(tree, busy, options))
         .or_else(|| droppable(tree, busy, options, watermark))
+}
+
+/// Bytes of the runs that are more than there should be, from the newest on.
+pub(super) fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
+    let surplus = tree.young.len().saturating_sub(options.young_runs - 1);
+    tree.young.iter().take(surplus).map(run_bytes).sum()
 }
 
 fn is_idle(run: &Run, busy: &BTreeSet<TableNumber>) -> bool {

@@ -287,13 +287,30 @@ impl Block {
 }
 
 /// A place in a block: at an entry, or before the first, or behind the last.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BlockCursor {
     block: Block,
     /// The whole key of the current entry.
     key: Vec<u8>,
     /// The current entry and its offset.
     current: Option<(usize, Entry)>,
+}
+
+impl Clone for BlockCursor {
+    fn clone(&self) -> BlockCursor {
+        BlockCursor {
+            block: self.block.clone(),
+            key: self.key.clone(),
+            current: self.current,
+        }
+    }
+
+    /// Keeps the allocation of the key.
+    fn clone_from(&mut self, other: &BlockCursor) {
+        self.block.clone_from(&other.block);
+        self.key.clone_from(&other.key);
+        self.current = other.current;
+    }
 }
 
 impl BlockCursor {

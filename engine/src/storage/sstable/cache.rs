@@ -1,8 +1,8 @@
 //! The blocks that a core keeps decompressed in memory, of all its tables together.
 //!
-//! The policy is that of the crate `quick_cache`: Clock-PRO as in Jiang, Chen, Zhang, "CLOCK-Pro: An Effective Improvement
-//! of the CLOCK Replacement", USENIX 2005, in which what is read once, as by a scan, does not push out what is read
-//! again and again.
+//! The policy is that of the crate `quick_cache`: Clock-PRO as in Jiang, Chen, Zhang, "CLOCK-Pro: An Effective
+//! Improvement of the CLOCK Replacement", USENIX 2005, in which what is read once, as by a scan, does not push out what
+//! is read again and again.
 
 use std::cell::{Cell, RefCell};
 

@@ -5,8 +5,8 @@
 //! stored = payload | codec (1 byte) | crc32c (4 bytes)
 //! ```
 //!
-//! The checksum is over shard (4 bytes), table number (8), offset of the stored block (8), payload and codec: a block that
-//! belongs elsewhere does not pass. A compressed payload begins with its raw length (4 bytes).
+//! The checksum is over shard (4 bytes), table number (8), offset of the stored block (8), payload and codec: a block
+//! that belongs elsewhere does not pass. A compressed payload begins with its raw length (4 bytes).
 
 use core::fmt;
 

@@ -11,9 +11,9 @@
 //! file = data block and index block ... | filter | root | properties | zeros | footer
 //! ```
 //!
-//! Data blocks hold the versions. An index block has an entry for each data block before it: the last key and timestamp of
-//! that block, and where it lies. The root has an entry for each index block. Filter, root and properties are read when
-//! a table is opened, the rest when it is asked for.
+//! Data blocks hold the versions. An index block has an entry for each data block before it: the last key and timestamp
+//! of that block, and where it lies. The root has an entry for each index block. Filter, root and properties are read
+//! when a table is opened, the rest when it is asked for.
 
 pub mod block;
 pub mod builder;

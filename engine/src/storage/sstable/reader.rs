@@ -20,14 +20,20 @@ use crate::storage::memtable::Version;
 pub enum TableError {
     /// The operating system could not.
     Io {
-        /// The file.
+        /// The table.
+        id: TableId,
+        /// Its file.
         path: PathBuf,
+        /// From the start of the file, in bytes.
+        offset: u64,
         /// What it said.
         source: io::Error,
     },
     /// The file has other bytes than were written.
     Damaged {
-        /// The file.
+        /// The table.
+        id: TableId,
+        /// Its file.
         path: PathBuf,
         /// Where and what.
         damage: Damage,
@@ -37,8 +43,16 @@ pub enum TableError {
 impl fmt::Display for TableError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TableError::Io { path, source } => write!(formatter, "cannot read {}: {source}", path.display()),
-            TableError::Damaged { path, damage } => {
+            TableError::Io {
+                path, offset, source, ..
+            } => {
+                write!(
+                    formatter,
+                    "cannot read {} at offset {offset}: {source}",
+                    path.display()
+                )
+            }
+            TableError::Damaged { path, damage, .. } => {
                 write!(formatter, "{} is damaged {damage}", path.display())
             }
         }
@@ -50,6 +64,16 @@ impl core::error::Error for TableError {
         match self {
             TableError::Io { source, .. } => Some(source),
             TableError::Damaged { damage, .. } => Some(damage),
+        }
+    }
+}
+
+impl TableError {
+    /// Which table, and where in its file, in bytes.
+    pub fn place(&self) -> (TableId, u64) {
+        match self {
+            TableError::Io { id, offset, .. } => (*id, *offset),
+            TableError::Damaged { id, damage, .. } => (*id, damage.offset),
         }
     }
 }
@@ -86,8 +110,8 @@ fn find(data: &Block, key: &[u8], snapshot: Timestamp) -> Option<Found> {
 }
 
 impl Table {
-    /// Opens the file of a table and reads its footer, filter, root and properties. Its other blocks are read through the
-    /// cache.
+    /// Opens the file of a table and reads its footer, filter, root and properties. Its other blocks are read through
+    /// the cache.
     ///
     /// # Errors
     /// If it can't be read, or is not whole.
@@ -97,15 +121,20 @@ impl Table {
         id: TableId,
         cache: &Rc<BlockCache>,
     ) -> Result<Table, TableError> {
-        let io = |source| TableError::Io {
-            path: path.to_owned(),
-            source,
+        let io_at = |offset| {
+            move |source| TableError::Io {
+                id,
+                path: path.to_owned(),
+                offset,
+                source,
+            }
         };
         let damaged = |damage| TableError::Damaged {
+            id,
             path: path.to_owned(),
             damage,
         };
-        let file = disk.open(path, OpenMode::Read).await.map_err(io)?;
+        let file = disk.open(path, OpenMode::Read).await.map_err(io_at(0))?;
         let file_bytes = file.len_bytes();
         let Some(end_start) = file_bytes
             .checked_sub(BLOCK_BYTES as u64)
@@ -116,7 +145,8 @@ impl Table {
                 what: format!("the file ends here, which is no multiple of {BLOCK_BYTES}"),
             }));
         };
-        let end = file.read_at(end_start, BLOCK_BYTES).await.map_err(io)?;
+        let end = file.read_at(end_start, BLOCK_BYTES).await;
+        let end = end.map_err(io_at(end_start))?;
         let footer = end
             .bytes()
             .last_chunk::<FOOTER_BYTES>()
@@ -276,7 +306,9 @@ impl Table {
         let end = ends.map(|(start, len)| start + len as u64).max().unwrap_or(0);
         let read = self.file.read_at(start, (end - start) as usize).await;
         let buffer = read.map_err(|source| TableError::Io {
+            id: self.id(),
             path: self.path.clone(),
+            offset: start,
             source,
         })?;
         Ok((buffer, start))
@@ -286,6 +318,7 @@ impl Table {
         let from = (handle.offset - start) as usize;
         let stored = &buffer.bytes()[from..from + handle.stored_bytes as usize];
         load(stored, handle.offset, self.id()).map_err(|damage| TableError::Damaged {
+            id: self.id(),
             path: self.path.clone(),
             damage,
         })
@@ -293,6 +326,7 @@ impl Table {
 
     fn damaged(&self, offset: u64, what: String) -> TableError {
         TableError::Damaged {
+            id: self.id(),
             path: self.path.clone(),
             damage: Damage { offset, what },
         }

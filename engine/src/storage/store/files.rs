@@ -35,7 +35,7 @@ use crate::storage::sstable::reader::{Table, TableError};
 use crate::storage::sstable::writer::{TableWriter, WriteError};
 
 /// How tables are made and kept in shape.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// The layout of tables.
     pub tables: TableOptions,
@@ -45,6 +45,17 @@ pub struct StoreOptions {
     pub table_bytes: u64,
     /// What is merged when.
     pub compaction: Options,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            tables: TableOptions::default(),
+            last_level_codec: None,
+            table_bytes: 32 << 20,
+            compaction: Options::default(),
+        }
+    }
 }
 
 /// What the shards of a core share for their files.
@@ -453,6 +464,11 @@ impl ShardFiles {
     /// These tables went. They are removed by [`ShardFiles::remove_obsolete`].
     pub fn make_obsolete(&self, tables: impl IntoIterator<Item = Rc<Table>>) {
         self.obsolete.borrow_mut().extend(tables);
+    }
+
+    /// Are there tables that went and still have their files?
+    pub fn has_obsolete(&self) -> bool {
+        !self.obsolete.borrow().is_empty()
     }
 
     /// Removes the files of tables that went and that nobody reads any more.

@@ -1,4 +1,5 @@
-//! The keys of a shard's tables: the users' own, and behind another first byte those of what the shard keeps for itself.
+//! The keys of a shard's tables: the users' own, and behind another first byte those of what the shard keeps for
+//! itself.
 //!
 //! ```text
 //! 00 53               the shard's own record
@@ -6,8 +7,9 @@
 //! 01 key              a user's key
 //! ```
 //!
-//! So a flush carries the state of the shard along with the entries that made it, in one table. Memtables have users' keys
-//! as they are. The version of what a shard keeps for itself is the index of the entry at which it was written down.
+//! So a flush carries the state of the shard along with the entries that made it, in one table. Memtables have users'
+//! keys as they are. The version of what a shard keeps for itself is the index of the entry at which it was written
+//! down.
 
 use ostrakon_core::sessions::SessionId;
 

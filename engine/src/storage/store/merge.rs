@@ -28,8 +28,8 @@ pub struct Merged {
 }
 
 impl ShardFiles {
-    /// Carries out a choice that was made for these tables. Nobody reads below `watermark`. As long as `is_wanted` says so:
-    /// `None` if it did not any more, and nothing has changed.
+    /// Carries out a choice that was made for these tables. Nobody reads below `watermark`. As long as `is_wanted` says
+    /// so: `None` if it did not any more, and nothing has changed.
     ///
     /// # Errors
     /// If a table can't be read or written. Nothing has changed then.

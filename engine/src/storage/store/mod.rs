@@ -1,13 +1,14 @@
-//! The versions of one shard's keys, wherever they are: in the memtable that takes writes, in memtables that are sealed and
-//! wait to be flushed, in tables.
+//! The versions of one shard's keys, wherever they are: in the memtable that takes writes, in memtables that are sealed
+//! and wait to be flushed, in tables.
 //!
-//! Of any key, versions in the memtable are newer than those in sealed ones, these newer the later they were sealed, and all
-//! of them newer than those in tables. So a look goes from one to the next and ends where it finds a version.
+//! Of any key, versions in the memtable are newer than those in sealed ones, these newer the later they were sealed,
+//! and all of them newer than those in tables. So a look goes from one to the next and ends where it finds a version.
 
 pub mod files;
 pub mod keys;
 pub mod merge;
 pub mod tables;
+pub mod walk;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +21,8 @@ use super::sstable::reader::{self, Found, TableError};
 use keys::stored_key;
 use tables::Tables;
 
-/// What a shard keeps for itself, at an entry of its log: keys of [`keys`], each with its new value or a tombstone, in order.
+/// What a shard keeps for itself, at an entry of its log: keys of [`keys`], each with its new value or a tombstone, in
+/// order.
 pub type OwnRecords = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// A memtable that takes no more writes.
@@ -103,8 +105,8 @@ impl Store {
         self.changes
     }
 
-    /// A number that is another after each flush: versions found in tables before may not be the newest of their keys any
-    /// more, although memtables have none.
+    /// A number that is another after each flush: versions found in tables before may not be the newest of their keys
+    /// any more, although memtables have none.
     pub fn flushes(&self) -> u64 {
         self.flushes
     }
@@ -119,8 +121,8 @@ impl Store {
         self.sealed.iter().map(|sealed| sealed.memory_bytes()).sum()
     }
 
-    /// The newest version of a key at or below `snapshot`, if it is known without a read. `scratch` is for the key's form in
-    /// tables.
+    /// The newest version of a key at or below `snapshot`, if it is known without a read. `scratch` is for the key's
+    /// form in tables.
     ///
     /// # Errors
     /// If an index of a table is damaged.

@@ -1,5 +1,5 @@
-//! The open tables of a shard as they are at one moment. Whoever reads keeps them as long as it takes; a flush or a merge
-//! makes others.
+//! The open tables of a shard as they are at one moment. Whoever reads keeps them as long as it takes; a flush or a
+//! merge makes others.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

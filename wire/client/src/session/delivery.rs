@@ -44,7 +44,8 @@ impl Refusal {
             | ErrorCode::Cancelled
             | ErrorCode::NotANumber
             | ErrorCode::NumberOverflow
-            | ErrorCode::NotOneShard => Refusal::Final,
+            | ErrorCode::NotOneShard
+            | ErrorCode::Unreadable => Refusal::Final,
         }
     }
 }

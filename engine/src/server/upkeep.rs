@@ -1,0 +1,185 @@
+//! The tasks of a core that keep its shards' files in shape: one flushes memtables, one merges tables.
+//!
+//! - Too little space: the job is tried again after a while, and puts are refused with `DiskFull` while no flush
+//!   succeeds.
+//! - A table that can't be read: it is not merged any more, the operator is told, and reads of it fail one by one.
+//! - Another failure to write: tried again some times, then the core gives up. Memtables can't be flushed then, and
+//!   nobody knows why.
+//! - A manifest that can't be written: the core gives up at once, since nobody knows what the file says.
+
+use core::cell::Cell;
+use core::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::core::SharedCore;
+use super::message::CoreBatch;
+use super::node::NodeEvent;
+use crate::env::local::Notify;
+use crate::env::{CoreId, Env, Priority, Tasks};
+use crate::log::{Log, LogError};
+use crate::shard::upkeep::{FlushJob, MergeJob};
+use crate::storage::store::files::StoreError;
+
+/// How long a job waits after a failure, and files that are still read until they are looked at again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Failures in a row, other than a full disk, after which the core gives up: some 5 seconds.
+const FAILURES_MAX: u32 = 20;
+
+/// Both tasks, for whoever ends them.
+pub(super) struct Upkeep {
+    core: SharedCore,
+    id: CoreId,
+    log: Log,
+    tasks: Rc<dyn Tasks>,
+    events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
+    is_stopping: Cell<bool>,
+    running: Cell<usize>,
+    ended: Notify,
+}
+
+impl Upkeep {
+    /// Starts them.
+    pub(super) fn start(
+        core: &SharedCore,
+        env: &Env<CoreBatch>,
+        events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
+    ) -> Rc<Upkeep> {
+        let upkeep = Rc::new(Upkeep {
+            core: Rc::clone(core),
+            id: env.core,
+            log: core.borrow().host.log().clone(),
+            tasks: Rc::clone(&env.tasks),
+            events,
+            is_stopping: Cell::new(false),
+            running: Cell::new(2),
+            ended: Notify::default(),
+        });
+        let flushing = Rc::clone(&upkeep);
+        let flush = async move { flushing.flush_memtables().await };
+        env.tasks.spawn(Priority::Background, Box::pin(flush));
+        let merging = Rc::clone(&upkeep);
+        let merge = async move { merging.merge_tables().await };
+        env.tasks.spawn(Priority::Background, Box::pin(merge));
+        upkeep
+    }
+
+    /// Ends them: what is under way is given up or ended, whichever is sooner.
+    pub(super) async fn stop(&self) {
+        self.is_stopping.set(true);
+        let (flush_work, merge_work) = self.work();
+        flush_work.notify();
+        merge_work.notify();
+        while self.running.get() > 0 {
+            self.ended.notified().await;
+        }
+    }
+
+    fn work(&self) -> (Rc<Notify>, Rc<Notify>) {
+        let host = &self.core.borrow().host;
+        (Rc::clone(&host.flush_work), Rc::clone(&host.merge_work))
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_stopping.get() || self.log.has_failed()
+    }
+
+    fn task_ended(&self) {
+        self.running.set(self.running.get() - 1);
+        self.ended.notify();
+    }
+
+    async fn flush_memtables(&self) {
+        let (work, _) = self.work();
+        let mut failures = 0;
+        while !self.is_over() {
+            let job = self.core.borrow_mut().host.next_flush();
+            let Some(job) = job else {
+                work.notified().await;
+                continue;
+            };
+            let outcome = self.flush(&job).await;
+            {
+                let host = &mut self.core.borrow_mut().host;
+                host.flush_ended();
+                host.set_store_full(outcome.as_ref().is_err_and(StoreError::is_disk_full));
+            }
+            match outcome {
+                Ok(()) => failures = 0,
+                Err(error) => self.after_failure(&error, &mut failures).await,
+            }
+        }
+        self.task_ended();
+    }
+
+    async fn flush(&self, job: &FlushJob) -> Result<(), StoreError> {
+        let change = job.run().await?;
+        let install = |change: &_| self.core.borrow_mut().host.install_flush(job, change);
+        job.note(change, install).await
+    }
+
+    async fn merge_tables(&self) {
+        let (_, work) = self.work();
+        let mut failures = 0;
+        while !self.is_over() {
+            let job = self.core.borrow_mut().host.next_merge();
+            let Some(job) = job else {
+                self.remove_obsolete(&work).await;
+                continue;
+            };
+            let outcome = self.merge(&job).await;
+            let is_readable = !matches!(outcome, Err(StoreError::Table(_)));
+            self.core.borrow_mut().host.merge_ended(&job, is_readable);
+            match outcome {
+                Ok(()) => failures = 0,
+                Err(StoreError::Table(error)) => {
+                    (self.events)(NodeEvent::TableUnreadable(self.id, error.to_string()));
+                }
+                Err(error) => self.after_failure(&error, &mut failures).await,
+            }
+            if let Err(error) = job.clean_up().await {
+                self.after_failure(&error, &mut failures).await;
+            }
+        }
+        self.task_ended();
+    }
+
+    async fn merge(&self, job: &MergeJob) -> Result<(), StoreError> {
+        let Some(change) = job.run(&|| !self.is_over()).await? else {
+            return Ok(());
+        };
+        let install = |change: &_| self.core.borrow_mut().host.install_merge(job, change);
+        job.note(change, install).await
+    }
+
+    /// Removes files that nobody reads any more, and waits: for a moment if some are read still, else for work.
+    async fn remove_obsolete(&self, work: &Notify) {
+        let stores = self.core.borrow().host.stores();
+        let mut are_some_left = false;
+        for (files, _) in stores {
+            // What can't be removed now is removed at the next start.
+            let _ = files.remove_obsolete().await;
+            are_some_left |= files.has_obsolete();
+        }
+        if are_some_left && !self.is_over() {
+            self.tasks.sleep(RETRY).await;
+        } else if !self.is_over() {
+            work.notified().await;
+        }
+    }
+
+    /// Waits before the next try, or gives the core up.
+    async fn after_failure(&self, error: &StoreError, failures: &mut u32) {
+        if error.is_disk_full() {
+            *failures = 0;
+        } else {
+            *failures += 1;
+        }
+        if matches!(error, StoreError::Manifest(_)) || *failures > FAILURES_MAX {
+            self.log.give_up(&LogError::Store(error.to_string()));
+        } else if !self.is_over() {
+            self.tasks.sleep(RETRY).await;
+        }
+    }
+}

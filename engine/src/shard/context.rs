@@ -1,0 +1,68 @@
+//! What the replicas of a core share: log, clock, memory.
+
+use std::cell::RefCell;
+
+use ostrakon_core::hlc::{Hlc, Timestamp};
+
+use super::decide::Decided;
+use crate::limits::{DELETE_RESERVE_PARTS, SENT_AHEAD_MAX_US};
+use crate::log::Log;
+
+/// What the replicas of a core share.
+pub struct CoreContext {
+    /// The core's log.
+    pub log: Log,
+    /// The core's clock.
+    pub hlc: Hlc,
+    /// Wall time of this turn, in microseconds.
+    pub wall_us: u64,
+    /// The core's memory.
+    pub memory: MemoryBudget,
+    /// Empty between two calls; kept for its allocation, as are the next two.
+    pub(super) decided: Vec<Decided>,
+    pub(super) operations: Vec<u8>,
+    pub(super) numbers: Vec<i64>,
+    /// For keys in their form in tables; kept for its allocation.
+    pub(super) scratch: RefCell<Vec<u8>>,
+    /// For how long, in microseconds, old versions can be read.
+    pub(super) retention_us: u64,
+    /// Memtables can't be flushed for want of space.
+    pub(super) is_store_full: bool,
+}
+
+impl CoreContext {
+    /// Is this, the time of a write's first sending, too far ahead? A session lives until the horizon has passed it, so
+    /// it must be about now; clients estimate it.
+    pub(super) fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {
+        let clock_us = self.hlc.peek().micros().max(self.wall_us);
+        first_sent.micros() > clock_us.saturating_add(SENT_AHEAD_MAX_US)
+    }
+}
+
+/// Bytes that the shards of a core take and may take.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    /// The bound.
+    pub budget_bytes: usize,
+    /// What memtables and sessions hold.
+    pub used_bytes: usize,
+    /// The part of it that is sealed: a flush gives it back.
+    pub sealed_bytes: usize,
+    /// What the proposals in flight may come to need.
+    pub reserved_bytes: usize,
+}
+
+impl MemoryBudget {
+    /// The bound for a write: deletes go on for a while when puts no longer can.
+    pub(super) fn budget_bytes(&self, is_delete: bool) -> usize {
+        if is_delete {
+            self.budget_bytes
+        } else {
+            self.budget_bytes - self.budget_bytes / DELETE_RESERVE_PARTS
+        }
+    }
+
+    pub(super) fn changed(&mut self, before_bytes: usize, after_bytes: usize) {
+        self.used_bytes = self.used_bytes + after_bytes - before_bytes;
+    }
+}

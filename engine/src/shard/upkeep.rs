@@ -1,0 +1,300 @@
+//! Work on the shards' files that goes on beside requests: which sealed memtable is flushed next, which tables are
+//! merged next, and what becomes of the outcome. Jobs own what they read; nobody waits for them here.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::lsm::{Choice, Edit, TableNumber, debt_bytes, pick};
+use ostrakon_wire::routing::ShardId;
+
+use super::host::ShardHost;
+use crate::storage::sstable::reader::Table;
+use crate::storage::store::Sealed;
+use crate::storage::store::files::{ShardFiles, StoreError};
+use crate::storage::store::merge::Merged;
+use crate::storage::store::tables::Tables;
+
+/// A sealed memtable that is to become a table.
+pub struct FlushJob {
+    /// Its shard.
+    pub shard: ShardId,
+    sealed: Rc<Sealed>,
+    below: Rc<Tables>,
+    watermark: Timestamp,
+    files: Rc<ShardFiles>,
+}
+
+/// Tables that are to be merged.
+pub struct MergeJob {
+    /// Their shard.
+    pub shard: ShardId,
+    tables: Rc<Tables>,
+    choice: Choice,
+    watermark: Timestamp,
+    files: Rc<ShardFiles>,
+}
+
+/// What a job has come to: a change of the tables, and those that it brings.
+pub struct Change {
+    edit: Edit,
+    opened: Vec<Rc<Table>>,
+    /// Bytes of tables that were read.
+    pub read_bytes: u64,
+    /// Bytes of tables that were written.
+    pub written_bytes: u64,
+}
+
+/// What the core is told of upkeep, since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UpkeepStatistics {
+    /// Memtables that became tables.
+    pub flushes: u64,
+    /// Bytes of those tables.
+    pub flushed_bytes: u64,
+    /// Merges, moves without a merge among them.
+    pub merges: u64,
+    /// Bytes that merges have read.
+    pub merge_read_bytes: u64,
+    /// Bytes that merges have written.
+    pub merge_written_bytes: u64,
+}
+
+impl FlushJob {
+    /// Makes the table.
+    ///
+    /// # Errors
+    /// If it can't be made. Nothing has changed then.
+    pub async fn run(&self) -> Result<Change, StoreError> {
+        let made = self.files.flush(&self.sealed, &self.below, self.watermark).await;
+        let (edit, table) = made?;
+        Ok(Change {
+            written_bytes: edit.added.iter().map(|info| info.bytes).sum(),
+            edit,
+            opened: vec![table],
+            read_bytes: 0,
+        })
+    }
+
+    /// Notes the table in the manifest, and installs it by `install`.
+    ///
+    /// # Errors
+    /// If the manifest can't be written: what it says is known at the next start only.
+    pub async fn note(&self, change: Change, install: impl FnOnce(&Change)) -> Result<(), StoreError> {
+        let edit = change.edit.clone();
+        self.files
+            .note(edit, Some(self.sealed.through), |_| install(&change))
+            .await
+    }
+}
+
+impl MergeJob {
+    /// Makes the merged tables, as long as `is_wanted` says so.
+    ///
+    /// # Errors
+    /// If a table can't be read or written. Nothing has changed then.
+    pub async fn run(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Change>, StoreError> {
+        let merged = self
+            .files
+            .merge(&self.tables, &self.choice, self.watermark, is_wanted)
+            .await?;
+        Ok(merged.map(|merged| {
+            let Merged {
+                edit,
+                opened,
+                read_bytes,
+                written_bytes,
+            } = merged;
+            Change {
+                edit,
+                opened,
+                read_bytes,
+                written_bytes,
+            }
+        }))
+    }
+
+    /// Notes the change in the manifest, and installs it by `install`.
+    ///
+    /// # Errors
+    /// If the manifest can't be written: what it says is known at the next start only.
+    pub async fn note(&self, change: Change, install: impl FnOnce(&Change)) -> Result<(), StoreError> {
+        let edit = change.edit.clone();
+        self.files.note(edit, None, |_| install(&change)).await
+    }
+
+    /// Ends the job: files of tables that went are removed as soon as nobody reads them.
+    ///
+    /// # Errors
+    /// What the operating system says of the removal.
+    pub async fn clean_up(self) -> Result<(), StoreError> {
+        let MergeJob { tables, files, .. } = self;
+        drop(tables);
+        files.remove_obsolete().await
+    }
+}
+
+/// What of the tables of a core is being merged, and what can't be.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    /// Tables of running merges, and of merges that failed because one of them can't be read.
+    busy: BTreeSet<(ShardId, TableNumber)>,
+    /// The shard whose memtable is being flushed.
+    flushing: Option<ShardId>,
+    pub(super) statistics: UpkeepStatistics,
+}
+
+impl ShardHost {
+    /// The next flush, of the shard that waits longest with the most memory. To be followed by [`ShardHost::flushed`].
+    pub fn next_flush(&mut self) -> Option<FlushJob> {
+        assert!(self.upkeep.flushing.is_none(), "one flush at a time");
+        let waiting = self.replicas.iter().flatten();
+        let waiting = waiting.filter(|replica| replica.store().sealed().len() > 0);
+        let replica = waiting.max_by_key(|replica| replica.store().sealed_bytes())?;
+        self.upkeep.flushing = Some(replica.shard());
+        let sealed = replica.store().sealed().next().expect("filtered above");
+        Some(FlushJob {
+            shard: replica.shard(),
+            sealed: Rc::clone(sealed),
+            below: Rc::clone(replica.store().tables()),
+            watermark: replica.watermark(),
+            files: Rc::clone(replica.files()),
+        })
+    }
+
+    /// A flush has been noted: its table takes the place of the memtable.
+    pub fn install_flush(&mut self, job: &FlushJob, change: &Change) {
+        let (replica, core) = self.owned(job.shard);
+        let tables = replica.store().tables().after(&change.edit, &change.opened);
+        let tables = tables.expect("the manifest has taken the change");
+        replica.flushed(core, Rc::new(tables));
+        core.log.note_flushed(job.shard, job.sealed.through);
+        self.upkeep.statistics.flushes += 1;
+        self.upkeep.statistics.flushed_bytes += change.written_bytes;
+        self.tables_changed();
+    }
+
+    /// A flush has ended, whatever it has come to.
+    pub fn flush_ended(&mut self) {
+        self.upkeep.flushing = None;
+    }
+
+    /// The next merge: of the shard with the largest debt that has one to be made. To be followed by
+    /// [`ShardHost::merge_ended`].
+    pub fn next_merge(&mut self) -> Option<MergeJob> {
+        let choose = |replica: &super::replica::ShardReplica| {
+            let shard = replica.shard();
+            let of_shard = (shard, TableNumber(0))..=(shard, TableNumber(u64::MAX));
+            let busy = self
+                .upkeep
+                .busy
+                .range(of_shard)
+                .map(|(_, number)| *number)
+                .collect();
+            let options = &replica.files().options().compaction;
+            let tree = replica.store().tables().tree();
+            let choice = pick(tree, &busy, options, replica.watermark())?;
+            Some((debt_bytes(tree, options), shard, choice))
+        };
+        let choices = self.replicas.iter().flatten().filter_map(choose);
+        let (_, shard, choice) =
+            choices.max_by_key(|(debt, shard, _)| (*debt, core::cmp::Reverse(*shard)))?;
+        let busy = choice.inputs.iter().map(|number| (shard, *number));
+        self.upkeep.busy.extend(busy);
+        let replica = self.replica(shard);
+        Some(MergeJob {
+            shard,
+            tables: Rc::clone(replica.store().tables()),
+            choice,
+            watermark: replica.watermark(),
+            files: Rc::clone(replica.files()),
+        })
+    }
+
+    /// A merge has been noted: its tables take the place of those that it read.
+    pub fn install_merge(&mut self, job: &MergeJob, change: &Change) {
+        let (replica, _) = self.owned(job.shard);
+        let before = Rc::clone(replica.store().tables());
+        let tables = before.after(&change.edit, &change.opened);
+        let tables = tables.expect("the manifest has taken the change");
+        let is_gone = |number: &&TableNumber| tables.get(**number).is_none();
+        let gone = change.edit.removed.iter().filter(is_gone);
+        let gone: Vec<Rc<Table>> = gone
+            .filter_map(|number| before.get(*number))
+            .map(|open| Rc::clone(&open.table))
+            .collect();
+        replica.files().make_obsolete(gone);
+        replica.merged(Rc::new(tables));
+        self.upkeep.statistics.merges += 1;
+        self.upkeep.statistics.merge_read_bytes += change.read_bytes;
+        self.upkeep.statistics.merge_written_bytes += change.written_bytes;
+        self.tables_changed();
+    }
+
+    /// A merge has ended. If it can't be made since a table can't be read, its tables are not tried again.
+    pub fn merge_ended(&mut self, job: &MergeJob, can_be_made: bool) {
+        if can_be_made {
+            for number in &job.choice.inputs {
+                self.upkeep.busy.remove(&(job.shard, *number));
+            }
+        }
+    }
+
+    /// Bytes that merges have to move until all trees are in shape.
+    pub fn debt_bytes(&self) -> u64 {
+        let replicas = self.replicas.iter().flatten();
+        let debts = replicas.map(|replica| {
+            let options = &replica.files().options().compaction;
+            debt_bytes(replica.store().tables().tree(), options)
+        });
+        debts.sum()
+    }
+
+    /// Seals the memtable that takes the most memory, if memtables have come to take much.
+    pub(super) fn seal_if_due(&mut self) {
+        while self.is_sealing_due() {
+            let active_bytes =
+                |replica: &super::replica::ShardReplica| replica.store().active().memory_bytes();
+            let largest = self
+                .replicas
+                .iter_mut()
+                .flatten()
+                .max_by_key(|replica| active_bytes(replica));
+            if !largest.is_some_and(|replica| replica.seal(&mut self.core)) {
+                return;
+            }
+            self.flush_work.notify();
+        }
+    }
+
+    fn is_sealing_due(&self) -> bool {
+        let memory = &self.core.memory;
+        let active_bytes: usize = memory.used_bytes - memory.sealed_bytes;
+        active_bytes >= self.seal_at_bytes
+    }
+
+    /// Seals the memtables of shards that keep the log from being cut, when it has become long.
+    pub(super) fn seal_laggards(&mut self) {
+        if self.core.log.live_bytes() < self.recovery_bytes {
+            return;
+        }
+        for shard in self.core.log.pinning() {
+            let (replica, core) = self.owned(shard);
+            // What is sealed is about to be flushed.
+            if replica.store().sealed().len() == 0 && replica.seal(core) {
+                self.flush_work.notify();
+            }
+        }
+    }
+
+    /// The cache gets what tables leave of its memory.
+    pub(super) fn tables_changed(&mut self) {
+        let replicas = self.replicas.iter().flatten();
+        let held_bytes: usize = replicas
+            .map(|replica| replica.store().tables().held_bytes())
+            .sum();
+        self.cache
+            .set_capacity(self.cache_bytes.saturating_sub(held_bytes));
+        self.merge_work.notify();
+    }
+}

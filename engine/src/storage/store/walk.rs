@@ -1,0 +1,246 @@
+//! Walks the users' keys of a run as a reader at a snapshot sees them, up or down.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ostrakon_core::hlc::Timestamp;
+
+use super::keys::{USERS, stored_key, users_key};
+use super::tables::OpenRun;
+use crate::storage::memtable::Version;
+use crate::storage::sstable::block::BlockCursor;
+use crate::storage::sstable::cursor::{Access, TableCursor};
+use crate::storage::sstable::reader::{Table, TableError};
+
+/// A place in a run: at a key that has a version at the snapshot, with the newest such version; or at the end; or
+/// unsettled, until [`RunWalk::settle`] has read what is missing.
+pub struct RunWalk {
+    snapshot: Timestamp,
+    /// Tables that come after the one of the cursor.
+    rest: VecDeque<Rc<Table>>,
+    cursor: Option<TableCursor>,
+    way: Way,
+    at: At,
+}
+
+enum Way {
+    /// From the first key to the last.
+    Up {
+        /// The key that was left, if one was: its older versions are passed over.
+        left: Option<Vec<u8>>,
+    },
+    /// From the last key to the first. Versions of a key come from the oldest to the newest.
+    Down {
+        /// The newest version so far of the key that is walked over, at or below the snapshot.
+        newest: Option<BlockCursor>,
+        /// The cursor was sent to the first version that is not below the bound, and has to go back by one.
+        is_beyond: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Key,
+    End,
+    Unsettled,
+}
+
+impl RunWalk {
+    /// From the first key that is not below `start` up.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn up(run: &OpenRun, start: &[u8], snapshot: Timestamp) -> Result<RunWalk, TableError> {
+        let mut bound = Vec::new();
+        stored_key(&mut bound, start);
+        let first = run.partition_point(|open| *open.info.largest < *bound);
+        let mut walk = RunWalk {
+            snapshot,
+            rest: run[first..].iter().map(|open| Rc::clone(&open.table)).collect(),
+            cursor: None,
+            way: Way::Up { left: None },
+            at: At::End,
+        };
+        if let Some(table) = walk.rest.pop_front() {
+            let mut cursor = TableCursor::new(table, Access::Cached);
+            cursor.seek(&bound, Timestamp::MAX)?;
+            walk.cursor = Some(cursor);
+        }
+        walk.resolve()?;
+        Ok(walk)
+    }
+
+    /// From the last key below `end`, or the very last one, down.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn down(run: &OpenRun, end: Option<&[u8]>, snapshot: Timestamp) -> Result<RunWalk, TableError> {
+        let mut bound = Vec::new();
+        match end {
+            Some(end) => stored_key(&mut bound, end),
+            None => bound.push(USERS + 1),
+        }
+        let behind_last = run.partition_point(|open| *open.info.smallest < *bound);
+        let tables = run[..behind_last].iter().rev();
+        let mut walk = RunWalk {
+            snapshot,
+            rest: tables.map(|open| Rc::clone(&open.table)).collect(),
+            cursor: None,
+            way: Way::Down {
+                newest: None,
+                is_beyond: true,
+            },
+            at: At::End,
+        };
+        if let Some(table) = walk.rest.pop_front() {
+            let mut cursor = TableCursor::new(table, Access::Cached);
+            cursor.seek(&bound, Timestamp::MAX)?;
+            walk.cursor = Some(cursor);
+        }
+        walk.resolve()?;
+        Ok(walk)
+    }
+
+    /// Must [`RunWalk::settle`] be called before anything else?
+    pub fn is_unsettled(&self) -> bool {
+        self.at == At::Unsettled
+    }
+
+    /// The user's key that it is at; none at the end, and while it is unsettled.
+    #[inline]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.place().and_then(|place| users_key(place.key()))
+    }
+
+    /// The newest version of that key at or below the snapshot.
+    #[inline]
+    pub fn version(&self) -> Option<Version<'_>> {
+        self.place().map(BlockCursor::version)
+    }
+
+    #[inline]
+    fn place(&self) -> Option<&BlockCursor> {
+        match &self.way {
+            _ if self.at != At::Key => None,
+            Way::Up { .. } => self.cursor.as_ref().map(TableCursor::place),
+            Way::Down { newest, .. } => newest.as_ref(),
+        }
+    }
+
+    /// Goes to the next key of the walk.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn advance(&mut self) -> Result<(), TableError> {
+        match (&mut self.way, &mut self.cursor) {
+            (Way::Up { left }, Some(cursor)) => {
+                cursor.key().clone_into(left.get_or_insert_default());
+                cursor.next()?;
+            }
+            (Way::Down { newest, .. }, _) => *newest = None,
+            (Way::Up { .. }, None) => {}
+        }
+        self.resolve()
+    }
+
+    /// Reads what is missing.
+    ///
+    /// # Errors
+    /// If a block can't be read, or is damaged.
+    pub async fn settle(&mut self) -> Result<(), TableError> {
+        while self.at == At::Unsettled {
+            if let Some(cursor) = &mut self.cursor {
+                cursor.settle().await?;
+            }
+            self.resolve()?;
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self) -> Result<(), TableError> {
+        self.at = loop {
+            match &self.cursor {
+                Some(cursor) if cursor.is_unsettled() => break At::Unsettled,
+                _ => {}
+            }
+            let step = match &self.way {
+                Way::Up { .. } => self.step_up()?,
+                Way::Down { .. } => self.step_down()?,
+            };
+            if let Some(at) = step {
+                break at;
+            }
+        };
+        Ok(())
+    }
+
+    /// One step of the cursor, which is settled; or where the walk is.
+    fn step_up(&mut self) -> Result<Option<At>, TableError> {
+        let (Way::Up { left }, Some(cursor)) = (&self.way, &mut self.cursor) else {
+            return Ok(Some(At::End));
+        };
+        if !cursor.is_valid() {
+            self.cursor = match self.rest.pop_front() {
+                Some(table) => {
+                    let mut cursor = TableCursor::new(table, Access::Cached);
+                    cursor.seek_to_first()?;
+                    Some(cursor)
+                }
+                None => None,
+            };
+            return Ok(None);
+        }
+        let was_left = left.as_deref() == Some(cursor.key());
+        if was_left || cursor.version().timestamp > self.snapshot {
+            cursor.next()?;
+            return Ok(None);
+        }
+        Ok(Some(At::Key))
+    }
+
+    /// One step of the cursor, which is settled; or where the walk is.
+    fn step_down(&mut self) -> Result<Option<At>, TableError> {
+        let Way::Down { newest, is_beyond } = &mut self.way else {
+            return Ok(Some(At::End));
+        };
+        let Some(cursor) = &mut self.cursor else {
+            return Ok(Some(if newest.is_some() { At::Key } else { At::End }));
+        };
+        if core::mem::take(is_beyond) {
+            if cursor.is_valid() {
+                cursor.previous()?;
+            } else {
+                cursor.seek_to_last()?;
+            }
+            return Ok(None);
+        }
+        if !cursor.is_valid() {
+            self.cursor = match self.rest.pop_front() {
+                Some(table) => {
+                    let mut cursor = TableCursor::new(table, Access::Cached);
+                    cursor.seek_to_last()?;
+                    Some(cursor)
+                }
+                None => None,
+            };
+            return Ok(None);
+        }
+        if users_key(cursor.key()).is_none() {
+            // What the shard keeps for itself lies below all users' keys.
+            self.cursor = None;
+            self.rest.clear();
+            return Ok(None);
+        }
+        if newest.as_ref().is_some_and(|newest| newest.key() != cursor.key()) {
+            return Ok(Some(At::Key));
+        }
+        if cursor.version().timestamp <= self.snapshot {
+            match newest {
+                Some(newest) => newest.clone_from(cursor.place()),
+                None => *newest = Some(cursor.place().clone()),
+            }
+        }
+        cursor.previous()?;
+        Ok(None)
+    }
+}
