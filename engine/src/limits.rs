@@ -35,6 +35,9 @@ pub const RECOVERY_BYTES: u64 = 512 << 20;
 /// How long, in microseconds, a version can be read after a newer one was written: longer than any transaction may
 /// last, and by ten seconds at least.
 pub const RETENTION_US: u64 = 90_000_000;
+/// Freed segments of one core that are kept for reuse. Each segment that is begun takes one, and frees one as a rule; a
+/// flush of the shard that held up the others frees several at once. Of these the tables had better have the space.
+pub const FREED_SEGMENTS_MAX: usize = 4;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;
 /// Bytes that must stay free on the file system after a new segment was allocated.

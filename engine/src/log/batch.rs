@@ -9,6 +9,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, DIRECTORY_ENTRY_BYTES, DirectoryEntry, OwnershipEpoch,
     RECORD_HEADER_BYTES, RecordKind, ShardState, finish_batch, put_record_header, record_bytes,
 };
+use super::found::ShardLast;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf};
 use crate::limits::BATCH_START_BYTES;
@@ -32,6 +33,8 @@ pub(super) struct BatchBuilder {
     used_bytes: usize,
     record_count: u32,
     directory: Vec<DirectoryEntry>,
+    /// By position in `directory`: the epoch of the entry that was appended last.
+    epochs: Vec<OwnershipEpoch>,
     /// The states among the records; they enter the heads of further segments when this batch is written.
     states: Vec<(ShardId, OwnershipEpoch, ShardState)>,
     /// Position in `directory` plus one, by shard.
@@ -91,6 +94,7 @@ impl BatchBuilder {
             used_bytes: BATCH_HEADER_BYTES,
             record_count: 0,
             directory: Vec::new(),
+            epochs: Vec::new(),
             states: Vec::new(),
             positions: Vec::new(),
         }
@@ -149,8 +153,11 @@ impl BatchBuilder {
         self.used_bytes = end;
         self.record_count += 1;
         match kind {
-            RecordKind::Entry => self.note_entry(shard, entry.index),
-            RecordKind::ShardState => self.directory_entry(shard).has_state = true,
+            RecordKind::Entry => self.note_entry(shard, epoch, entry.index),
+            RecordKind::ShardState => {
+                let position = self.position(shard);
+                self.directory[position].has_state = true;
+            }
             RecordKind::SegmentHead => {}
         }
         EntryPlace {
@@ -168,6 +175,18 @@ impl BatchBuilder {
     /// The states among the records, oldest first.
     pub(super) fn states(&self) -> &[(ShardId, OwnershipEpoch, ShardState)] {
         &self.states
+    }
+
+    /// The last entry of each shard that has entries.
+    pub(super) fn lasts(&self) -> impl Iterator<Item = ShardLast> {
+        let with_epochs = self.directory.iter().zip(&self.epochs);
+        with_epochs
+            .filter(|(listed, _)| listed.last > LogIndex(0))
+            .map(|(listed, epoch)| ShardLast {
+                shard: listed.shard,
+                epoch: *epoch,
+                last: listed.last,
+            })
     }
 
     /// The payload at a place within this batch.
@@ -192,8 +211,10 @@ impl BatchBuilder {
         }
     }
 
-    fn note_entry(&mut self, shard: ShardId, index: LogIndex) {
-        let entry = self.directory_entry(shard);
+    fn note_entry(&mut self, shard: ShardId, epoch: OwnershipEpoch, index: LogIndex) {
+        let position = self.position(shard);
+        self.epochs[position] = epoch;
+        let entry = &mut self.directory[position];
         if entry.first == LogIndex(0) {
             entry.first = index;
         } else {
@@ -206,7 +227,8 @@ impl BatchBuilder {
         entry.last = index;
     }
 
-    fn directory_entry(&mut self, shard: ShardId) -> &mut DirectoryEntry {
+    /// The shard's position in the directory.
+    fn position(&mut self, shard: ShardId) -> usize {
         let slot = shard.0 as usize;
         if self.positions.len() <= slot {
             self.positions.resize(slot + 1, 0);
@@ -219,9 +241,10 @@ impl BatchBuilder {
                 last: LogIndex(0),
             };
             self.directory.push(blank);
+            self.epochs.push(OwnershipEpoch(0));
             self.positions[slot] = self.directory.len() as u16;
         }
-        &mut self.directory[usize::from(self.positions[slot]) - 1]
+        usize::from(self.positions[slot]) - 1
     }
 
     fn reserve(&mut self, disk: &dyn Disk, needed_bytes: usize) {

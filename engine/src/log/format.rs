@@ -30,6 +30,9 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 pub const FLAG_HEAD: u16 = 1;
 /// Batch flag: the last batch of a clean shutdown.
 pub const FLAG_SEAL: u16 = 2;
+/// Batch flag of a head: the file held another segment before, and what that one left lies behind the batches of
+/// this one, where a new file has zeros.
+pub const FLAG_RECYCLED: u16 = 4;
 
 /// Number of a batch within its log, from 1, without gaps along the chain of segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,7 +143,7 @@ pub struct ShardState {
     pub complete: bool,
 }
 
-/// Payload of a [`RecordKind::SegmentHead`] record, 56 bytes.
+/// Payload of a [`RecordKind::SegmentHead`] record, 64 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentHead {
     /// Cluster, high and low half.
@@ -155,6 +158,8 @@ pub struct SegmentHead {
     pub segment_bytes: u64,
     /// Shards of the cluster.
     pub shards: u32,
+    /// The oldest segment that a restart needs; once this head is durable, those before it may be gone.
+    pub oldest: SegmentSequence,
 }
 
 /// Why bytes are not a valid batch.
@@ -324,7 +329,7 @@ fn parse_header(bytes: &[u8], place: BatchPlace) -> Result<BatchHeader, (BatchFa
     let here = header.segment == place.segment && header.offset == place.offset && header.log == place.log;
     let known = u32_at(bytes, 0) == BATCH_MAGIC
         && u16_at(bytes, 12) == FORMAT_VERSION
-        && header.flags & !(FLAG_HEAD | FLAG_SEAL) == 0;
+        && header.flags & !(FLAG_HEAD | FLAG_SEAL | FLAG_RECYCLED) == 0;
     if known && here && lengths_fit {
         Ok(header)
     } else {
@@ -458,8 +463,8 @@ impl ShardState {
 
 impl SegmentHead {
     /// The payload's bytes.
-    pub fn encode(&self) -> [u8; 56] {
-        let mut bytes = [0; 56];
+    pub fn encode(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
         bytes[0..8].copy_from_slice(&self.cluster.0.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.cluster.1.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.node.to_le_bytes());
@@ -467,12 +472,13 @@ impl SegmentHead {
         bytes[32..40].copy_from_slice(&self.predecessor_last.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.segment_bytes.to_le_bytes());
         bytes[48..56].copy_from_slice(&u64::from(self.shards).to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.oldest.0.to_le_bytes());
         bytes
     }
 
     /// Reads a payload; `None` if its length or a field is not of this format.
     pub fn decode(bytes: &[u8]) -> Option<SegmentHead> {
-        if bytes.len() != 56 {
+        if bytes.len() != 64 {
             return None;
         }
         Some(SegmentHead {
@@ -482,6 +488,7 @@ impl SegmentHead {
             predecessor_last: BatchNumber(u64_at(bytes, 32)),
             segment_bytes: u64_at(bytes, 40),
             shards: u32::try_from(u64_at(bytes, 48)).ok()?,
+            oldest: SegmentSequence(u64_at(bytes, 56)),
         })
     }
 }

@@ -8,15 +8,25 @@
 //! 4. When it and every batch before it are on stable storage, [`DurableSink::batch_durable`] is called.
 //!
 //! Guarantees: batches are acknowledged in order; a block that holds acknowledged bytes is never written
-//! again; a failed write is never retried, it ends the log ([`DurableSink::log_failed`]).
+//! again while a restart may need them; a failed write is never retried, it ends the log ([`DurableSink::log_failed`]).
+//!
+//! How it stays bounded: the caller says what is durable elsewhere ([`Log::note_flushed`]); the next segment's head
+//! states the oldest segment that is still needed, and once that head is durable the older ones are used again.
+//! When the log gets long, [`Log::pinning`] names the shards to flush.
+//!
 //! [`recovery`] says what a restart finds.
 
 pub mod format;
 pub mod recovery;
 
 mod batch;
+mod found;
+mod heads;
+mod judgement;
+mod live;
 mod reading;
 mod replay;
+mod reserve;
 mod segment;
 mod state;
 mod writer;

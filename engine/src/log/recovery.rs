@@ -18,148 +18,39 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ostrakon_core::raft::{EntryId, HardState};
+use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
 
 use super::LogError;
 use super::format::{
-    BATCH_HEADER_BYTES, BatchFault, BatchHeader, BatchNumber, BatchPlace, FLAG_HEAD, FLAG_SEAL, LogId,
-    OwnershipEpoch, RecordKind, SegmentHead, SegmentSequence, ShardState, check_batch, directory, own_place,
-    records,
+    BatchFault, BatchHeader, BatchNumber, BatchPlace, FLAG_RECYCLED, FLAG_SEAL, LogId, OwnershipEpoch,
+    RecordKind, SegmentSequence, ShardState, check_batch, directory, records,
 };
+pub use super::found::{ChainSegment, Corruption, CutTail, LogChain, ScanOptions, ShardFound, ShardLast};
+use super::heads::{Opening, SegmentFile, bears_life, claimed_bytes, place_of_head, read_opening};
 pub use super::replay::{remove_void_segments, replay};
 
-use super::reading::{Reading, blocks_from, close, open, read, read_whole};
+use super::judgement::Stop;
+use super::reading::{Reading, read_whole};
 use super::segment::{is_half_made, log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, Tasks, tasks::yield_now};
 
-/// Damage that a crash cannot explain.
-#[derive(Clone, Debug)]
-pub struct Corruption {
-    /// File.
-    pub path: PathBuf,
-    /// Byte offset of the damaged batch in it.
-    pub offset: u64,
-    /// What was expected there and what was found.
-    pub finding: String,
-    /// Shards that may have lost entries; empty means any shard of this log.
-    pub suspects: Vec<ShardId>,
-}
-
-impl core::fmt::Display for Corruption {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "log corruption in {} at offset {}: {}; ",
-            self.path.display(),
-            self.offset,
-            self.finding
-        )?;
-        if self.suspects.is_empty() {
-            write!(f, "any shard of this log may have lost acknowledged writes")?;
-        } else {
-            let shards: Vec<String> = self.suspects.iter().map(|shard| shard.0.to_string()).collect();
-            write!(
-                f,
-                "shards {} may have lost acknowledged writes",
-                shards.join(", ")
-            )?;
-        }
-        write!(
-            f,
-            ". Restore the file from a copy of the disk; to give up everything in this log from that offset on, \
-             start with --cut-corrupt-log"
-        )
-    }
-}
-
-/// A torn or given-up tail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CutTail {
-    /// File.
-    pub path: PathBuf,
-    /// Where the cut is.
-    pub offset: u64,
-    /// What was found there.
-    pub finding: String,
-    /// True for damage that was cut off on request, false for the torn tail of a crash.
-    pub is_corruption: bool,
-}
-
-/// What a log says of a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardFound {
-    /// The highest epoch with a complete state, with that state's newest form.
-    pub complete: Option<(OwnershipEpoch, HardState, EntryId)>,
-    /// The highest epoch seen at all.
-    pub highest: OwnershipEpoch,
-}
-
-/// The part of a segment that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainSegment {
-    /// Its sequence.
-    pub sequence: SegmentSequence,
-    /// End of its last valid batch.
-    pub end_offset: u64,
-}
-
-/// A log as recovery found it.
-#[derive(Clone, Debug)]
-pub struct LogChain {
-    /// Which log.
-    pub log: LogId,
-    /// Its segments, oldest first.
-    pub segments: Vec<ChainSegment>,
-    /// The last valid batch; zero for an empty log.
-    pub last_batch: BatchNumber,
-    /// Above every segment file that exists.
-    pub next_sequence: SegmentSequence,
-    /// True when it ends with the seal of a clean shutdown.
-    pub sealed: bool,
-    /// Per shard.
-    pub shards: BTreeMap<ShardId, ShardFound>,
-    /// What was cut off.
-    pub cut: Option<CutTail>,
-    /// Cluster and shard count as the newest head has them.
-    pub head: Option<SegmentHead>,
-}
-
-/// How to scan.
-#[derive(Clone, Copy, Debug)]
-pub struct ScanOptions {
-    /// Expected length of every segment file.
-    pub segment_bytes: u64,
-    /// Cut the log at corruption instead of refusing. A file that is not a segment of this log at all
-    /// (another length, another log's) is cut off whole.
-    pub cut_corrupt: bool,
-}
-
-struct SegmentFile {
-    sequence: SegmentSequence,
-    path: PathBuf,
-    len_bytes: u64,
-    head: Option<(BatchHeader, SegmentHead)>,
-}
-
-/// Why a walk stopped.
-struct Stop {
-    offset: u64,
-    fault: BatchFault,
-    suspects: Vec<ShardId>,
-}
-
-struct Scan<'a> {
-    disk: &'a dyn Disk,
-    tasks: &'a dyn Tasks,
-    dir: PathBuf,
-    log: LogId,
-    options: ScanOptions,
-    files: Vec<SegmentFile>,
+pub(super) struct Scan<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) tasks: &'a dyn Tasks,
+    pub(super) dir: PathBuf,
+    pub(super) log: LogId,
+    pub(super) options: ScanOptions,
+    pub(super) files: Vec<SegmentFile>,
     /// A segment that a successor names but that is missing or has no intact head.
-    broken: Option<Corruption>,
-    chain: LogChain,
+    pub(super) broken: Option<Corruption>,
+    /// The chain ends before this segment, whatever the newest head says: what lies before was freed on account of a
+    /// head that is cut off.
+    pub(super) floor: SegmentSequence,
+    /// Of the segment that is walked.
+    pub(super) lasts: BTreeMap<(ShardId, OwnershipEpoch), LogIndex>,
+    pub(super) chain: LogChain,
 }
 
 /// Scans a log: finds its chain, checks every batch, and sums up the shards. Removes half-made segments.
@@ -183,7 +74,7 @@ pub async fn scan(
                 sequence,
                 path,
                 len_bytes: entry.len_bytes,
-                head: None,
+                opening: Opening::Blank,
             });
         } else if is_half_made(&entry.name) {
             disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
@@ -209,6 +100,8 @@ pub async fn scan(
         options,
         files,
         broken: None,
+        floor: SegmentSequence(0),
+        lasts: BTreeMap::new(),
         chain,
     };
     scan.read_heads().await?;
@@ -216,119 +109,99 @@ pub async fn scan(
     Ok(scan.chain)
 }
 
-/// What no crash makes of a segment file, at its beginning.
-fn wrong_file(path: &Path, finding: String) -> Corruption {
-    Corruption {
-        path: path.to_path_buf(),
-        offset: 0,
-        finding,
-        suspects: Vec::new(),
-    }
-}
-
 impl Scan<'_> {
+    /// Reads how every file begins. One that is no segment of this log is corruption; here if it is newer than all
+    /// heads, otherwise when the chain leads to it.
     async fn read_heads(&mut self) -> Result<(), LogError> {
+        let segment_bytes = self.options.segment_bytes;
         for slot in 0..self.files.len() {
-            match self.read_head(&self.files[slot]).await? {
-                Ok(head) => self.files[slot].head = head,
-                Err(corruption) => {
-                    self.corruption(corruption)?;
-                    self.files.truncate(slot);
-                    break;
-                }
-            }
+            let opening = read_opening(self.disk, self.log, segment_bytes, &self.files[slot]).await?;
+            self.files[slot].opening = opening;
+        }
+        let newest = self.files.iter().rposition(|file| file.head().is_some());
+        let newer = newest.map_or(0, |newest| newest + 1);
+        let wrong = (newer..self.files.len()).find_map(|slot| {
+            let corruption = self.files[slot].wrong()?;
+            Some((slot, corruption.clone()))
+        });
+        if let Some((slot, corruption)) = wrong {
+            self.corruption(corruption)?;
+            self.files.truncate(slot);
         }
         Ok(())
     }
 
-    /// Reads the head of a segment; `None` when it is not intact.
-    async fn read_head(
-        &self,
-        found: &SegmentFile,
-    ) -> Result<Result<Option<(BatchHeader, SegmentHead)>, Corruption>, LogError> {
-        let SegmentFile {
-            sequence,
-            path,
-            len_bytes,
-            ..
-        } = found;
-        let segment_bytes = self.options.segment_bytes;
-        if *len_bytes != segment_bytes {
-            let finding =
-                format!("expected a segment file of {segment_bytes} bytes, found {len_bytes} bytes");
-            return Ok(Err(wrong_file(path, finding)));
-        }
-        let file = open(self.disk, path).await?;
-        let mut bytes = read(&*file, path, 0, BLOCK_BYTES).await?;
-        if let Some(content_bytes) = claimed_bytes(bytes.bytes(), segment_bytes)
-            && content_bytes > BLOCK_BYTES
-        {
-            bytes = read(&*file, path, 0, content_bytes.next_multiple_of(BLOCK_BYTES)).await?;
-        }
-        close(&*file, path).await?;
-        let place = BatchPlace {
-            log: self.log,
-            segment: *sequence,
-            offset: 0,
-        };
-        if let Some(own) = own_place(bytes.bytes()).filter(|own| *own != place) {
-            let finding = format!(
-                "expected the head of log {}, segment {}, found a batch of log {}, segment {}, offset {}",
-                place.log.0, place.segment.0, own.log.0, own.segment.0, own.offset
-            );
-            return Ok(Err(wrong_file(path, finding)));
-        }
-        Ok(Ok(parse_head(bytes.bytes(), place)))
-    }
-
-    /// The chain's files, oldest first, as positions in `files`; and the file whose head is damaged although
-    /// a successor names it, if the chain breaks there.
+    /// The chain's files, oldest first, as positions in `files`, back to the oldest that the head of `newest` needs. If
+    /// the chain breaks: the last file that was reached, and the file whose head is damaged although that one
+    /// names it.
     fn chain_from(&self, newest: usize) -> Result<Vec<usize>, (usize, Option<usize>)> {
+        let (_, head) = self.files[newest].head().expect("the newest intact one");
+        let oldest = head.oldest.max(self.floor);
         let mut chain = vec![newest];
         loop {
             let at = *chain.last().expect("starts with one");
-            let (_, head) = self.files[at].head.expect("only intact heads are followed");
-            if head.predecessor == SegmentSequence(0) {
+            let (_, head) = self.files[at].head().expect("only intact heads are followed");
+            if head.predecessor == SegmentSequence(0) || head.predecessor < oldest {
                 chain.reverse();
                 return Ok(chain);
             }
-            match self
-                .files
-                .iter()
-                .position(|file| file.sequence == head.predecessor)
-            {
-                Some(before) if self.files[before].head.is_some() && before < at => chain.push(before),
+            match self.position(head.predecessor) {
+                Some(before) if self.files[before].head().is_some() && before < at => chain.push(before),
                 found => return Err((at, found)),
             }
         }
     }
 
+    pub(super) fn position(&self, sequence: SegmentSequence) -> Option<usize> {
+        self.files
+            .binary_search_by_key(&sequence, |file| file.sequence)
+            .ok()
+    }
+
     async fn follow(&mut self) -> Result<(), LogError> {
         let mut considered = self.files.len();
-        let (chain, beyond) = loop {
-            let Some(newest) = self.files[..considered]
-                .iter()
-                .rposition(|file| file.head.is_some())
-            else {
-                break (Vec::new(), 0);
+        loop {
+            let (chain, beyond) = self.newest_chain(considered).await?;
+            self.walk_chain(&chain, beyond).await?;
+            let Some(counts) = self.newest_that_counts(&chain) else {
+                return self.check_former();
+            };
+            considered = counts + 1;
+            self.chain.segments.clear();
+            self.chain.shards.clear();
+            self.chain.cut = None;
+        }
+    }
+
+    /// The chain of the newest intact head among the first `considered` files, and the first file beyond it.
+    async fn newest_chain(&mut self, mut considered: usize) -> Result<(Vec<usize>, usize), LogError> {
+        loop {
+            let considerable = &self.files[..considered];
+            let Some(newest) = considerable.iter().rposition(|file| file.head().is_some()) else {
+                return Ok((Vec::new(), 0));
             };
             match self.chain_from(newest) {
-                Ok(chain) => break (chain, newest + 1),
-                Err((successor, broken)) => considered = self.broken_chain(successor, broken).await?,
+                Ok(chain) => return Ok((chain, newest + 1)),
+                Err((successor, broken)) => {
+                    if let Some(before) = self.broken_chain(newest, successor, broken).await? {
+                        considered = before;
+                    }
+                }
             }
-        };
-        let mut expected = BatchNumber(1);
+        }
+    }
+
+    /// Walks the segments of a chain up to the first batch that is missing, and judges that.
+    async fn walk_chain(&mut self, chain: &[usize], beyond: usize) -> Result<(), LogError> {
+        let head = |at: usize| self.files[at].head().expect("intact").1;
+        let mut expected = BatchNumber(chain.first().map_or(0, |&at| head(at).predecessor_last.0) + 1);
         for (slot, &at) in chain.iter().enumerate() {
-            let limit = chain
-                .get(slot + 1)
-                .map(|&next| self.files[next].head.expect("intact").1.predecessor_last);
+            let next = chain.get(slot + 1);
+            let limit = next.map(|&next| self.files[next].head().expect("intact").1.predecessor_last);
             let stop = self.walk(at, &mut expected, limit).await?;
             if let Some(stop) = stop {
-                let later: Vec<usize> = chain[slot..]
-                    .iter()
-                    .copied()
-                    .chain(beyond..self.files.len())
-                    .collect();
+                let behind = beyond..self.files.len();
+                let later: Vec<usize> = chain[slot..].iter().copied().chain(behind).collect();
                 self.judge(at, stop, expected, &later).await?;
                 break;
             }
@@ -336,11 +209,7 @@ impl Scan<'_> {
         if chain.is_empty() && !self.files.is_empty() {
             // No intact head at all: damage if any batch says that the first one was durable.
             let segment = read_whole(self.disk, &self.files[0].path, self.options.segment_bytes).await?;
-            let place = BatchPlace {
-                log: self.log,
-                segment: self.files[0].sequence,
-                offset: 0,
-            };
+            let place = place_of_head(self.log, self.files[0].sequence);
             let fault = check_batch(segment.bytes(), place)
                 .err()
                 .map_or(BatchFault::NotABatch, |(fault, _)| fault);
@@ -348,6 +217,7 @@ impl Scan<'_> {
                 offset: 0,
                 fault,
                 suspects: Vec::new(),
+                is_former: matches!(self.files[0].opening, Opening::Former(_)),
             };
             let all: Vec<usize> = (0..self.files.len()).collect();
             self.judge(0, stop, BatchNumber(1), &all).await?;
@@ -356,23 +226,14 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// A head is missing or damaged although `successor` names its segment: corruption if its batches had
-    /// been acknowledged, else everything from there on is void. The last of them is asked for here, the
-    /// first when the walk before it has ended.
-    async fn broken_chain(&mut self, successor: usize, broken: Option<usize>) -> Result<usize, LogError> {
-        let (_, head) = self.files[successor].head.expect("it named a predecessor");
-        let from = broken.unwrap_or(successor);
-        let finding = match broken {
-            Some(_) => "expected the head of a segment that a later one continues, found other bytes",
-            None => "the segment is missing although a later one continues it",
-        };
-        let corruption = wrong_file(&segment_path(&self.dir, head.predecessor), finding.into());
-        let later: Vec<usize> = (from..self.files.len()).collect();
-        self.broken = Some(corruption.clone());
-        if self.covered(&later, from, 0, head.predecessor_last).await? {
-            self.corruption(corruption)?;
-        }
-        Ok(from)
+    /// The file of the newest head that counts, if that is not the newest of the chain because the log is torn before
+    /// it, and needs older segments than that: these are there, since nothing was freed on account of a head that
+    /// was not durable with all before it. They stay in the chain until a durable head says otherwise.
+    fn newest_that_counts(&self, chain: &[usize]) -> Option<usize> {
+        let at = self.position(self.chain.segments.last()?.sequence)?;
+        let (_, head) = self.files[at].head()?;
+        let is_torn = chain.last() != Some(&at) && !self.is_cut_at_corruption();
+        (is_torn && head.oldest < self.files[chain[0]].sequence).then_some(at)
     }
 
     /// Walks one segment from its start. `expected` is the number of the next batch and is advanced. Returns
@@ -384,7 +245,9 @@ impl Scan<'_> {
         limit: Option<BatchNumber>,
     ) -> Result<Option<Stop>, LogError> {
         let sequence = self.files[at].sequence;
-        let (head_header, head) = self.files[at].head.expect("intact");
+        let (head_header, head) = self.files[at].head().expect("intact");
+        let is_recycled = head_header.flags & FLAG_RECYCLED != 0;
+        self.lasts.clear();
         let path = self.files[at].path.clone();
         let segment_bytes = self.options.segment_bytes;
         let mut reading = Reading::open(self.disk, &path, segment_bytes).await?;
@@ -408,10 +271,12 @@ impl Scan<'_> {
                     *expected = BatchNumber(expected.0 + 1);
                 }
                 Err((fault, suspects)) => {
+                    let bears_life = bears_life(batch, sequence, head_header.boot, *expected);
                     stop = Some(Stop {
                         offset,
                         fault,
                         suspects,
+                        is_former: is_recycled && !bears_life,
                     });
                     break;
                 }
@@ -422,9 +287,15 @@ impl Scan<'_> {
         }
         reading.close().await?;
         if offset > 0 {
+            let last = |(&(shard, epoch), &last): (&(ShardId, OwnershipEpoch), &LogIndex)| ShardLast {
+                shard,
+                epoch,
+                last,
+            };
             self.chain.segments.push(ChainSegment {
                 sequence,
                 end_offset: offset,
+                lasts: self.lasts.iter().map(last).collect(),
             });
             self.chain.head = Some(head);
         }
@@ -440,11 +311,17 @@ impl Scan<'_> {
             }
             let found = self.chain.shards.entry(record.shard).or_default();
             found.highest = found.highest.max(record.epoch);
-            if record.kind == RecordKind::ShardState {
+            if record.kind == RecordKind::Entry {
+                let last = self.lasts.entry((record.shard, record.epoch)).or_default();
+                *last = (*last).max(record.entry.index);
+            } else {
                 let state = ShardState::decode(record.payload).ok_or("a shard state does not parse")?;
-                let known = found.complete.map_or(OwnershipEpoch(0), |(epoch, _, _)| epoch);
+                let (known, _, base) = found.complete.unwrap_or_default();
                 if state.complete && record.epoch >= known {
-                    found.complete = Some((record.epoch, state.hard_state, state.base));
+                    // A state that waited while a head went out has the base as of when it was appended.
+                    let is_lower = record.epoch == known && base.index > state.base.index;
+                    let base = if is_lower { base } else { state.base };
+                    found.complete = Some((record.epoch, state.hard_state, base));
                 }
             }
         }
@@ -459,131 +336,6 @@ impl Scan<'_> {
             finding,
             suspects: Vec::new(),
         }))
-    }
-
-    /// Decides whether the stop is a torn tail or corruption.
-    async fn judge(
-        &mut self,
-        at: usize,
-        stop: Stop,
-        missing: BatchNumber,
-        later: &[usize],
-    ) -> Result<(), LogError> {
-        let path = self.files[at].path.clone();
-        if self.covered(later, at, stop.offset, missing).await? {
-            let corruption = match (self.broken.take(), self.lost_head(at, later).await?) {
-                (Some(broken), _) => broken,
-                (None, Some(lost)) => lost,
-                (None, None) => {
-                    let finding = format!("batch {}: {}", missing.0, stop.fault);
-                    Corruption {
-                        path,
-                        offset: stop.offset,
-                        finding,
-                        suspects: stop.suspects,
-                    }
-                }
-            };
-            self.corruption(corruption)?;
-        } else if stop.fault != BatchFault::Blank {
-            let finding = stop.fault.to_string();
-            self.chain.cut = Some(CutTail {
-                path,
-                offset: stop.offset,
-                finding,
-                is_corruption: false,
-            });
-        }
-        Ok(())
-    }
-
-    /// A head in one of the `later` files, or in file `stopped` itself, that is damaged although a batch
-    /// behind it says that it was durable. Then it is the damage, and the walk stopped where its segment
-    /// should have gone on.
-    async fn lost_head(&self, stopped: usize, later: &[usize]) -> Result<Option<Corruption>, LogError> {
-        for &at in later {
-            let found = &self.files[at];
-            if found.head.is_some() || at < stopped {
-                continue;
-            }
-            let headers = self.headers(at, 0).await?;
-            let Some(first) = headers.first() else { continue };
-            if headers
-                .iter()
-                .any(|header| header.durable_through.0 + 1 >= first.number.0)
-            {
-                let finding = "expected the head of a segment that has batches, found other bytes";
-                return Ok(Some(wrong_file(&found.path, finding.into())));
-            }
-        }
-        Ok(None)
-    }
-
-    fn corruption(&mut self, corruption: Corruption) -> Result<(), LogError> {
-        if !self.options.cut_corrupt {
-            return Err(LogError::Corruption(Box::new(corruption)));
-        }
-        let Corruption {
-            path,
-            offset,
-            finding,
-            ..
-        } = corruption;
-        self.chain.cut = Some(CutTail {
-            path,
-            offset,
-            finding,
-            is_corruption: true,
-        });
-        Ok(())
-    }
-
-    /// True when an intact header at or after `from_offset` of file `from`, or in one of the `later` files,
-    /// says that batch `missing` was durable.
-    async fn covered(
-        &self,
-        later: &[usize],
-        from: usize,
-        from_offset: u64,
-        missing: BatchNumber,
-    ) -> Result<bool, LogError> {
-        let covers = |header: &BatchHeader| header.durable_through >= missing && header.number > missing;
-        for &at in later {
-            let start = if at == from { from_offset } else { 0 };
-            if self.headers(at, start).await?.iter().any(covers) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Every intact header of a file from an offset on, whatever lies between them.
-    async fn headers(&self, at: usize, start: u64) -> Result<Vec<BatchHeader>, LogError> {
-        let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
-        let sequence = self.files[at].sequence;
-        let mut headers = Vec::new();
-        for (offset, bytes) in blocks_from(segment.bytes(), start) {
-            headers.extend(intact_header(
-                bytes,
-                BatchPlace {
-                    log: self.log,
-                    segment: sequence,
-                    offset,
-                },
-            ));
-            if self.tasks.should_yield() {
-                yield_now().await;
-            }
-        }
-        Ok(headers)
-    }
-}
-
-/// A header whose own checksum holds, whatever its records look like.
-fn intact_header(bytes: &[u8], place: BatchPlace) -> Option<BatchHeader> {
-    match check_batch(bytes, place) {
-        Ok(header) | Err((BatchFault::RecordsChecksum { .. }, Some(header))) => Some(header),
-        Err(_) => None,
     }
 }
 
@@ -606,29 +358,4 @@ fn next_batch(
             Err((fault, suspects))
         }
     }
-}
-
-/// Length of the batch that starts with these bytes, as far as its header can be believed.
-fn claimed_bytes(bytes: &[u8], segment_bytes: u64) -> Option<usize> {
-    if bytes.len() < BATCH_HEADER_BYTES {
-        return None;
-    }
-    let word = |at: usize| {
-        u64::from(u32::from_le_bytes(
-            bytes[at..at + 4].try_into().expect("four bytes"),
-        ))
-    };
-    let claimed =
-        BATCH_HEADER_BYTES as u64 + word(60) + word(68) * super::format::DIRECTORY_ENTRY_BYTES as u64;
-    (claimed <= segment_bytes).then_some(claimed as usize)
-}
-
-fn parse_head(bytes: &[u8], place: BatchPlace) -> Option<(BatchHeader, SegmentHead)> {
-    let header = check_batch(bytes, place).ok()?;
-    if header.flags & FLAG_HEAD == 0 {
-        return None;
-    }
-    let record = records(bytes, &header).next()??;
-    let head = (record.kind == RecordKind::SegmentHead).then(|| SegmentHead::decode(record.payload))??;
-    Some((header, head))
 }

@@ -57,13 +57,19 @@ pub async fn replay(
     Ok(())
 }
 
-/// Removes the segment files of a log that its chain does not hold. Nothing in them was acknowledged, so it
-/// may be cut off anywhere. One that was made ready and is still blank goes too: a write that a killed process
-/// left in flight may yet reach it.
+/// Removes the segment files of a log that its chain does not hold: those before it, which are not needed, and those
+/// that are void. Nothing in these was acknowledged, so it may be cut off anywhere. One that was made ready and was not
+/// begun goes too: a write that a killed process left in flight may yet reach it.
+///
+/// Behind damage that was cut off nothing is removed yet, since it was acknowledged, and the newest head with it: what
+/// that one freed is missing, which only the next head explains. The next start removes it.
 ///
 /// # Errors
 /// IO errors of the removal.
 pub async fn remove_void_segments(disk: &dyn Disk, data: &Path, chain: &LogChain) -> Result<(), LogError> {
+    if chain.cut.as_ref().is_some_and(|cut| cut.is_corruption) {
+        return Ok(());
+    }
     let dir = log_directory(data, chain.log);
     let failed = |source| LogError::io("clean up", &dir, source);
     let mut removed = false;

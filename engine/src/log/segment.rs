@@ -6,6 +6,9 @@
 //! 110 µs for a write and `fdatasync`). Its space is taken at the beginning, so that a full disk is known before the
 //! segment in use fills up. The zeros keep pace with that one ([`FillPace`]), since all at once they would hold up the
 //! batches of many milliseconds.
+//!
+//! A freed segment becomes the next one by its new name alone: its blocks are written, and none of the batches in them
+//! passes for one of another sequence. It takes no space and no time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) file: Rc<dyn File>,
     pub(super) used_bytes: u64,
+    /// True if the file held another segment before.
+    pub(super) is_recycled: bool,
 }
 
 /// The directory of a log below the data directory.
@@ -141,6 +146,34 @@ pub(super) async fn prepare_segment(
         path,
         file,
         used_bytes: 0,
+        is_recycled: false,
+    })
+}
+
+/// Makes the freed segment `former` the segment `sequence`, and opens it for durable writes.
+pub(super) async fn recycle_segment(
+    disk: &dyn Disk,
+    directory: &Path,
+    former: SegmentSequence,
+    sequence: SegmentSequence,
+) -> Result<Segment, PrepareError> {
+    let former = segment_path(directory, former);
+    let path = segment_path(directory, sequence);
+    let failed = |source| PrepareError::of("put in place segment", &path, source);
+    if let Err(source) = disk.rename(&former, &path).await {
+        // Nobody needs it. If it can't be removed either, the next start does that.
+        let _ = disk.remove(&former).await;
+        return Err(failed(source));
+    }
+    // After a failure from here on, the next attempt puts another file in its place.
+    disk.sync_dir(directory).await.map_err(failed)?;
+    let file = disk.open(&path, OpenMode::WriteDurable).await.map_err(failed)?;
+    Ok(Segment {
+        sequence,
+        path,
+        file,
+        used_bytes: 0,
+        is_recycled: true,
     })
 }
 

@@ -7,6 +7,7 @@
 //! - A segment's first batch is a head with the state of every shard of this core, as the batches before it
 //!   leave it: a state that still waits to be written speaks of entries that wait too.
 //! - Every batch but the seal leaves room for a seal behind it in its segment.
+//! - A shard's log base never falls, and a batch counts to the segment that it is written to: see [`LiveSegments`].
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -17,9 +18,11 @@ use ostrakon_wire::routing::ShardId;
 use super::LogConfig;
 use super::batch::{BatchBuilder, BatchId, EntryPlace, Extent, FinishedBatch, payload_at};
 use super::format::{
-    BatchHeader, BatchNumber, FLAG_HEAD, FLAG_SEAL, OwnershipEpoch, RecordKind, SegmentHead, SegmentSequence,
-    ShardState,
+    BatchHeader, BatchNumber, FLAG_HEAD, FLAG_RECYCLED, FLAG_SEAL, OwnershipEpoch, RecordKind, SegmentHead,
+    SegmentSequence, ShardState,
 };
+use super::found::LogChain;
+use super::live::LiveSegments;
 use super::segment::Segment;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
@@ -44,6 +47,8 @@ pub(super) struct WriteJob {
 pub(super) struct Writing {
     pub(super) number: BatchNumber,
     pub(super) batch: FinishedBatch,
+    /// Of a head: the oldest segment that it says is needed; else zero.
+    oldest: SegmentSequence,
     done: bool,
 }
 
@@ -71,6 +76,7 @@ pub(super) struct LogState {
     pub(super) config: LogConfig,
     pub(super) status: Status,
     pub(super) disk_full: bool,
+    pub(super) live: LiveSegments,
     filling: Option<BatchBuilder>,
     queued: VecDeque<BatchBuilder>,
     queued_bytes: usize,
@@ -85,21 +91,21 @@ pub(super) struct LogState {
     durable_through: BatchNumber,
     head_pending: Option<SegmentSequence>,
     head_predecessor_last: BatchNumber,
-    shard_states: Vec<Option<(OwnershipEpoch, ShardState)>>,
 }
 
 impl LogState {
-    /// A log that goes on after batch `last` of segment `predecessor` in the empty segment `current`.
-    pub(super) fn new(
-        config: LogConfig,
-        current: Segment,
-        predecessor: SegmentSequence,
-        last: BatchNumber,
-    ) -> LogState {
+    /// A log that goes on behind what recovery found, if anything, in the empty segment `current`.
+    pub(super) fn new(config: LogConfig, current: Segment, found: Option<&LogChain>) -> LogState {
+        let segments = found.map_or(&[][..], |chain| &chain.segments);
+        let predecessor = segments
+            .last()
+            .map_or(SegmentSequence(0), |segment| segment.sequence);
+        let last = found.map_or(BatchNumber(0), |chain| chain.last_batch);
         LogState {
             config,
             status: Status::Running,
             disk_full: false,
+            live: LiveSegments::new(segments, current.sequence),
             filling: None,
             queued: VecDeque::new(),
             queued_bytes: 0,
@@ -113,18 +119,7 @@ impl LogState {
             durable_through: last,
             head_pending: Some(predecessor),
             head_predecessor_last: last,
-            shard_states: Vec::new(),
         }
-    }
-
-    /// Sets what the next heads say of a shard.
-    /// Before the log starts; afterwards states are appended.
-    pub(super) fn set_shard_state(&mut self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
-        let slot = shard.0 as usize;
-        if self.shard_states.len() <= slot {
-            self.shard_states.resize(slot + 1, None);
-        }
-        self.shard_states[slot] = Some((epoch, state));
     }
 
     /// Bytes of records that wait to be written.
@@ -214,6 +209,7 @@ impl LogState {
         epoch: OwnershipEpoch,
         state: ShardState,
     ) {
+        let state = self.live.with_base(shard, epoch, state);
         let payload = state.encode();
         self.append(
             disk,
@@ -275,6 +271,7 @@ impl LogState {
             };
             let full = core::mem::replace(&mut self.current, next);
             self.retired.push(full.file);
+            self.live.begin(self.current.sequence);
             self.head_predecessor_last = BatchNumber(self.next_number.0 - 1);
             let head = self.head_batch(disk, full.sequence);
             return NextJob::Write(self.begin_write(head, FLAG_HEAD));
@@ -290,10 +287,12 @@ impl LogState {
         NextJob::Write(self.begin_write(batch, 0))
     }
 
-    /// Marks a write as durable and returns the batches that became acknowledged by it, in order.
-    pub(super) fn complete(&mut self, number: BatchNumber, acknowledged: &mut Vec<Writing>) {
+    /// Marks a write as durable and returns the batches that became acknowledged by it, in order. True if segments were
+    /// freed by that.
+    pub(super) fn complete(&mut self, number: BatchNumber, acknowledged: &mut Vec<Writing>) -> bool {
         let writing = self.writing.iter_mut().find(|writing| writing.number == number);
         writing.expect("a completed write was in flight").done = true;
+        let mut has_freed = false;
         while let Some(first) = self.writing.pop_front_if(|first| first.done) {
             assert_eq!(
                 first.number.0,
@@ -301,8 +300,10 @@ impl LogState {
                 "batches become durable in order"
             );
             self.durable_through = first.number;
+            has_freed |= self.live.free_below(first.oldest);
             acknowledged.push(first);
         }
+        has_freed
     }
 
     /// The last write of a clean shutdown. Nothing may be in flight or waiting.
@@ -397,6 +398,7 @@ impl LogState {
     }
 
     fn head_batch(&mut self, disk: &dyn Disk, predecessor: SegmentSequence) -> BatchBuilder {
+        self.live.review();
         let head = SegmentHead {
             cluster: self.config.cluster,
             node: self.config.node,
@@ -404,6 +406,7 @@ impl LogState {
             predecessor_last: self.head_predecessor_last,
             segment_bytes: self.config.segment_bytes,
             shards: self.config.shards,
+            oldest: self.live.oldest(),
         };
         let id = self.take_id();
         let mut batch = BatchBuilder::new(id, disk, 0);
@@ -416,25 +419,26 @@ impl LogState {
             none,
             &[&head.encode()],
         );
-        for (shard, state) in self.shard_states.iter().enumerate() {
-            if let Some((epoch, state)) = state {
-                let shard = ShardId(shard as u32);
-                batch.append(
-                    disk,
-                    RecordKind::ShardState,
-                    shard,
-                    *epoch,
-                    none,
-                    &[&state.encode()],
-                );
-            }
+        for (shard, epoch, state) in self.live.shards() {
+            let payload = state.encode();
+            batch.append(disk, RecordKind::ShardState, shard, epoch, none, &[&payload]);
         }
         batch
     }
 
-    fn begin_write(&mut self, batch: BatchBuilder, flags: u16) -> WriteJob {
+    fn begin_write(&mut self, batch: BatchBuilder, mut flags: u16) -> WriteJob {
+        let mut oldest = SegmentSequence(0);
+        if flags & FLAG_HEAD != 0 {
+            oldest = self.live.oldest();
+            flags |= if self.current.is_recycled {
+                FLAG_RECYCLED
+            } else {
+                0
+            };
+        }
+        self.live.note_batch(batch.disk_bytes() as u64, batch.lasts());
         for (shard, epoch, state) in batch.states() {
-            self.set_shard_state(*shard, *epoch, *state);
+            self.live.set_shard(*shard, *epoch, *state);
         }
         let number = self.next_number;
         self.next_number = BatchNumber(number.0 + 1);
@@ -461,6 +465,7 @@ impl LogState {
         self.writing.push_back(Writing {
             number,
             batch,
+            oldest,
             done: false,
         });
         WriteJob {

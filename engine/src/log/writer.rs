@@ -1,8 +1,7 @@
-//! The log's tasks: two writers, and one that keeps a zero-filled segment in reserve.
+//! The log as its core uses it, and its two writers.
 
 use core::cell::{Cell, RefCell};
-use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use ostrakon_core::raft::EntryId;
@@ -13,17 +12,13 @@ use super::batch::{BatchId, EntryPlace, payload_at};
 use super::format::{
     BatchNumber, BootNumber, DirectoryEntry, LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState,
 };
-use super::segment::{AtOnce, FillPace, PrepareError, create_log_directory, prepare_segment};
+use super::recovery::LogChain;
+use super::reserve::keep_segment_ready;
+use super::segment::{AtOnce, PrepareError, create_log_directory, prepare_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
-use crate::limits::{DISK_RESERVE_BYTES, LOG_WRITES_IN_FLIGHT, payload_bytes_max};
-
-/// How often a full disk is looked at again.
-const DISK_FULL_RETRY: Duration = Duration::from_millis(250);
-
-/// Failures in a row, other than a full disk, after which the log gives up making segments: some 5 seconds.
-const PREPARE_FAILURES_MAX: u32 = 20;
+use crate::limits::{LOG_WRITES_IN_FLIGHT, payload_bytes_max};
 
 /// What a log is told about itself.
 #[derive(Clone, Debug)]
@@ -81,33 +76,38 @@ pub struct LogStatistics {
     pub write_ns: u64,
     /// Segments begun.
     pub segments: u64,
+    /// Segments of the chain at present, which a restart may have to read.
+    pub segments_live: u64,
+    /// Freed segments that were used again.
+    pub segments_recycled: u64,
+    /// Freed segments that were removed.
+    pub segments_removed: u64,
 }
 
 /// The durable log of one core. Cheap to clone; all clones are one log.
 #[derive(Clone)]
 pub struct Log(Rc<Shared>);
 
-struct Shared {
-    state: RefCell<LogState>,
-    directory: PathBuf,
-    payload_bytes_max: usize,
-    disk: Rc<dyn Disk>,
-    tasks: Rc<dyn Tasks>,
-    clock: Rc<dyn Clock>,
-    sink: RefCell<Option<Rc<dyn DurableSink>>>,
-    writer_work: [Notify; LOG_WRITES_IN_FLIGHT],
-    writer_idle: [Cell<bool>; LOG_WRITES_IN_FLIGHT],
-    tasks_running: Cell<usize>,
-    prepare_work: Notify,
-    fill_work: Notify,
-    progress: Notify,
-    next_sequence: Cell<SegmentSequence>,
-    statistics: Cell<LogStatistics>,
+pub(super) struct Shared {
+    pub(super) state: RefCell<LogState>,
+    pub(super) directory: PathBuf,
+    pub(super) payload_bytes_max: usize,
+    pub(super) disk: Rc<dyn Disk>,
+    pub(super) tasks: Rc<dyn Tasks>,
+    pub(super) clock: Rc<dyn Clock>,
+    pub(super) sink: RefCell<Option<Rc<dyn DurableSink>>>,
+    pub(super) writer_work: [Notify; LOG_WRITES_IN_FLIGHT],
+    pub(super) writer_idle: [Cell<bool>; LOG_WRITES_IN_FLIGHT],
+    pub(super) tasks_running: Cell<usize>,
+    pub(super) prepare_work: Notify,
+    pub(super) fill_work: Notify,
+    pub(super) progress: Notify,
+    pub(super) next_sequence: Cell<SegmentSequence>,
+    pub(super) statistics: Cell<LogStatistics>,
 }
 
 impl Log {
-    /// Opens a log that continues after what recovery found: segment `predecessor` up to batch `last`
-    /// (both zero for a new log). `next_sequence` is above every segment file that exists. The first batch, the
+    /// Opens a log that continues behind what recovery found; a new one if `found` is `None`. The first batch, the
     /// head, is written when [`Log::start`] is called, with the shard states set until then.
     ///
     /// # Errors
@@ -115,18 +115,17 @@ impl Log {
     pub async fn open(
         config: LogConfig,
         env: (Rc<dyn Disk>, Rc<dyn Tasks>, Rc<dyn Clock>),
-        predecessor: SegmentSequence,
-        last: BatchNumber,
-        next_sequence: SegmentSequence,
+        found: Option<&LogChain>,
     ) -> Result<Log, LogError> {
         let (disk, tasks, clock) = env;
         let directory = create_log_directory(&*disk, &config.data, config.log).await?;
+        let sequence = found.map_or(SegmentSequence(1), |chain| chain.next_sequence);
         // A node that fills its disk must be able to start again: the reserve is for this segment.
         let made = prepare_segment(
             (&*disk, &*tasks),
             &AtOnce,
             &directory,
-            next_sequence,
+            sequence,
             config.segment_bytes,
             0,
         )
@@ -148,7 +147,7 @@ impl Log {
         };
         let shared = Shared {
             payload_bytes_max: payload_bytes_max(config.segment_bytes),
-            state: RefCell::new(LogState::new(config, current, predecessor, last)),
+            state: RefCell::new(LogState::new(config, current, found)),
             directory,
             disk,
             tasks,
@@ -160,7 +159,7 @@ impl Log {
             prepare_work: Notify::default(),
             fill_work: Notify::default(),
             progress: Notify::default(),
-            next_sequence: Cell::new(SegmentSequence(next_sequence.0 + 1)),
+            next_sequence: Cell::new(SegmentSequence(sequence.0 + 1)),
             statistics: Cell::new(LogStatistics::default()),
         };
         Ok(Log(Rc::new(shared)))
@@ -186,7 +185,36 @@ impl Log {
     /// Sets what the heads of segments say of a shard. For use before [`Log::start`]; afterwards states are
     /// appended with [`Log::append_state`].
     pub fn set_shard_state(&self, shard: ShardId, epoch: OwnershipEpoch, state: ShardState) {
-        self.0.state.borrow_mut().set_shard_state(shard, epoch, state);
+        self.0.state.borrow_mut().live.set_shard(shard, epoch, state);
+    }
+
+    /// Everything of this shard up to this entry is durable in its tables, which the caller guarantees: the log need
+    /// not keep it. The heads of segments that are begun from now on state it as the shard's log base, which never
+    /// falls.
+    ///
+    /// # Panics
+    /// If the log has no state of the shard.
+    pub fn note_flushed(&self, shard: ShardId, entry: EntryId) {
+        self.0.state.borrow_mut().live.note_flushed(shard, entry);
+    }
+
+    /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another log
+    /// holds from now on, is complete and durable there; before [`Log::start`] if there is none. Until then the
+    /// segments that recovery found are all that such a shard has.
+    pub fn allow_freeing(&self) {
+        self.0.state.borrow_mut().live.allow_freeing();
+    }
+
+    /// Bytes of the batches that a restart would have to read once the next head is durable: from the oldest segment on
+    /// that is needed.
+    pub fn live_bytes(&self) -> u64 {
+        self.0.state.borrow().live.bytes()
+    }
+
+    /// The shards because of which the oldest needed segment is needed, in no particular order. When they are flushed,
+    /// [`Log::live_bytes`] falls, unless that segment is the one in use.
+    pub fn pinning(&self) -> Vec<ShardId> {
+        self.0.state.borrow().live.pinning()
     }
 
     /// Appends a shard's state. The heads of segments that are begun after it was written have it too.
@@ -223,6 +251,11 @@ impl Log {
         self.0.state.borrow().is_backlogged()
     }
 
+    /// Length of a segment in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.0.state.borrow().config.segment_bytes
+    }
+
     /// Payload of the largest entry in bytes.
     pub fn payload_bytes_max(&self) -> usize {
         self.0.payload_bytes_max
@@ -250,17 +283,6 @@ impl Log {
         self.0.state.borrow().status == Status::Failed
     }
 
-    /// STUB
-    pub fn note_flushed(&self, _shard: ShardId, _entry: EntryId) {}
-    /// STUB
-    pub fn live_bytes(&self) -> u64 {
-        0
-    }
-    /// STUB
-    pub fn pinning(&self) -> Vec<ShardId> {
-        Vec::new()
-    }
-
     /// Ends the log as a failed write does: something that its entries rely on has failed.
     pub fn give_up(&self, error: &LogError) {
         self.0.fail(error);
@@ -268,7 +290,10 @@ impl Log {
 
     /// Counters.
     pub fn statistics(&self) -> LogStatistics {
-        self.0.statistics.get()
+        LogStatistics {
+            segments_live: self.0.state.borrow().live.count() as u64,
+            ..self.0.statistics.get()
+        }
     }
 
     /// The last batch known durable.
@@ -338,7 +363,7 @@ impl Shared {
         }
     }
 
-    fn wake_writers(&self) {
+    pub(super) fn wake_writers(&self) {
         for work in &self.writer_work {
             work.notify();
         }
@@ -351,11 +376,11 @@ impl Shared {
         self.progress.notify();
     }
 
-    fn failure(&self, operation: &'static str, source: std::io::Error) -> LogError {
+    pub(super) fn failure(&self, operation: &'static str, source: std::io::Error) -> LogError {
         LogError::io(operation, self.state.borrow().current_path(), source)
     }
 
-    fn task_ended(&self) {
+    pub(super) fn task_ended(&self) {
         self.tasks_running.set(self.tasks_running.get() - 1);
         self.progress.notify();
     }
@@ -393,7 +418,7 @@ impl Shared {
         self.progress.notify();
     }
 
-    fn fail(&self, error: &LogError) {
+    pub(super) fn fail(&self, error: &LogError) {
         let first = {
             let mut state = self.state.borrow_mut();
             core::mem::replace(&mut state.status, Status::Failed) != Status::Failed
@@ -439,7 +464,9 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
         if shared.state.borrow().status == Status::Failed {
             break;
         }
-        shared.state.borrow_mut().complete(number, &mut acknowledged);
+        if shared.state.borrow_mut().complete(number, &mut acknowledged) {
+            shared.prepare_work.notify();
+        }
         shared.acknowledge(&acknowledged);
         if acknowledged.len() > 1 {
             // The other writer had to stop for this write, and has work again.
@@ -448,90 +475,4 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
         acknowledged.clear();
     }
     shared.task_ended();
-}
-
-async fn keep_segment_ready(shared: Rc<Shared>) {
-    let mut failures = 0;
-    loop {
-        let (status, wants, closable, segment_bytes) = {
-            let mut state = shared.state.borrow_mut();
-            (
-                state.status,
-                state.wants_segment(),
-                state.take_closable(),
-                state.config.segment_bytes,
-            )
-        };
-        for file in closable {
-            if let Err(source) = file.close().await {
-                let error = shared.failure("close a full segment before", source);
-                shared.fail(&error);
-            }
-        }
-        if status != Status::Running {
-            return shared.task_ended();
-        }
-        if !wants {
-            shared.prepare_work.notified().await;
-            continue;
-        }
-        match make_next_segment(&shared, segment_bytes).await {
-            Ok(()) => {
-                failures = 0;
-                shared.wake_writers();
-            }
-            Err(PrepareError::NotWanted) => {}
-            // No byte of the log is in doubt, so a lack of descriptors or the like may pass.
-            Err(PrepareError::Failed(error)) if failures >= PREPARE_FAILURES_MAX => shared.fail(&error),
-            Err(error) => {
-                failures = if matches!(error, PrepareError::DiskFull) {
-                    0
-                } else {
-                    failures + 1
-                };
-                shared.state.borrow_mut().disk_full = true;
-                shared.progress.notify();
-                shared.tasks.sleep(DISK_FULL_RETRY).await;
-            }
-        }
-    }
-}
-
-impl FillPace for Shared {
-    async fn may_go_on(&self, filled_bytes: u64) -> bool {
-        loop {
-            {
-                let state = self.state.borrow();
-                if state.status != Status::Running || state.fill_is_due(filled_bytes) {
-                    return state.status == Status::Running;
-                }
-            }
-            self.fill_work.notified().await;
-        }
-    }
-}
-
-async fn make_next_segment(shared: &Shared, segment_bytes: u64) -> Result<(), PrepareError> {
-    let sequence = shared.next_sequence.get();
-    let directory: &Path = &shared.directory;
-    let (disk, tasks) = (&*shared.disk, &*shared.tasks);
-    let segment = prepare_segment(
-        (disk, tasks),
-        shared,
-        directory,
-        sequence,
-        segment_bytes,
-        DISK_RESERVE_BYTES,
-    )
-    .await?;
-    shared.next_sequence.set(SegmentSequence(sequence.0 + 1));
-    let unwanted = shared.state.borrow_mut().provide_segment(segment);
-    if let Some(unwanted) = unwanted {
-        return unwanted
-            .file
-            .close()
-            .await
-            .map_err(|source| PrepareError::Failed(LogError::io("close segment", &unwanted.path, source)));
-    }
-    Ok(())
 }

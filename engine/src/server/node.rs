@@ -174,6 +174,8 @@ async fn start(
     let StartMessage::Listen { address, clock } = message else {
         return Err(unexpected(from, &message));
     };
+    // Every shard that has left this core's log is complete and durable in another by now.
+    core.borrow().host.log().allow_freeing();
     // A client brings the timestamps of one core to another, which must not refuse them.
     core.borrow_mut().host.hlc().observe(clock);
     let listener = match listener {

@@ -30,7 +30,7 @@ use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
 use crate::env::together::all;
 use crate::env::{CoreId, Env};
-use crate::log::format::{LogId, OwnershipEpoch, RecordKind, SegmentSequence, ShardState};
+use crate::log::format::{LogId, OwnershipEpoch, RecordKind, ShardState};
 use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan};
 use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
 use crate::shard::Recovering;
@@ -416,12 +416,7 @@ async fn open_log(
     };
     let seams = (Rc::clone(&env.disk), Rc::clone(&env.tasks), Rc::clone(&env.clock));
     let chain = assignment.chains.iter().find(|chain| chain.log == own);
-    let predecessor = chain
-        .and_then(|chain| chain.segments.last())
-        .map_or(SegmentSequence(0), |segment| segment.sequence);
-    let last = chain.map(|chain| chain.last_batch).unwrap_or_default();
-    let next = chain.map_or(SegmentSequence(1), |chain| chain.next_sequence);
-    Log::open(config, seams, predecessor, last, next)
+    Log::open(config, seams, chain)
         .await
         .map_err(|error| error.to_string())
 }

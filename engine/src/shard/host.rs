@@ -148,6 +148,8 @@ impl ShardHost {
             sealed_bytes: 0,
             reserved_bytes: 0,
         };
+        // A flush lets the log free what lies before the segment in use, so more than that one has to be there.
+        let recovery_bytes = options.recovery_bytes.max(2 * log.segment_bytes());
         let core = CoreContext {
             log,
             hlc,
@@ -167,7 +169,7 @@ impl ShardHost {
             cache,
             cache_bytes: options.cache_bytes,
             seal_at_bytes: options.memtable_bytes / SEAL_AT_PARTS,
-            recovery_bytes: options.recovery_bytes,
+            recovery_bytes,
             flush_work: Rc::default(),
             merge_work: Rc::default(),
         };

@@ -77,7 +77,7 @@ fn with_checksums(data: &[u8]) -> Option<Vec<u8>> {
     let directory_count = u32_at(68) as usize % (content_bytes / DIRECTORY_ENTRY_BYTES + 1);
     let directory_bytes = directory_count * DIRECTORY_ENTRY_BYTES;
     let header = BatchHeader {
-        flags: u16_at(14) & 3,
+        flags: u16_at(14) & 7,
         segment: SegmentSequence(u64_at(16)),
         number: ostrakon::log::format::BatchNumber(u64_at(24)),
         durable_through: ostrakon::log::format::BatchNumber(u64_at(32)),

@@ -192,6 +192,7 @@ fn batches() -> Vec<Seed> {
         predecessor_last: BatchNumber(0),
         segment_bytes: 1 << 20,
         shards: 8,
+        oldest: SegmentSequence(1),
     };
     let state = ShardState {
         hard_state: HardState {

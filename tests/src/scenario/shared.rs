@@ -139,8 +139,8 @@ impl Shared {
         !self.world.disk(SERVER).outstanding_damage().is_empty()
     }
 
-    /// True if a scan may be refused because its snapshot is too old: the clock that the node tells along has passed it by
-    /// as long as old versions are kept.
+    /// True if a scan may be refused because its snapshot is too old: the clock that the node tells along has passed it
+    /// by as long as old versions are kept.
     pub(super) fn may_be_too_old(&self, asked: &Asked, timestamp: u64) -> bool {
         let passed_us = Timestamp(timestamp)
             .micros()

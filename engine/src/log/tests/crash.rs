@@ -24,8 +24,9 @@ const POLICIES: [Policy; 8] = [
     },
 ];
 
-/// Entries of several sizes, some alone, some together, over several segments.
-fn append_some(running: &Running, entries: u32) -> bool {
+/// Entries of several sizes, some alone, some together, over several segments. With `flushes`, most shards are flushed
+/// now and then, so that segments are freed and used again.
+fn append_some(running: &Running, entries: u32, flushes: bool) -> bool {
     for entry in 0..entries {
         running.append(entry % SHARDS, 40 + entry as usize * 97 % 1500);
         match entry % 7 {
@@ -33,19 +34,28 @@ fn append_some(running: &Running, entries: u32) -> bool {
             6 if !running.try_drain() => return false,
             _ => {}
         }
+        match entry % 7 {
+            1 | 4 if flushes => running.flush(entry % SHARDS),
+            6 if flushes => running.flush_all(),
+            _ => {}
+        }
     }
     running.try_drain()
 }
 
-/// A new log, a restart after a kill, and a restart after a clean end. False when the disk froze.
-fn workload(machine: &mut Machine) -> bool {
+/// A new log, a restart after a kill, and a restart after a clean end. False when the disk froze. `recycled` counts the
+/// segments that were used again.
+fn workload(machine: &mut Machine, flushes: bool, recycled: &mut u64) -> bool {
+    machine.removes_void = flushes;
     let mut boot = || {
         let running = machine.try_start()?;
-        append_some(&running, 22).then_some(running)
+        append_some(&running, 22, flushes).then_some(running)
     };
     let Some(killed) = boot() else { return false };
+    *recycled += killed.log.statistics().segments_recycled;
     killed.kill();
     let Some(ended) = boot() else { return false };
+    *recycled += ended.log.statistics().segments_recycled;
     if ended.scheduler.run(ended.log.close()).is_none() {
         return false;
     }
@@ -54,34 +64,46 @@ fn workload(machine: &mut Machine) -> bool {
 }
 
 /// Starts, writes, loses power, three times: each start checks the history.
-fn live_on(machine: &mut Machine) {
+fn live_on(machine: &mut Machine, flushes: bool) {
     for round in 0..3 {
         let running = machine.start();
-        assert!(append_some(&running, round * 2));
+        assert!(append_some(&running, round * 2, flushes));
         running.lose_power(&machine.disk);
     }
     machine.start().close();
     let found = machine.recover().expect("recovers");
     assert!(found.chain.sealed);
-    assert_eq!(found.entries, *machine.history.entries.borrow());
+    assert!(machine.history.entries.borrow().ends_with(&found.entries));
+    assert!(flushes || found.entries.len() == machine.history.entries.borrow().len());
 }
 
 #[test]
 fn at_every_operation_with_every_fate() {
     let mut whole = Machine::new(6);
-    assert!(workload(&mut whole));
+    assert!(workload(&mut whole, false, &mut 0));
     let operations = whole.disk.operations();
     let segments = whole.recover().expect("recovers").chain.segments.len();
-    assert!(
-        segments >= 6 && operations > 200,
-        "{segments} segments, {operations} operations"
-    );
+    assert!(segments >= 6, "{segments} segments");
+    crash_everywhere(operations, false);
+}
+
+#[test]
+fn at_every_operation_with_every_fate_while_segments_are_freed_and_used_again() {
+    let mut whole = Machine::new(6);
+    let mut recycled = 0;
+    assert!(workload(&mut whole, true, &mut recycled));
+    assert!(recycled >= 4, "{recycled} segments");
+    crash_everywhere(whole.disk.operations(), true);
+}
+
+fn crash_everywhere(operations: u64, flushes: bool) {
+    assert!(operations > 200, "{operations} operations");
     let mut uncertain = 0;
     for operation in 0..operations {
         for (number, policy) in POLICIES.iter().enumerate() {
             let mut machine = Machine::new(6);
             machine.disk.freeze_at(operation.max(machine.disk.operations()));
-            assert!(!workload(&mut machine), "frozen at {operation}");
+            assert!(!workload(&mut machine, flushes, &mut 0), "frozen at {operation}");
             assert!(machine.disk.is_frozen());
             let in_flight = machine.disk.in_flight().len();
             if in_flight == 0 && number > 1 {
@@ -93,9 +115,9 @@ fn at_every_operation_with_every_fate() {
                 place += 1;
                 policy(place - 1, write)
             });
-            live_on(&mut machine);
+            live_on(&mut machine, flushes);
         }
     }
     assert!(uncertain > 100, "crashes with two writes in flight: {uncertain}");
-    println!("{operations} operations, {segments} segments, {uncertain} crashes with two writes in flight");
+    println!("{operations} operations, {uncertain} crashes with two writes in flight");
 }

@@ -233,6 +233,27 @@ fn a_segment_file_of_another_length_is_corruption() {
 }
 
 #[test]
+fn another_length_is_corruption_even_if_nothing_covers_the_last_batch() {
+    // The last batch of a segment and the head of the next were in flight together.
+    let mut machine = Machine::new(4);
+    let running = machine.start();
+    running.write(0, 50);
+    machine.disk.hold_writes(true);
+    running.write(1, 50);
+    running.write(2, 50);
+    running.kill();
+    machine
+        .disk
+        .power_loss(false, |_| crate::env::testing::memory_disk::Fate::Whole);
+    let head = machine.batches(2)[0];
+    assert!(head.durable_through.0 + 1 < head.number.0);
+    machine
+        .disk
+        .edit(&segment(1), |bytes| bytes.truncate(3 * BLOCK_BYTES));
+    assert_eq!(machine.corruption().0, segment(1));
+}
+
+#[test]
 fn a_segment_of_another_log_or_another_name_is_refused_wherever_it_lies() {
     let machine = three_boots();
     let foreign = {

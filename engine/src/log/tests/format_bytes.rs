@@ -18,10 +18,10 @@ use crate::log::format::{
 const HEAD: &str = "
 4f535442 @@@@@@@@ ######## 0100 0100
 0200000000000000 0900000000000000 0800000000000000 0000000000000000 0500000000000000
-03000000 a0000000 02000000 01000000 0000000000000000
-03000000 00000000 38000000 00000000 0000000000000000 0000000000000000
+03000000 a8000000 02000000 01000000 0000000000000000
+03000000 00000000 40000000 00000000 0000000000000000 0000000000000000
 0807060504030201 1817161514131211 2a00000000000000 0100000000000000 0800000000000000
-0000000100000000 4000000000000000
+0000000100000000 4000000000000000 0100000000000000
 02000000 11000000 28000000 07000000 0000000000000000 0000000000000000
 0600000000000000 0c00000000000000 0400000000000000 2100000000000000 0100000000000000
 11000000 01000000 0000000000000000 0000000000000000";
@@ -66,6 +66,7 @@ const HEAD_PAYLOAD: SegmentHead = SegmentHead {
     predecessor_last: BatchNumber(8),
     segment_bytes: 16 << 20,
     shards: 64,
+    oldest: SegmentSequence(1),
 };
 
 const STATE_PAYLOAD: ShardState = ShardState {
@@ -159,10 +160,10 @@ fn assert_bytes(batch: &[u8], expected: &str, directory_at: usize, content_bytes
 #[test]
 fn golden_bytes_of_a_head_batch() {
     let batch = head_batch();
-    assert_bytes(&batch, HEAD, 240, 264);
+    assert_bytes(&batch, HEAD, 248, 272);
     assert_eq!(
         &batch[4..12],
-        [88, 223, 215, 157, 176, 170, 51, 197],
+        [203, 220, 135, 155, 70, 62, 197, 106],
         "both checksums"
     );
     let header = check_batch(&batch, place(0)).expect("valid");
@@ -289,7 +290,7 @@ fn faults_are_told_apart() {
         "version"
     );
     assert_eq!(
-        fault(&|bytes| bytes[14] ^= 4),
+        fault(&|bytes| bytes[14] ^= 8),
         (BatchFault::NotABatch, None),
         "unknown flag"
     );
@@ -335,7 +336,7 @@ fn payloads_of_another_format_do_not_decode() {
     other[32] = 2;
     assert_eq!(ShardState::decode(&other), None);
     let head = HEAD_PAYLOAD.encode();
-    assert_eq!(SegmentHead::decode(&head[..48]), None);
+    assert_eq!(SegmentHead::decode(&head[..56]), None);
     let mut other = head;
     other[55] = 1;
     assert_eq!(SegmentHead::decode(&other), None);

@@ -67,6 +67,8 @@ pub(super) struct History {
     pub(super) entries: RefCell<Vec<Entry>>,
     places: RefCell<Vec<Option<EntryPlace>>>,
     pub(super) acknowledged: Cell<usize>,
+    /// By shard: everything up to here is durable in tables.
+    pub(super) flushed: RefCell<[EntryId; SHARDS as usize]>,
     /// Entries of each acknowledged batch since the last start.
     pub(super) batches: RefCell<Vec<usize>>,
     pub(super) failures: RefCell<Vec<String>>,
@@ -78,25 +80,41 @@ impl History {
         self.places.borrow_mut().push(Some(place));
     }
 
-    /// Compares with what recovery found, and forgets what was never acknowledged and is gone.
-    fn recovered(&self, found: &[Entry]) {
+    /// Compares with what recovery found, and forgets what is gone: what was never acknowledged, and more only if it
+    /// `may_lose`. Entries at the beginning may be missing if they are flushed, and the log says so itself unless what
+    /// says it was cut off.
+    fn recovered(&self, found: &Found, may_lose: bool) {
+        let bases = found.bases();
+        for (base, flushed) in bases.iter().zip(&*self.flushed.borrow()) {
+            assert!(base.index <= flushed.index, "{base:?} is above {flushed:?}");
+        }
+        let found = &found.entries;
         let mut entries = self.entries.borrow_mut();
         let acknowledged = self.acknowledged.get();
-        assert!(
-            found.len() >= acknowledged,
-            "{acknowledged} entries acknowledged, {} recovered",
-            found.len()
-        );
-        assert!(
-            found.len() <= entries.len(),
-            "recovered more than was ever appended"
-        );
-        for (place, (found, appended)) in found.iter().zip(&*entries).enumerate() {
-            assert_eq!(found, appended, "entry {place} of the history");
+        let freed = match found.first() {
+            Some(first) => entries.iter().position(|entry| entry == first),
+            None => Some(if may_lose { 0 } else { acknowledged }),
+        };
+        let freed = freed.expect("the first entry found is one of the history");
+        let bases = if may_lose { *self.flushed.borrow() } else { bases };
+        for entry in &entries[..freed] {
+            assert!(
+                entry.id.index <= bases[entry.shard.0 as usize].index,
+                "{entry:?} is lost"
+            );
         }
-        entries.truncate(found.len());
-        *self.places.borrow_mut() = vec![None; found.len()];
-        self.acknowledged.set(found.len());
+        let end = freed + found.len();
+        assert!(
+            end >= acknowledged || may_lose,
+            "{acknowledged} entries acknowledged, {end} recovered"
+        );
+        assert!(end <= entries.len(), "recovered more than was ever appended");
+        for (place, (found, appended)) in found.iter().zip(&entries[freed..]).enumerate() {
+            assert_eq!(found, appended, "entry {place} after {freed} of the history");
+        }
+        entries.truncate(end);
+        *self.places.borrow_mut() = vec![None; end];
+        self.acknowledged.set(end);
         self.batches.borrow_mut().clear();
     }
 }
@@ -135,6 +153,23 @@ pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Found {
+    /// By shard, the log base that the log states.
+    pub(super) fn bases(&self) -> [EntryId; SHARDS as usize] {
+        core::array::from_fn(|shard| {
+            let found = self.chain.shards.get(&ShardId(shard as u32));
+            let complete = found.and_then(|found| found.complete);
+            complete.map(|(_, _, base)| base).unwrap_or_default()
+        })
+    }
+
+    /// The sequences of the chain.
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        let segments = self.chain.segments.iter();
+        segments.map(|segment| segment.sequence.0).collect()
+    }
+}
+
 /// Scans and replays; `None` when the disk froze.
 pub(super) fn recover(disk: &MemoryDisk, options: ScanOptions) -> Option<Result<Found, LogError>> {
     let scheduler = Scheduler::default();
@@ -171,6 +206,10 @@ pub(super) struct Machine {
     pub(super) history: Rc<History>,
     pub(super) segment_bytes: u64,
     pub(super) cut_corrupt: bool,
+    /// True if no shard moves to another log at a start.
+    pub(super) may_free: bool,
+    /// True if a start removes what the chain does not hold, as that of a node does.
+    pub(super) removes_void: bool,
     boot: u64,
 }
 
@@ -201,6 +240,8 @@ impl Machine {
             history: Rc::default(),
             segment_bytes: segment_blocks * BLOCK_BYTES as u64,
             cut_corrupt: false,
+            may_free: true,
+            removes_void: false,
             boot: 0,
         }
     }
@@ -230,19 +271,14 @@ impl Machine {
     pub(super) fn try_start(&mut self) -> Option<Running> {
         self.boot += 1;
         let found = recover(&self.disk, self.options())?.expect("recovers");
-        if self.cut_corrupt {
-            self.history
-                .acknowledged
-                .set(found.entries.len().min(self.history.acknowledged.get()));
-        }
-        self.history.recovered(&found.entries);
+        self.history.recovered(&found, self.cut_corrupt);
         check_shards(&found.chain);
         let scheduler = Scheduler::default();
-        let predecessor = found
-            .chain
-            .segments
-            .last()
-            .map_or(SegmentSequence(0), |last| last.sequence);
+        if self.removes_void {
+            scheduler
+                .run(remove_void_segments(&self.disk, &data(), &found.chain))?
+                .expect("removed");
+        }
         let log = scheduler.run(Log::open(
             self.config(),
             (
@@ -250,13 +286,19 @@ impl Machine {
                 Rc::new(scheduler.clone()),
                 Rc::new(scheduler.clone()),
             ),
-            predecessor,
-            found.chain.last_batch,
-            found.chain.next_sequence,
+            Some(&found.chain),
         ))?;
         let log = log.expect("opens");
         for shard in 0..SHARDS {
-            log.set_shard_state(ShardId(shard), EPOCH, state_of(shard));
+            let base = self.history.flushed.borrow()[shard as usize];
+            let state = ShardState {
+                base,
+                ..state_of(shard)
+            };
+            log.set_shard_state(ShardId(shard), EPOCH, state);
+        }
+        if self.may_free {
+            log.allow_freeing();
         }
         let running = Running {
             scheduler,
@@ -330,9 +372,10 @@ fn check_shards(chain: &LogChain) {
     for shard in 0..SHARDS {
         let found = chain.shards.get(&ShardId(shard)).and_then(|found| found.complete);
         let expected = state_of(shard);
+        let found = found.map(|(epoch, hard_state, _)| (epoch, hard_state));
         assert_eq!(
             found,
-            Some((EPOCH, expected.hard_state, expected.base)),
+            Some((EPOCH, expected.hard_state)),
             "state of shard {shard}"
         );
     }
@@ -369,6 +412,26 @@ impl Running {
             assert_eq!(bytes, entry.payload, "readable at once");
         });
         self.history.push(entry, place);
+    }
+
+    /// Makes all acknowledged entries of a shard durable elsewhere, and tells the log.
+    pub(super) fn flush(&self, shard: u32) {
+        self.flush_first(shard, self.history.acknowledged.get());
+    }
+
+    /// As [`Running::flush`], for those among the first `count` entries of the history.
+    pub(super) fn flush_first(&self, shard: u32, count: usize) {
+        let entries = self.history.entries.borrow();
+        let mut newest_first = entries[..count].iter().rev();
+        if let Some(last) = newest_first.find(|entry| entry.shard == ShardId(shard)) {
+            self.history.flushed.borrow_mut()[shard as usize] = last.id;
+            self.log.note_flushed(ShardId(shard), last.id);
+        }
+    }
+
+    /// Flushes all shards.
+    pub(super) fn flush_all(&self) {
+        (0..SHARDS).for_each(|shard| self.flush(shard));
     }
 
     /// Appends and lets the tasks run until they can't go on.

@@ -45,6 +45,7 @@ fn every_segment_opens_with_a_head_that_names_its_predecessor_and_has_all_states
             predecessor_last: before.1,
             segment_bytes: machine.segment_bytes,
             shards: SHARDS,
+            oldest: SegmentSequence(1),
         };
         assert_eq!(SegmentHead::decode(read[0].payload), Some(expected));
         assert_eq!(read.len(), 1 + SHARDS as usize);
@@ -354,9 +355,7 @@ fn a_log_opens_within_the_reserve_but_not_on_a_full_disk() {
         let opened = scheduler.run(Log::open(
             machine.config(),
             (Rc::new(disk), Rc::new(shared.clone()), Rc::new(shared)),
-            SegmentSequence(0),
-            BatchNumber(0),
-            SegmentSequence(1),
+            None,
         ));
         opened.expect("not frozen").map(drop)
     };
