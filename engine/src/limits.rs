@@ -43,6 +43,10 @@ pub const LOG_WRITES_IN_FLIGHT: usize = 2;
 /// Bytes that must stay free on the file system after a new segment was allocated.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
+/// Bytes that must stay free on the file system while a table is made: less than what the log keeps free, so that a
+/// full disk stops puts, and neither flushes nor the merges that drop what was deleted.
+pub const STORE_RESERVE_BYTES: u64 = 16 << 20;
+
 /// Proposals of one shard that are not applied yet.
 pub const SHARD_IN_FLIGHT_MAX: usize = 4096;
 /// Reads of one shard that wait for proposals, and writes that wait for others'.
@@ -155,6 +159,7 @@ const _: () = assert!(
     head_bytes(SHARDS_MAX) + log_queue_bytes_max(SEGMENT_BYTES_MIN) as u64 + SEGMENT_RESERVE_BYTES
         <= SEGMENT_BYTES_MIN
 );
+const _: () = assert!(STORE_RESERVE_BYTES * 4 <= DISK_RESERVE_BYTES);
 // The largest value goes through the log with segments of the default size.
 const _: () = assert!(payload_bytes_max(SEGMENT_BYTES_DEFAULT) == PAYLOAD_BYTES_MAX);
 const _: () = assert!(batch_target_bytes(SEGMENT_BYTES_MIN) >= BATCH_START_BYTES);

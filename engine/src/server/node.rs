@@ -499,6 +499,7 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
         let mut core = core.borrow_mut();
         core.begin_turn();
         core.end_overdue();
+        core.host.tend();
         core.finish_turn();
     }
 }

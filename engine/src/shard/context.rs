@@ -28,6 +28,8 @@ pub struct CoreContext {
     pub(super) retention_us: u64,
     /// Memtables can't be flushed for want of space.
     pub(super) is_store_full: bool,
+    /// Writes that were refused because memtables waited to be flushed.
+    pub(super) stalled_writes: u64,
 }
 
 impl CoreContext {

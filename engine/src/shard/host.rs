@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::{Hlc, Timestamp, TimestampAhead};
 use ostrakon_wire::routing::{ShardId, routing_key};
-use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Write;
@@ -40,50 +39,6 @@ pub fn hashes(key: &[u8]) -> (u64, u64) {
     } else {
         (routing_hash, xxh3_64(key))
     }
-}
-
-/// What a core's shards hold together.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostStatistics {
-    /// Shards of this core.
-    pub shards: usize,
-    /// Keys with at least one version, deleted ones included.
-    pub keys: usize,
-    /// Versions.
-    pub versions: usize,
-    /// Bytes of the memtables and the sessions.
-    pub memory_bytes: usize,
-    /// The bound on them.
-    pub memory_budget_bytes: usize,
-    /// Proposals not applied yet.
-    pub in_flight: usize,
-    /// Sessions remembered.
-    pub sessions: usize,
-    /// Answers remembered.
-    pub answers: usize,
-    /// Writes that came again and were answered from memory, since the start.
-    pub deduplicated: u64,
-}
-
-/// What one shard holds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ShardStatistics {
-    /// The shard.
-    pub shard: u32,
-    /// Keys with at least one version, deleted ones included.
-    pub keys: usize,
-    /// Versions.
-    pub versions: usize,
-    /// Bytes of the memtable and the sessions.
-    pub memory_bytes: usize,
-    /// Proposals not applied yet.
-    pub in_flight: usize,
-    /// Sessions remembered.
-    pub sessions: usize,
-    /// Answers remembered.
-    pub answers: usize,
-    /// Writes that came again and were answered from memory, since the start.
-    pub deduplicated: u64,
 }
 
 /// How much memory a core's shards may take for what, and for how long old versions can be read.
@@ -161,6 +116,7 @@ impl ShardHost {
             scratch: RefCell::default(),
             retention_us: options.retention_us,
             is_store_full: false,
+            stalled_writes: 0,
         };
         let mut host = ShardHost {
             replicas,
@@ -424,42 +380,6 @@ impl ShardHost {
     /// Has a flush found the disk full, and none succeeded since?
     pub fn set_store_full(&mut self, is_full: bool) {
         self.core.is_store_full = is_full;
-    }
-
-    /// Sums over the shards.
-    pub fn statistics(&self) -> HostStatistics {
-        let mut sum = HostStatistics {
-            memory_bytes: self.core.memory.used_bytes,
-            memory_budget_bytes: self.core.memory.budget_bytes,
-            ..HostStatistics::default()
-        };
-        for replica in self.replicas.iter().flatten() {
-            sum.shards += 1;
-            sum.keys += replica.store().active().key_count();
-            sum.versions += replica.store().active().version_count();
-            sum.in_flight += replica.in_flight_count();
-            sum.sessions += replica.sessions().session_count();
-            sum.answers += replica.sessions().answer_count();
-            sum.deduplicated += replica.deduplicated();
-        }
-        sum
-    }
-
-    /// What each shard of this core holds, in order.
-    pub fn shard_statistics(&self) -> impl Iterator<Item = ShardStatistics> {
-        (0..).zip(&self.replicas).filter_map(|(shard, replica)| {
-            let replica = replica.as_ref()?;
-            Some(ShardStatistics {
-                shard,
-                keys: replica.store().active().key_count(),
-                versions: replica.store().active().version_count(),
-                memory_bytes: replica.memory_bytes(),
-                in_flight: replica.in_flight_count(),
-                sessions: replica.sessions().session_count(),
-                answers: replica.sessions().answer_count(),
-                deduplicated: replica.deduplicated(),
-            })
-        })
     }
 
     pub(super) fn replica(&self, shard: ShardId) -> &ShardReplica {

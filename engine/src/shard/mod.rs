@@ -23,6 +23,7 @@ mod propose;
 mod recovering;
 pub mod replica;
 pub mod scan;
+pub mod statistics;
 pub mod upkeep;
 
 #[cfg(test)]

@@ -447,7 +447,7 @@ impl ShardReplica {
     }
 
     /// The memory that the write may come to need.
-    fn admit(&self, core: &CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
+    fn admit(&self, core: &mut CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
         // A place for the ceiling entry that may precede the write.
         if self.in_flight.len() + 1 >= SHARD_IN_FLIGHT_MAX
             || self.waiter_count >= SHARD_WAITERS_MAX
@@ -473,11 +473,11 @@ impl ShardReplica {
         let table_bytes = self.applied.store.active().memory_bytes() + self.reserved_bytes + cost_bytes;
         if core_is_full || table_bytes > MEMORY_BYTES_MAX {
             let will_pass = memory.sealed_bytes > 0 || table_bytes > MEMORY_BYTES_MAX;
-            return Err(if will_pass {
-                Refusal::Busy
-            } else {
-                Refusal::MemoryFull
-            });
+            if !will_pass {
+                return Err(Refusal::MemoryFull);
+            }
+            core.stalled_writes += 1;
+            return Err(Refusal::Busy);
         }
         Ok(cost_bytes)
     }

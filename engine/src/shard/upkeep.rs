@@ -9,6 +9,7 @@ use ostrakon_core::lsm::{Choice, Edit, TableNumber, debt_bytes, pick};
 use ostrakon_wire::routing::ShardId;
 
 use super::host::ShardHost;
+use super::replica::ShardReplica;
 use crate::storage::sstable::reader::Table;
 use crate::storage::store::Sealed;
 use crate::storage::store::files::{ShardFiles, StoreError};
@@ -182,7 +183,7 @@ impl ShardHost {
     /// The next merge: of the shard with the largest debt that has one to be made. To be followed by
     /// [`ShardHost::merge_ended`].
     pub fn next_merge(&mut self) -> Option<MergeJob> {
-        let choose = |replica: &super::replica::ShardReplica| {
+        let choose = |replica: &ShardReplica| {
             let shard = replica.shard();
             let of_shard = (shard, TableNumber(0))..=(shard, TableNumber(u64::MAX));
             let busy = self
@@ -253,8 +254,7 @@ impl ShardHost {
     /// Seals the memtable that takes the most memory, if memtables have come to take much.
     pub(super) fn seal_if_due(&mut self) {
         while self.is_sealing_due() {
-            let active_bytes =
-                |replica: &super::replica::ShardReplica| replica.store().active().memory_bytes();
+            let active_bytes = |replica: &ShardReplica| replica.store().active().memory_bytes();
             let largest = self
                 .replicas
                 .iter_mut()
@@ -273,9 +273,10 @@ impl ShardHost {
         active_bytes >= self.seal_at_bytes
     }
 
-    /// Seals the memtables of shards that keep the log from being cut, when it has become long.
+    /// Seals the memtables of shards that keep the log from being cut, when it has become long, or finds no room any
+    /// more.
     pub(super) fn seal_laggards(&mut self) {
-        if self.core.log.live_bytes() < self.recovery_bytes {
+        if self.core.log.live_bytes() < self.recovery_bytes && !self.core.log.is_disk_full() {
             return;
         }
         for shard in self.core.log.pinning() {
@@ -285,6 +286,11 @@ impl ShardHost {
                 self.flush_work.notify();
             }
         }
+    }
+
+    /// To be called every now and then: without requests nothing else looks whether there is work.
+    pub fn tend(&mut self) {
+        self.seal_laggards();
     }
 
     /// The cache gets what tables leave of its memory.

@@ -3,154 +3,10 @@
 //! Counters, sizes and latencies are told per core, and sizes of shards per shard.
 
 use super::exposition::{Exposition, Labels, Type};
+use super::families::{LEVELS_NAME, MICROSECONDS, NANOSECONDS, PER_CORE, PER_SHARD};
 use super::process;
 use crate::server::status::counters::{Operation, Stage};
-use crate::server::status::report::{CoreReport, LatencyReport, StatsReport, latency_bounds_ns};
-use crate::shard::host::ShardStatistics;
-
-const MICROSECONDS: f64 = 1e6;
-const NANOSECONDS: f64 = 1e9;
-
-/// A metric with one value per core: name, type, help, value.
-type PerCore = (&'static str, Type, &'static str, fn(&CoreReport) -> f64);
-/// A metric with one value per shard.
-type PerShard = (&'static str, &'static str, fn(&ShardStatistics) -> usize);
-
-const PER_CORE: [PerCore; 17] = [
-    (
-        "ostrakon_forwarded_requests_total",
-        Type::Counter,
-        "Requests that a core passed to the owner of the key, another core.",
-        |core| core.forwarded as f64,
-    ),
-    (
-        "ostrakon_connections",
-        Type::Gauge,
-        "Client connections.",
-        |core| core.connections.open as f64,
-    ),
-    (
-        "ostrakon_requests_in_flight",
-        Type::Gauge,
-        "Requests of clients that are not answered.",
-        |core| core.connections.requests_in_flight as f64,
-    ),
-    (
-        "ostrakon_connections_accepted_total",
-        Type::Counter,
-        "Client connections taken in, those handed over by another core included.",
-        |core| core.connections.accepted as f64,
-    ),
-    (
-        "ostrakon_received_bytes_total",
-        Type::Counter,
-        "Bytes that came from clients.",
-        |core| core.connections.received_bytes as f64,
-    ),
-    (
-        "ostrakon_sent_bytes_total",
-        Type::Counter,
-        "Bytes that went to clients.",
-        |core| core.connections.sent_bytes as f64,
-    ),
-    (
-        "ostrakon_log_batches_total",
-        Type::Counter,
-        "Batches written to the log.",
-        |core| core.log.batches as f64,
-    ),
-    (
-        "ostrakon_log_records_total",
-        Type::Counter,
-        "Records written to the log.",
-        |core| core.log.records as f64,
-    ),
-    (
-        "ostrakon_log_bytes_total",
-        Type::Counter,
-        "Bytes written to the log, padding included.",
-        |core| core.log.bytes as f64,
-    ),
-    (
-        "ostrakon_log_write_seconds_total",
-        Type::Counter,
-        "Time that log writes took, together.",
-        |core| core.log.write_us / MICROSECONDS,
-    ),
-    (
-        "ostrakon_log_segments_total",
-        Type::Counter,
-        "Log segments begun.",
-        |core| core.log.segments as f64,
-    ),
-    (
-        "ostrakon_log_failed",
-        Type::Gauge,
-        "1 after a failed log write: the core serves nothing.",
-        |core| f64::from(u8::from(core.log.failed)),
-    ),
-    (
-        "ostrakon_disk_full",
-        Type::Gauge,
-        "1 while no further log segment can be made.",
-        |core| f64::from(u8::from(core.log.disk_full)),
-    ),
-    (
-        "ostrakon_draining",
-        Type::Gauge,
-        "1 while the node shuts down.",
-        |core| f64::from(u8::from(core.draining)),
-    ),
-    (
-        "ostrakon_memory_bytes",
-        Type::Gauge,
-        "Bytes of the memtables and the tables of sessions.",
-        |core| core.memory_bytes as f64,
-    ),
-    (
-        "ostrakon_memory_budget_bytes",
-        Type::Gauge,
-        "Bound on the bytes of the memtables and the tables of sessions.",
-        |core| core.memory_budget_bytes as f64,
-    ),
-    (
-        "ostrakon_shards",
-        Type::Gauge,
-        "Shards that a core owns.",
-        |core| core.shards.len() as f64,
-    ),
-];
-
-const PER_SHARD: [PerShard; 6] = [
-    (
-        "ostrakon_shard_keys",
-        "Keys with at least one version, deleted ones included.",
-        |shard| shard.keys,
-    ),
-    ("ostrakon_shard_versions", "Versions of all keys.", |shard| {
-        shard.versions
-    }),
-    (
-        "ostrakon_shard_memory_bytes",
-        "Bytes of the memtable and the table of sessions.",
-        |shard| shard.memory_bytes,
-    ),
-    (
-        "ostrakon_shard_proposals_in_flight",
-        "Writes that are accepted and not applied.",
-        |shard| shard.in_flight,
-    ),
-    (
-        "ostrakon_shard_sessions",
-        "Sessions whose writes are remembered.",
-        |shard| shard.sessions,
-    ),
-    (
-        "ostrakon_shard_remembered_answers",
-        "Answers to writes that are kept for when they come again.",
-        |shard| shard.answers,
-    ),
-];
+use crate::server::status::report::{LatencyReport, StatsReport, latency_bounds_ns};
 
 /// The whole text of `/metrics`.
 pub(super) fn text(report: &StatsReport) -> String {
@@ -194,6 +50,20 @@ pub(super) fn text(report: &StatsReport) -> String {
                 ("shard", &shard.shard.to_string()),
             ];
             family.sample(labels, shard.deduplicated);
+        }
+    }
+    let help = "Bytes of tables by level; level 0 is the young runs.";
+    let mut family = exposition.family(LEVELS_NAME, Type::Gauge, help);
+    for core in &report.cores {
+        for shard in &core.shards {
+            for (level, bytes) in shard.level_bytes.iter().enumerate() {
+                let labels: Labels<'_> = &[
+                    ("core", &core.core.to_string()),
+                    ("shard", &shard.shard.to_string()),
+                    ("level", &level.to_string()),
+                ];
+                family.sample(labels, bytes);
+            }
         }
     }
     process::metrics(&mut exposition);
@@ -283,7 +153,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::server::status::histogram::LatencyHistogram;
-    use crate::server::status::report::{ConnectionReport, LogReport, OperationReport};
+    use crate::server::status::report::{ConnectionReport, CoreReport, LogReport, OperationReport};
+    use crate::shard::statistics::{ShardStatistics, StorageStatistics};
 
     fn latency(latencies_ns: &[u64]) -> LatencyReport {
         let mut histogram = LatencyHistogram::default();
@@ -322,9 +193,14 @@ pub(super) mod tests {
                 bytes: 4096,
                 write_us: 250.0,
                 segments: 1,
+                segments_live: 1,
+                segments_recycled: 0,
+                segments_removed: 0,
+                live_bytes: 4096,
                 failed: false,
                 disk_full: false,
             },
+            storage: StorageStatistics::default(),
             memory_bytes: 7,
             memory_budget_bytes: 8,
             shards: vec![ShardStatistics {
@@ -332,6 +208,11 @@ pub(super) mod tests {
                 keys: 1,
                 versions: 2,
                 memory_bytes: 3,
+                tables: 2,
+                table_versions: 9,
+                tombstones: 1,
+                young_runs: 1,
+                level_bytes: [4096, 0, 0, 0, 0, 0, 8192],
                 in_flight: 0,
                 sessions: 1,
                 answers: 2,
@@ -361,6 +242,7 @@ pub(super) mod tests {
             "ostrakon_connections_refused_total{core=\"0\",reason=\"too_many\"} 4",
             "ostrakon_log_write_seconds_total{core=\"1\"} 0.00025",
             "ostrakon_shard_versions{core=\"1\",shard=\"0\"} 2",
+            "ostrakon_shard_level_bytes{core=\"1\",shard=\"0\",level=\"6\"} 8192",
             "ostrakon_boot 4",
         ] {
             assert_eq!(

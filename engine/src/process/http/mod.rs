@@ -9,6 +9,7 @@
 //! `process` (what the system says of the process).
 
 mod exposition;
+mod families;
 mod metrics;
 mod pages;
 mod process;

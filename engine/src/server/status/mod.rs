@@ -61,6 +61,16 @@ pub struct CoreStatus {
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,
+    /// Tables.
+    pub tables: usize,
+    /// Their bytes.
+    pub table_bytes: u64,
+    /// Bytes that merges have to move until all is in shape.
+    pub debt_bytes: u64,
+    /// Bytes of the block cache.
+    pub cache_bytes: u64,
+    /// Part of the blocks that were found in it, in percent.
+    pub cache_hit_percent: f64,
     /// Proposals not applied yet.
     pub in_flight: usize,
     /// Batches written to the log.
@@ -126,6 +136,7 @@ impl Core {
     /// This core's report.
     pub(in crate::server) fn status(&self) -> CoreStatus {
         let host = self.host.statistics();
+        let storage = self.host.storage_statistics();
         let log = self.host.log().statistics();
         let counters = &self.answers.counters;
         let latency = counters.write_latency();
@@ -153,6 +164,12 @@ impl Core {
             versions: host.versions,
             memory_bytes: host.memory_bytes,
             memory_budget_bytes: host.memory_budget_bytes,
+            tables: storage.tables,
+            table_bytes: storage.table_bytes,
+            debt_bytes: storage.debt_bytes,
+            cache_bytes: storage.cache_bytes,
+            cache_hit_percent: storage.cache_hits as f64 * 100.0
+                / (storage.cache_hits + storage.cache_misses).max(1) as f64,
             in_flight: host.in_flight,
             log_batches: log.batches,
             log_records: log.records,

@@ -8,9 +8,9 @@ use super::counters::{Operation, Reason, Stage};
 use super::histogram::LatencyHistogram;
 use super::{cluster_text, node_text};
 use crate::cluster::identity::Identity;
-use crate::log::LogStatistics;
+use crate::log::Log;
 use crate::server::core::Core;
-use crate::shard::host::ShardStatistics;
+use crate::shard::statistics::{ShardStatistics, StorageStatistics};
 
 /// The bounds of the latency buckets in reports are the powers of two from 2 to this many nanoseconds (4 µs) ...
 const FIRST_BOUND_POWER: u32 = 12;
@@ -102,6 +102,14 @@ pub struct LogReport {
     pub write_us: f64,
     /// Segments begun.
     pub segments: u64,
+    /// Segments that there are.
+    pub segments_live: u64,
+    /// Segments that were freed and used again.
+    pub segments_recycled: u64,
+    /// Segments that were freed and removed.
+    pub segments_removed: u64,
+    /// Bytes that a restart would have to read.
+    pub live_bytes: u64,
     /// True after a failed write: the core serves nothing.
     pub failed: bool,
     /// True while no further segment can be made, for lack of room as a rule.
@@ -109,13 +117,19 @@ pub struct LogReport {
 }
 
 impl LogReport {
-    fn new(log: LogStatistics, failed: bool, disk_full: bool) -> LogReport {
+    fn new(log: &Log) -> LogReport {
+        let (live_bytes, failed, disk_full) = (log.live_bytes(), log.has_failed(), log.is_disk_full());
+        let log = log.statistics();
         LogReport {
             batches: log.batches,
             records: log.records,
             bytes: log.bytes,
             write_us: log.write_ns as f64 / 1e3,
             segments: log.segments,
+            segments_live: log.segments_live as u64,
+            segments_recycled: log.segments_recycled,
+            segments_removed: log.segments_removed,
+            live_bytes,
             failed,
             disk_full,
         }
@@ -139,6 +153,8 @@ pub struct CoreReport {
     pub connections: ConnectionReport,
     /// Its log.
     pub log: LogReport,
+    /// Its tables.
+    pub storage: StorageStatistics,
     /// Bytes of its memtables and sessions.
     pub memory_bytes: usize,
     /// The bound on them.
@@ -212,7 +228,8 @@ impl Core {
                 .collect(),
             forwarded: counters.forwarded,
             connections: self.connection_report(),
-            log: LogReport::new(log.statistics(), log.has_failed(), log.is_disk_full()),
+            log: LogReport::new(log),
+            storage: self.host.storage_statistics(),
             memory_bytes: host.memory_bytes,
             memory_budget_bytes: host.memory_budget_bytes,
             shards: self.host.shard_statistics().collect(),

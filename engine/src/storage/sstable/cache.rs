@@ -41,12 +41,21 @@ pub struct CacheStatistics {
     pub held_bytes: u64,
     /// Bytes that there may be.
     pub capacity_bytes: u64,
+    /// Looks that a filter has spared.
+    pub filter_skips: u64,
+    /// Looks that filters let pass.
+    pub filter_passes: u64,
+    /// Those of them that found nothing.
+    pub filter_false_passes: u64,
 }
 
 /// The block cache of a core.
 pub struct BlockCache {
     blocks: RefCell<Cache<(OpenId, u64), Block, Bytes>>,
     opened: Cell<u64>,
+    filter_skips: Cell<u64>,
+    filter_passes: Cell<u64>,
+    filter_false_passes: Cell<u64>,
 }
 
 impl BlockCache {
@@ -56,6 +65,9 @@ impl BlockCache {
         BlockCache {
             blocks: RefCell::new(blocks),
             opened: Cell::new(0),
+            filter_skips: Cell::new(0),
+            filter_passes: Cell::new(0),
+            filter_false_passes: Cell::new(0),
         }
     }
 
@@ -82,6 +94,21 @@ impl BlockCache {
         }
     }
 
+    /// A filter has let a look pass or not.
+    pub(super) fn filter_said(&self, passes: bool) {
+        let counter = if passes {
+            &self.filter_passes
+        } else {
+            &self.filter_skips
+        };
+        counter.set(counter.get() + 1);
+    }
+
+    /// A look that a filter has let pass found nothing.
+    pub(super) fn filter_was_wrong(&self) {
+        self.filter_false_passes.set(self.filter_false_passes.get() + 1);
+    }
+
     /// What was found and what was not, and what is there.
     pub fn statistics(&self) -> CacheStatistics {
         let blocks = self.blocks.borrow();
@@ -90,6 +117,9 @@ impl BlockCache {
             misses: blocks.misses(),
             held_bytes: blocks.weight(),
             capacity_bytes: blocks.capacity(),
+            filter_skips: self.filter_skips.get(),
+            filter_passes: self.filter_passes.get(),
+            filter_false_passes: self.filter_false_passes.get(),
         }
     }
 }

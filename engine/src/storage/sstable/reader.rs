@@ -103,12 +103,6 @@ pub enum Look {
     Unknown,
 }
 
-fn find(data: &Block, key: &[u8], snapshot: Timestamp) -> Option<Found> {
-    let mut cursor = data.cursor();
-    cursor.seek(key, snapshot);
-    (cursor.is_valid() && cursor.key() == key).then_some(cursor)
-}
-
 impl Table {
     /// Opens the file of a table and reads its footer, filter, root and properties. Its other blocks are read through
     /// the cache.
@@ -196,7 +190,9 @@ impl Table {
 
     /// May it have a version of the key with this xxh3-64? False means no, and costs no read.
     pub fn may_have(&self, hash: u64) -> bool {
-        filter::may_contain(&self.filter, hash)
+        let may_have = filter::may_contain(&self.filter, hash);
+        self.cache.filter_said(may_have);
+        may_have
     }
 
     /// The newest version of a key at or below `snapshot`, if the table has one and it is known without a read.
@@ -216,7 +212,7 @@ impl Table {
         let Some(data) = self.at_hand(data) else {
             return Ok(Look::Unknown);
         };
-        Ok(find(&data, key, snapshot).map_or(Look::Absent, Look::Found))
+        Ok(self.find(&data, key, snapshot).map_or(Look::Absent, Look::Found))
     }
 
     /// The newest version of a key at or below `snapshot`, if the table has one.
@@ -232,7 +228,17 @@ impl Table {
             return Ok(None);
         };
         let data = self.cached(data).await?;
-        Ok(find(&data, key, snapshot))
+        Ok(self.find(&data, key, snapshot))
+    }
+
+    fn find(&self, data: &Block, key: &[u8], snapshot: Timestamp) -> Option<Found> {
+        let mut cursor = data.cursor();
+        cursor.seek(key, snapshot);
+        let is_here = cursor.is_valid() && cursor.key() == key;
+        if !is_here {
+            self.cache.filter_was_wrong();
+        }
+        is_here.then_some(cursor)
     }
 
     /// The block below an index block that has the first version not before this one, if any has.

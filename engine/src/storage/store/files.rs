@@ -24,6 +24,7 @@ use super::{OwnRecords, Sealed};
 use crate::env::local::Exclusive;
 use crate::env::tasks::yield_now;
 use crate::env::{Disk, Tasks};
+use crate::limits::STORE_RESERVE_BYTES;
 use crate::storage::manifest::{Change, Manifest, ManifestError};
 use crate::storage::memtable::Version;
 use crate::storage::pace::Pace;
@@ -86,6 +87,15 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The file system has less room than a job may need, so the job was not begun.
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes that it may need, and that must stay free besides.
+        needed_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
     /// A table can't be read.
     Table(TableError),
     /// A table can't be written. Nothing has changed.
@@ -102,6 +112,15 @@ impl core::fmt::Display for StoreError {
                 operation,
                 source,
             } => write!(formatter, "cannot {operation} {}: {source}", path.display()),
+            StoreError::NoRoom {
+                path,
+                needed_bytes,
+                free_bytes,
+            } => write!(
+                formatter,
+                "{} has {free_bytes} bytes of free space, and {needed_bytes} may be needed: free some",
+                path.display()
+            ),
             StoreError::Table(error) => error.fmt(formatter),
             StoreError::Write(error) => error.fmt(formatter),
             StoreError::Manifest(error) => error.fmt(formatter),
@@ -113,6 +132,7 @@ impl core::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             StoreError::Directory { source, .. } => Some(source),
+            StoreError::NoRoom { .. } => None,
             StoreError::Table(error) => error.source(),
             StoreError::Write(error) => error.source(),
             StoreError::Manifest(error) => error.source(),
@@ -126,6 +146,7 @@ impl StoreError {
         let source = match self {
             StoreError::Write(error) => &error.source,
             StoreError::Directory { source, .. } => source,
+            StoreError::NoRoom { .. } => return true,
             StoreError::Table(_) | StoreError::Manifest(_) => return false,
         };
         is_full(source)
@@ -357,6 +378,23 @@ impl ShardFiles {
         Ok(opened)
     }
 
+    /// Makes sure that so many bytes can be written, and that something stays free for manifests besides: a manifest
+    /// that can't be written ends the core.
+    pub(super) async fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let free_bytes = self.env.disk.free_bytes(&self.directory).await;
+        let free_bytes =
+            free_bytes.map_err(|source| self.directory_failed("read the free space of", source))?;
+        let needed_bytes = bytes + STORE_RESERVE_BYTES;
+        if free_bytes < needed_bytes {
+            return Err(StoreError::NoRoom {
+                path: self.directory.clone(),
+                needed_bytes,
+                free_bytes,
+            });
+        }
+        Ok(())
+    }
+
     /// Removes a table that came to nothing.
     pub(super) async fn remove_table(&self, number: TableNumber) -> Result<(), StoreError> {
         let removed = self
@@ -377,6 +415,7 @@ impl ShardFiles {
         below: &Tables,
         watermark: Timestamp,
     ) -> Result<(Edit, Rc<Table>), StoreError> {
+        self.check_room(sealed.memory_bytes() as u64).await?;
         let mut writer = self.begin_table(self.env.options.tables).await?;
         let written = self.write_sealed(&mut writer, sealed, below, watermark).await;
         if let Err(error) = written {

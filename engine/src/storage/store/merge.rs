@@ -53,6 +53,7 @@ impl ShardFiles {
             }));
         }
         let read_bytes = inputs.map(|info| info.bytes).sum();
+        self.check_room(read_bytes).await?;
         let mut ended = Vec::new();
         let written = self
             .merge_into(tables, choice, watermark, is_wanted, &mut ended)
