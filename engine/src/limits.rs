@@ -26,7 +26,7 @@ pub const SEGMENT_RESERVE_BYTES: u64 = 64 << 10;
 /// A core's memory budget is kept free to one part of this many for deletes.
 pub const DELETE_RESERVE_PARTS: usize = 32;
 /// Freed segments of one core that are kept for reuse. Each segment that is begun takes one, and frees one as a rule; a
-/// flush of the shard that held up the others frees several at once. Of these the tables had better have the space.
+/// flush of the shard that held up the others frees several at once, whose space the tables may need.
 pub const FREED_SEGMENTS_MAX: usize = 4;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;

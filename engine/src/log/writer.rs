@@ -188,8 +188,9 @@ impl Log {
         self.0.state.borrow_mut().live.set_shard(shard, epoch, state);
     }
 
-    /// Everything of this shard up to this entry is durable in its tables, which the caller guarantees: the log need not
-    /// keep it. The heads of segments that are begun from now on state it as the shard's log base, which never falls.
+    /// Everything of this shard up to this entry is durable in its tables, which the caller guarantees: the log need
+    /// not keep it. The heads of segments that are begun from now on state it as the shard's log base, which never
+    /// falls.
     ///
     /// # Panics
     /// If the log has no state of the shard.
@@ -197,9 +198,9 @@ impl Log {
         self.0.state.borrow_mut().live.note_flushed(shard, entry);
     }
 
-    /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another log
-    /// holds from now on, is complete and durable there; before [`Log::start`] if there is none. Until then the segments that
-    /// recovery found are all that such a shard has.
+    /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another
+    /// log holds from now on, is complete and durable there; before [`Log::start`] if there is none. Until then the
+    /// segments that recovery found are all that such a shard has.
     pub fn allow_freeing(&self) {
         self.0.state.borrow_mut().live.allow_freeing();
     }
