@@ -2,7 +2,8 @@
 //!
 //! A start reads the identity, and in the directory of each log the chain of its segments: from the newest back along
 //! the predecessors that the heads name to the oldest that the newest head calls needed, and of each segment the
-//! batches up to the one that its successor names (`docs/formats.md`). Damage there must be found, with these exceptions:
+//! batches up to the one that its successor names (`docs/formats.md`). Damage there must be found, with these
+//! exceptions:
 //! - Padding of a batch and blank blocks mean nothing.
 //! - Segments outside the chain, and batches behind the one that a successor names, are void for ever.
 //! - A batch of which no other says that it was durable looks like the torn tail of a crash, and is cut.
