@@ -36,7 +36,7 @@ pub const RECOVERY_BYTES: u64 = 512 << 20;
 /// last, and by ten seconds at least.
 pub const RETENTION_US: u64 = 90_000_000;
 /// Freed segments of one core that are kept for reuse. Each segment that is begun takes one, and frees one as a rule; a
-/// flush of the shard that held up the others frees several at once. Of these the tables had better have the space.
+/// flush of the shard that held up the others frees several at once, whose space the tables may need.
 pub const FREED_SEGMENTS_MAX: usize = 4;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;

@@ -1,6 +1,5 @@
 //! Which damage is corruption, and which is the torn tail of a crash. The rule is that of
-//! [`recovery`](super::recovery): what a later batch calls durable must be there. What is reported is the nearest
-//! cause.
+//! [`recovery`](super::recovery): what a later batch calls durable must be there. The nearest cause is reported.
 //!
 //! What an earlier life left in a recycled file is never evidence: none of its batches is intact at a place in the
 //! segment that the file is now.
@@ -121,8 +120,8 @@ impl Scan<'_> {
         Ok(false)
     }
 
-    /// Every intact header of a file from an offset on, whatever lies between them; none of a file that is no segment
-    /// of this log.
+    /// Every intact header of a file from an offset on, whatever lies between them; none of a file that is no
+    /// segment of this log.
     async fn headers(&self, at: usize, start: u64) -> Result<Vec<BatchHeader>, LogError> {
         if self.files[at].wrong().is_some() {
             return Ok(Vec::new());
@@ -207,20 +206,16 @@ impl Scan<'_> {
         let Some((file, former)) = mixed_up.filter(|_| !self.is_cut_at_corruption()) else {
             return Ok(());
         };
-        let mut damaged = self
+        let damaged = self
             .files
             .iter()
-            .filter(|file| matches!(file.opening, Opening::Other));
-        let corruption = match damaged.next().filter(|_| first.is_none()) {
+            .find(|file| matches!(file.opening, Opening::Other));
+        let corruption = if let (None, Some(damaged)) = (first, damaged) {
             // The head of another one, which freed the former segment, is the one that is lost.
-            Some(damaged) => wrong_file(&damaged.path, damaged.instead_of_head(self.log)),
-            None => {
-                let (place, own) = (
-                    place_of_head(self.log, file.sequence),
-                    place_of_head(self.log, former),
-                );
-                wrong_file(&file.path, misplaced(place, own))
-            }
+            wrong_file(&damaged.path, damaged.instead_of_head(self.log))
+        } else {
+            let place = place_of_head(self.log, file.sequence);
+            wrong_file(&file.path, misplaced(place, place_of_head(self.log, former)))
         };
         self.corruption(corruption)
     }

@@ -4,8 +4,7 @@
 //!    log holds it now, that is not flushed: above the shard's log base. All segments behind a needed one stay as
 //!    well, since the chain has no gaps.
 //! 2. A head states the oldest needed segment as of when it is made ([`LiveSegments::oldest`]). Only when that head is
-//!    durable, with all before it, are older ones *freed* ([`LiveSegments::free_below`]): a restart then starts behind
-//!    them.
+//!    durable, with all before it, are older ones *freed* ([`LiveSegments::free_below`]): a restart begins behind them.
 //! 3. A freed segment that this process has written is kept for reuse, up to a few; others are removed. A write that
 //!    a killed process left in flight can reach only what that process wrote.
 //!
@@ -235,8 +234,8 @@ impl LiveSegments {
         pinning.map(|last| last.shard).collect()
     }
 
-    /// True if the segment that has this entry is needed because of it. An epoch above the one that the log holds is
-    /// that of a take-over whose state still waits to be written.
+    /// True if the segment that has this entry is needed because of it. An epoch above the one that the log holds
+    /// is that of a take-over whose state still waits to be written.
     fn is_needed(&self, last: ShardLast) -> bool {
         let held = self.shards.get(last.shard.0 as usize).copied().flatten();
         held.is_some_and(|(epoch, state)| {

@@ -193,11 +193,14 @@ impl Scan<'_> {
 
     /// Walks the segments of a chain up to the first batch that is missing, and judges that.
     async fn walk_chain(&mut self, chain: &[usize], beyond: usize) -> Result<(), LogError> {
-        let head = |at: usize| self.files[at].head().expect("intact").1;
-        let mut expected = BatchNumber(chain.first().map_or(0, |&at| head(at).predecessor_last.0) + 1);
+        let last_before = |files: &[SegmentFile], at: usize| {
+            let (_, head) = files[at].head().expect("a chain has intact heads");
+            head.predecessor_last
+        };
+        let before = chain.first().map(|&oldest| last_before(&self.files, oldest));
+        let mut expected = BatchNumber(before.unwrap_or_default().0 + 1);
         for (slot, &at) in chain.iter().enumerate() {
-            let next = chain.get(slot + 1);
-            let limit = next.map(|&next| self.files[next].head().expect("intact").1.predecessor_last);
+            let limit = chain.get(slot + 1).map(|&next| last_before(&self.files, next));
             let stop = self.walk(at, &mut expected, limit).await?;
             if let Some(stop) = stop {
                 let behind = beyond..self.files.len();

@@ -58,11 +58,11 @@ pub async fn replay(
 }
 
 /// Removes the segment files of a log that its chain does not hold: those before it, which are not needed, and those
-/// that are void. Nothing in these was acknowledged, so it may be cut off anywhere. One that was made ready and was not
-/// begun goes too: a write that a killed process left in flight may yet reach it.
+/// that are void. Nothing in these was acknowledged, so it may be cut off anywhere. One that was made ready and was
+/// not begun goes too: a write that a killed process left in flight may yet reach it.
 ///
-/// Behind damage that was cut off nothing is removed yet, since it was acknowledged, and the newest head with it: what
-/// that one freed is missing, which only the next head explains. The next start removes it.
+/// When damage was cut off nothing is removed yet. What was cut off may have a head that freed older segments, and
+/// without it these would count as missing until the next head is durable. The next start removes it.
 ///
 /// # Errors
 /// IO errors of the removal.

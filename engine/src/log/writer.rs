@@ -198,8 +198,8 @@ impl Log {
         self.0.state.borrow_mut().live.note_flushed(shard, entry);
     }
 
-    /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another log
-    /// holds from now on, is complete and durable there; before [`Log::start`] if there is none. Until then the
+    /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another
+    /// log holds from now on, is complete and durable there; before [`Log::start`] if there is none. Until then the
     /// segments that recovery found are all that such a shard has.
     pub fn allow_freeing(&self) {
         self.0.state.borrow_mut().live.allow_freeing();

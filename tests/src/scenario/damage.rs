@@ -1,8 +1,9 @@
 //! Which damage on a node's disk its next start must find.
 //!
 //! A start reads the identity, and in the directory of each log the chain of its segments: from the newest back along
-//! the predecessors that the heads name, and of each segment the batches up to the one that its successor names
-//! (`docs/formats.md`). Damage there must be found, with these exceptions:
+//! the predecessors that the heads name to the oldest that the newest head calls needed, and of each segment the
+//! batches up to the one that its successor names (`docs/formats.md`). Damage there must be found, with these
+//! exceptions:
 //! - Padding of a batch and blank blocks mean nothing.
 //! - Segments outside the chain, and batches behind the one that a successor names, are void for ever.
 //! - A batch of which no other says that it was durable looks like the torn tail of a crash, and is cut.
@@ -157,6 +158,8 @@ fn undamaged(
 /// The batches of the newest chain of a log.
 fn chain(segments: &BTreeMap<SegmentSequence, Segment>) -> Vec<Believed> {
     let mut next = segments.iter().rev().find(|(_, segment)| segment.head.is_some());
+    let newest = next.and_then(|(_, segment)| segment.head);
+    let oldest = newest.map_or(SegmentSequence(0), |head| head.oldest);
     let mut limit = u64::MAX;
     let mut batches: Vec<(&Segment, &BatchHeader)> = Vec::new();
     while let Some((_, segment)) = next {
@@ -168,7 +171,9 @@ fn chain(segments: &BTreeMap<SegmentSequence, Segment>) -> Vec<Believed> {
             .take_while(|batch| batch.boot == boot && batch.number.0 <= limit);
         batches.extend(of_chain.map(|batch| (segment, batch)));
         limit = head.predecessor_last.0;
-        next = segments.get_key_value(&head.predecessor);
+        next = segments
+            .get_key_value(&head.predecessor)
+            .filter(|(sequence, _)| **sequence >= oldest);
     }
     // The highest batch that is said to have been durable by one whose bytes are as they were.
     let is_intact = |(segment, batch): &&(&Segment, &BatchHeader)| {

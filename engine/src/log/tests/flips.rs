@@ -24,6 +24,8 @@ const PER_BATCH: [usize; 3] = [97, 97, 198];
 const PAYLOAD_BYTES: usize = 8;
 /// Entries of a log.
 const ENTRIES: usize = 3000;
+/// Entries that the log in recycled segments keeps: its end is what matters.
+const ENTRIES_RECYCLED: usize = 1500;
 
 /// What recovery is expected to say, or says.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ fn sealed() -> Whole {
     let running = machine.start();
     write_batches(&running, ENTRIES);
     running.close();
-    describe(machine)
+    describe(machine, ENTRIES)
 }
 
 /// A log of two boots: the first ended with a torn write before a valid one, the second with two writes in
@@ -97,7 +99,7 @@ fn crashed() -> Whole {
     assert_eq!(machine.history.entries.borrow().len(), ENTRIES / 2);
     write_batches(&running, ENTRIES / 2);
     crash_with_two_in_flight(&machine, running, |_| Fate::Whole);
-    describe(machine)
+    describe(machine, ENTRIES)
 }
 
 /// A log of one boot whose segments had an earlier life and are full of its batches; it ends with two writes in flight
@@ -107,17 +109,23 @@ fn recycled() -> Whole {
     let running = machine.start();
     // All but the last entries are flushed all the time, so each segment that is begun frees one.
     let flush_old = || {
-        let count = running.history.acknowledged.get().saturating_sub(ENTRIES);
+        let count = running
+            .history
+            .acknowledged
+            .get()
+            .saturating_sub(ENTRIES_RECYCLED);
         (0..SHARDS).for_each(|shard| running.flush_first(shard, count));
     };
     let mut begun = 0;
-    while running.history.acknowledged.get() < ENTRIES * 3 || running.log.statistics().segments == begun {
+    while running.history.acknowledged.get() < ENTRIES_RECYCLED * 5
+        || running.log.statistics().segments == begun
+    {
         begun = running.log.statistics().segments;
         write_batches(&running, PER_BATCH[0]);
         flush_old();
     }
     crash_with_two_in_flight(&machine, running, |_| Fate::Whole);
-    let whole = describe(machine);
+    let whole = describe(machine, ENTRIES_RECYCLED);
     let heads = whole
         .batches
         .iter()
@@ -125,7 +133,7 @@ fn recycled() -> Whole {
     let again = heads
         .filter(|batch| batch.header.flags & FLAG_RECYCLED != 0)
         .count();
-    assert!(again >= 3, "{again} segments that were used again");
+    assert!(again >= 2, "{again} segments that were used again");
     let newest = whole.batches.last().expect("batches").header;
     let bytes = whole.machine.disk.content(&segment(newest.segment.0));
     let behind = &bytes[(newest.offset + disk_bytes(&newest)) as usize..];
@@ -152,9 +160,9 @@ fn crash_with_two_in_flight(
     machine.disk.power_loss(false, fate);
 }
 
-fn describe(machine: Machine) -> Whole {
+fn describe(machine: Machine, entries: usize) -> Whole {
     let found = machine.recover().expect("recovers");
-    assert!(found.entries.len() >= ENTRIES && found.chain.segments.len() >= 3);
+    assert!(found.entries.len() >= entries && found.chain.segments.len() >= 2);
     let mut headers = Vec::new();
     for part in &found.chain.segments {
         let batches = machine.batches(part.sequence.0);
@@ -409,7 +417,7 @@ fn each_byte_of_a_log_in_recycled_segments() {
         counts.tail,
         uncovered.map(|batch| batch.header.content_bytes()).sum::<usize>()
     );
-    assert!(counts.detected > ENTRIES * 40 && counts.padding > 0);
+    assert!(counts.detected > ENTRIES_RECYCLED * 40 && counts.padding > 0);
 }
 
 #[test]

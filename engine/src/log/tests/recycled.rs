@@ -21,8 +21,8 @@ fn recycle(running: &Running, count: u64) {
     running.flush_all();
 }
 
-/// A machine whose log was killed at rest in the middle of a recycled segment, with another one ready; and the sequence
-/// of the one in use.
+/// A machine whose log was killed at rest in the middle of a recycled segment, with another one ready; and the
+/// sequence of the one in use.
 fn killed() -> (Machine, u64) {
     let mut machine = Machine::new(SEGMENT_BLOCKS);
     let running = machine.start();
@@ -154,7 +154,7 @@ fn a_durable_batch_that_an_earlier_life_stands_for_is_corruption() {
     for batch in &batches {
         let range = batch.offset as usize..(batch.offset + disk_bytes(batch)) as usize;
         machine.disk.edit(&segment(ready), |bytes| {
-            bytes[range.clone()].copy_from_slice(&former[range])
+            bytes[range.clone()].copy_from_slice(&former[range]);
         });
         if batch.number == batches.last().expect("a batch").number {
             let found = machine.recover().expect("a torn tail");
@@ -241,7 +241,9 @@ fn freed_by_the_last_head() -> (Machine, u64) {
         running.write(0, 1000);
         let in_flight = machine.disk.in_flight();
         if in_flight.last().is_some_and(|write| write.offset == 0) {
-            in_flight.iter().for_each(|_| machine.disk.end_write(0, Ok(())));
+            for _ in &in_flight {
+                machine.disk.end_write(0, Ok(()));
+            }
             running.scheduler.settle();
             break;
         }
