@@ -1,4 +1,5 @@
-//! Walks several runs of tables at once, in order, for a compaction: versions that nobody can read any more are left out.
+//! Walks several runs of tables at once, in order, for a compaction: versions that nobody can read any more are left
+//! out.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -102,6 +103,10 @@ impl Merge {
     ///
     /// # Errors
     /// If an index is damaged.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a step may have to be settled, so it is no iterator"
+    )]
     pub fn next(&mut self) -> Result<(), TableError> {
         if let Some(first) = self.first {
             self.runs[first].next()?;
@@ -143,8 +148,8 @@ impl Merge {
 /// Decides which versions of a key stay: it is shown all of them, from the newest to the oldest, key after key.
 ///
 /// Who reads does so at the watermark or above. So of the versions at or below it, the newest one stays, and what is
-/// older goes; the newest one goes too if it shows nothing at the watermark (it is a tombstone or has expired) and there
-/// is nothing older elsewhere that it hides.
+/// older goes; the newest one goes too if it shows nothing at the watermark (it is a tombstone or has expired) and
+/// there is nothing older elsewhere that it hides.
 #[derive(Debug)]
 pub struct Collector {
     watermark: Timestamp,

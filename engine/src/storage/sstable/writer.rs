@@ -101,7 +101,13 @@ impl TableWriter {
         self.builder.file_bytes()
     }
 
-    /// Ends the table: when this returns, its bytes last. Its name does once the directory is synced. To be closed next.
+    /// Bytes that were written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Ends the table: when this returns, its bytes last. Its name does once the directory is synced. To be closed
+    /// next.
     ///
     /// # Errors
     /// If bytes can't be written or synced. The file is good for nothing then: [`TableWriter::abandon`] it.
