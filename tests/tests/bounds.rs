@@ -192,7 +192,8 @@ fn put_patiently(client: &mut Client, number: usize) {
         match client.put(&key(number), &VALUE) {
             Ok(_) => return,
             Err(Error::Server {
-                code: ErrorCode::Busy, ..
+                code: ErrorCode::Busy,
+                ..
             }) => {}
             Err(error) => panic!("{error}"),
         }

@@ -125,3 +125,106 @@ impl<T> Drop for Held<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::env::tasks::yield_now;
+    use crate::env::testing::scheduler::Scheduler;
+    use crate::env::{Priority, Tasks};
+
+    /// Tasks that hold a value one after the other, and what they saw.
+    #[derive(Default)]
+    struct Seen {
+        asked: RefCell<Vec<usize>>,
+        held: RefCell<Vec<usize>>,
+        holders: Cell<usize>,
+        ended: Cell<usize>,
+    }
+
+    async fn hold_often(exclusive: &Exclusive<u64>, seen: &Seen, task: usize, times: usize) {
+        for time in 0..times {
+            // Not in step with others, some of which come while nobody holds it.
+            for _ in 0..(task * 7 + time * 3) % 11 {
+                yield_now().await;
+            }
+            seen.asked.borrow_mut().push(task);
+            let mut held = exclusive.hold().await;
+            seen.held.borrow_mut().push(task);
+            assert_eq!(seen.holders.replace(1), 0, "one at a time");
+            for _ in 0..(task + time) % 5 {
+                let before = *held;
+                yield_now().await;
+                assert_eq!(*held, before);
+                *held += 1;
+            }
+            seen.holders.set(0);
+        }
+        seen.ended.set(seen.ended.get() + 1);
+    }
+
+    #[test]
+    fn tasks_hold_it_one_at_a_time_in_the_order_in_which_they_asked() {
+        for tasks in 1..12 {
+            let scheduler = Scheduler::default();
+            let exclusive = Rc::new(Exclusive::new(0));
+            let seen = Rc::new(Seen::default());
+            for task in 0..tasks {
+                let (exclusive, seen) = (Rc::clone(&exclusive), Rc::clone(&seen));
+                let hold = async move { hold_often(&exclusive, &seen, task, 20).await };
+                scheduler.spawn(Priority::Foreground, Box::pin(hold));
+            }
+            scheduler.settle();
+            assert_eq!(seen.ended.get(), tasks, "nobody waits for ever");
+            assert_eq!(*seen.held.borrow(), *seen.asked.borrow());
+            let steps: usize = (0..tasks)
+                .flat_map(|task| (0..20).map(move |time| (task + time) % 5))
+                .sum();
+            let value = scheduler.run(async { *exclusive.hold().await });
+            assert_eq!(value, Some(steps as u64), "and then nobody holds it");
+        }
+    }
+
+    #[test]
+    fn who_comes_between_release_and_wake_up_waits_behind() {
+        let scheduler = Scheduler::default();
+        let exclusive = Rc::new(Exclusive::new(Vec::new()));
+        let held = scheduler.run(exclusive.hold()).expect("nobody holds it");
+        let waiting = Rc::clone(&exclusive);
+        let first = async move { waiting.hold().await.push(1) };
+        scheduler.spawn(Priority::Foreground, Box::pin(first));
+        scheduler.settle();
+        drop(held);
+        // The one that waits was woken and did not run yet; this one is polled before it.
+        let order = scheduler.run(async {
+            let mut held = exclusive.hold().await;
+            held.push(2);
+            held.clone()
+        });
+        assert_eq!(order, Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn a_task_that_is_woken_for_another_reason_goes_on_waiting() {
+        let scheduler = Scheduler::default();
+        let exclusive = Exclusive::new(());
+        let held = scheduler.run(exclusive.hold()).expect("nobody holds it");
+        let mut second = Box::pin(exclusive.hold());
+        let mut third = Box::pin(exclusive.hold());
+        let mut cx = core::task::Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            assert!(second.as_mut().poll(&mut cx).is_pending());
+            assert!(third.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(held);
+        assert!(third.as_mut().poll(&mut cx).is_pending(), "it is not its turn");
+        let Poll::Ready(held) = second.as_mut().poll(&mut cx) else {
+            panic!("it is its turn");
+        };
+        assert!(third.as_mut().poll(&mut cx).is_pending());
+        drop(held);
+        assert!(third.as_mut().poll(&mut cx).is_ready());
+    }
+}

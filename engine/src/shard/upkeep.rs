@@ -68,11 +68,11 @@ impl FlushJob {
     /// If it can't be made. Nothing has changed then.
     pub async fn run(&self) -> Result<Change, StoreError> {
         let made = self.files.flush(&self.sealed, &self.below, self.watermark).await;
-        let (edit, table) = made?;
+        let (edit, opened) = made?;
         Ok(Change {
             written_bytes: edit.added.iter().map(|info| info.bytes).sum(),
             edit,
-            opened: vec![table],
+            opened,
             read_bytes: 0,
         })
     }

@@ -7,25 +7,29 @@
 //! header  = magic "OSTM" (4) | crc32c (4) | payload length (4) | shard (4) | sequence (8) | offset (8)
 //! payload = next table number (8) | term (8) | index (8) | removed (4) | number (8) ...
 //!           | place (4): 0 for young runs, else the level | added (4) | table ...
-//! table   = number, bytes, versions, tombstones, expiring, last expiry, newest (8 each) | key | key     smallest, largest
+//! table   = number, bytes, versions, tombstones, expiring, last expiry, newest (8 each)
+//!           | key | key    the smallest and the largest
 //! key     = length (4) | bytes
 //! ```
 //!
 //! The checksum covers what follows it, up to the end of the payload. Sequences count up by one. Each record is a
-//! change: what a manifest says is what all of them make of an empty tree. A file that has become long is written anew,
-//! with a change for each run of tables, and takes the place of the old one by its name.
+//! change: what a manifest says is what all of them make of an empty tree. A file that has become long is written
+//! anew, with a change for each run of tables, and takes the place of the old one by its name.
 //!
 //! A record that can't be read is the torn end of the file if no record with a higher sequence follows it; then nobody
 //! was told that it was written. Else it is damage.
+
+mod record;
 
 use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ostrakon_core::hlc::Timestamp;
-use ostrakon_core::lsm::{Edit, LEVELS, Place, Run, TableInfo, TableNumber, Tree};
-use ostrakon_core::raft::{EntryId, LogIndex, Term};
+use ostrakon_core::lsm::{Edit, Place, Run, TableNumber, Tree};
+use ostrakon_core::raft::EntryId;
+
+use record::{encode, record_at};
 
 use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
 
@@ -33,9 +37,9 @@ use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
 pub const MANIFEST: &str = "manifest";
 /// Name of one that is being written.
 const HALF_MADE: &str = "manifest.tmp";
+/// How the names of tables end.
+pub const TABLE_SUFFIX: &str = ".sst";
 
-const MAGIC: [u8; 4] = *b"OSTM";
-const HEADER_BYTES: usize = 32;
 /// A manifest that is longer than this, and than [`REWRITE_FACTOR`] times what it would be if it were written anew, is.
 const REWRITE_BYTES: u64 = 256 << 10;
 const REWRITE_FACTOR: u64 = 4;
@@ -84,6 +88,18 @@ pub enum ManifestError {
         /// What was expected and what was found.
         what: String,
     },
+    /// The file is not there, but a table is: a manifest lasts before the first table is made.
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Name of the table.
+        table: String,
+    },
+    /// A write has failed before, so nobody knows what the file says until it is opened anew.
+    Uncertain {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for ManifestError {
@@ -103,6 +119,20 @@ impl fmt::Display for ManifestError {
                     path.display()
                 )
             }
+            ManifestError::Missing { path, table } => {
+                write!(
+                    formatter,
+                    "{} is missing, though there are tables ({table}): put it back",
+                    path.display()
+                )
+            }
+            ManifestError::Uncertain { path } => {
+                write!(
+                    formatter,
+                    "nobody knows what {} says, because a write to it failed before: start again",
+                    path.display()
+                )
+            }
         }
     }
 }
@@ -111,7 +141,9 @@ impl core::error::Error for ManifestError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             ManifestError::Io { source, .. } => Some(source),
-            ManifestError::Damaged { .. } => None,
+            ManifestError::Damaged { .. }
+            | ManifestError::Missing { .. }
+            | ManifestError::Uncertain { .. } => None,
         }
     }
 }
@@ -122,11 +154,12 @@ pub struct Manifest {
     directory: PathBuf,
     shard: u32,
     files: ShardFiles,
+    /// None after a write that failed.
     file: Option<Rc<dyn File>>,
     /// Where the next record goes.
     end: u64,
     next_sequence: u64,
-    /// Length of the file when it was written anew last.
+    /// Length of the file if it had been written anew, when it was opened or written anew last.
     anew_bytes: u64,
 }
 
@@ -147,7 +180,7 @@ impl Manifest {
             anew_bytes: 0,
         };
         let listed = disk.list(directory).await;
-        let listed = listed.map_err(|source| manifest.failed(directory.to_owned(), "list", source))?;
+        let listed = listed.map_err(|source| failed(directory.to_owned(), "list", source))?;
         let has = |name: &str| listed.iter().any(|entry| entry.name == name);
         if has(HALF_MADE) {
             manifest.remove_half_made().await?;
@@ -163,11 +196,23 @@ impl Manifest {
             manifest.files = read.files;
             manifest.end = read.end;
             manifest.next_sequence = read.next_sequence;
-            manifest.anew_bytes = bytes.len() as u64;
             if !read.is_torn {
+                manifest.anew_bytes = manifest.records_anew().0.len() as u64;
                 manifest.reopen().await?;
-                return Ok(manifest);
+                return match manifest.make_last().await {
+                    Ok(()) => Ok(manifest),
+                    Err(error) => {
+                        // Why it can't be used is what tells.
+                        let _ = manifest.close_file().await;
+                        Err(error)
+                    }
+                };
             }
+        } else if let Some(table) = listed.iter().find(|entry| entry.name.ends_with(TABLE_SUFFIX)) {
+            return Err(ManifestError::Missing {
+                path: manifest.path(MANIFEST),
+                table: table.name.clone(),
+            });
         }
         manifest.write_anew().await?;
         Ok(manifest)
@@ -182,11 +227,17 @@ impl Manifest {
     /// away may be removed afterwards.
     ///
     /// # Errors
-    /// If it can't be written; whether it lasts is then known only to the next [`Manifest::open`].
+    /// If it can't be written; whether it lasts is then known only to the next [`Manifest::open`], and no other
+    /// change is taken.
     ///
     /// # Panics
     /// If the change does not fit the tables.
     pub async fn note(&mut self, change: &Change) -> Result<(), ManifestError> {
+        let Some(file) = &self.file else {
+            return Err(ManifestError::Uncertain {
+                path: self.path(MANIFEST),
+            });
+        };
         let mut changed = self.files.clone();
         changed
             .make(change)
@@ -196,11 +247,14 @@ impl Manifest {
             return self.write_anew().await;
         }
         let record = encode(self.shard, self.next_sequence, self.end, change);
-        let file = self.file.as_ref().expect("it is open between calls");
         let mut buffer = self.disk.allocate(record.len());
         buffer.bytes_mut().copy_from_slice(&record);
         let written = file.write_at(Rc::new(buffer), self.end).await;
-        written.map_err(|source| self.failed(self.path(MANIFEST), "write", source))?;
+        if let Err(source) = written {
+            // The failed write is what tells.
+            let _ = self.close_file().await;
+            return Err(failed(self.path(MANIFEST), "write", source));
+        }
         self.files = changed;
         self.end += record.len() as u64;
         self.next_sequence += 1;
@@ -218,15 +272,10 @@ impl Manifest {
     /// Writes all that it says into a new file, which takes the place of the old one.
     async fn write_anew(&mut self) -> Result<(), ManifestError> {
         self.close_file().await?;
-        let mut bytes = Vec::new();
-        let mut sequence = self.next_sequence;
-        for change in self.files.changes() {
-            bytes.extend(encode(self.shard, sequence, bytes.len() as u64, &change));
-            sequence += 1;
-        }
+        let (bytes, next_sequence) = self.records_anew();
         let path = self.path(HALF_MADE);
         let opened = self.disk.open(&path, OpenMode::CreateNew).await;
-        let file = opened.map_err(|source| self.failed(path.clone(), "make", source))?;
+        let file = opened.map_err(|source| failed(path.clone(), "make", source))?;
         let mut buffer = self.disk.allocate(bytes.len());
         buffer.bytes_mut().copy_from_slice(&bytes);
         let written = match file.write_at(Rc::new(buffer), 0).await {
@@ -236,29 +285,51 @@ impl Manifest {
         let closed = file.close().await;
         written
             .and(closed)
-            .map_err(|source| self.failed(path.clone(), "write", source))?;
+            .map_err(|source| failed(path.clone(), "write", source))?;
         let named = match self.disk.rename(&path, &self.path(MANIFEST)).await {
             Ok(()) => self.disk.sync_dir(&self.directory).await,
             failed => failed,
         };
-        named.map_err(|source| self.failed(path, "rename", source))?;
+        named.map_err(|source| failed(path, "rename", source))?;
         self.end = bytes.len() as u64;
         self.anew_bytes = self.end;
-        self.next_sequence = sequence;
+        self.next_sequence = next_sequence;
         self.reopen().await
+    }
+
+    /// The bytes of a file that says the same by as few records as can be, and the sequence of the record behind them.
+    fn records_anew(&self) -> (Vec<u8>, u64) {
+        let mut bytes = Vec::new();
+        let mut sequence = self.next_sequence;
+        for change in self.files.changes() {
+            bytes.extend(encode(self.shard, sequence, bytes.len() as u64, &change));
+            sequence += 1;
+        }
+        (bytes, sequence)
+    }
+
+    /// Makes what was read last. If a program before this one died, its last record may lie in the cache of the
+    /// device, and the name of the file in that of the file system: later records must not outlive them.
+    async fn make_last(&self) -> Result<(), ManifestError> {
+        let file = self.file.as_ref().expect("it was just opened");
+        let synced = match file.sync().await {
+            Ok(()) => self.disk.sync_dir(&self.directory).await,
+            failed => failed,
+        };
+        synced.map_err(|source| failed(self.path(MANIFEST), "sync", source))
     }
 
     async fn reopen(&mut self) -> Result<(), ManifestError> {
         let path = self.path(MANIFEST);
         let opened = self.disk.open(&path, OpenMode::WriteDurable).await;
-        self.file = Some(opened.map_err(|source| self.failed(path, "open", source))?);
+        self.file = Some(opened.map_err(|source| failed(path, "open", source))?);
         Ok(())
     }
 
     async fn close_file(&mut self) -> Result<(), ManifestError> {
         if let Some(file) = self.file.take() {
             let closed = file.close().await;
-            closed.map_err(|source| self.failed(self.path(MANIFEST), "close", source))?;
+            closed.map_err(|source| failed(self.path(MANIFEST), "close", source))?;
         }
         Ok(())
     }
@@ -266,13 +337,13 @@ impl Manifest {
     async fn remove_half_made(&self) -> Result<(), ManifestError> {
         let path = self.path(HALF_MADE);
         let removed = self.disk.remove(&path).await;
-        removed.map_err(|source| self.failed(path, "remove", source))
+        removed.map_err(|source| failed(path, "remove", source))
     }
 
     async fn read(&self) -> Result<Vec<u8>, ManifestError> {
         let path = self.path(MANIFEST);
-        let failed = |source| self.failed(path.clone(), "read", source);
-        let file = self.disk.open(&path, OpenMode::Read).await.map_err(failed)?;
+        let unreadable = |source| failed(path.clone(), "read", source);
+        let file = self.disk.open(&path, OpenMode::Read).await.map_err(unreadable)?;
         // What is left of a torn write may end anywhere.
         let len_bytes = file.len_bytes() as usize / BLOCK_BYTES * BLOCK_BYTES;
         let read = if len_bytes == 0 {
@@ -283,21 +354,21 @@ impl Manifest {
                 .map(|buffer| buffer.bytes().to_vec())
         };
         let closed = file.close().await;
-        let bytes = read.map_err(failed)?;
-        closed.map_err(failed)?;
+        let bytes = read.map_err(unreadable)?;
+        closed.map_err(unreadable)?;
         Ok(bytes)
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
 
-    fn failed(&self, path: PathBuf, operation: &'static str, source: io::Error) -> ManifestError {
-        ManifestError::Io {
-            path,
-            operation,
-            source,
-        }
+fn failed(path: PathBuf, operation: &'static str, source: io::Error) -> ManifestError {
+    ManifestError::Io {
+        path,
+        operation,
+        source,
     }
 }
 
@@ -385,165 +456,6 @@ fn replay(bytes: &[u8], shard: u32) -> Result<Replayed, (u64, String)> {
         next_sequence,
         is_torn: offset < bytes.len(),
     })
-}
-
-struct Record {
-    sequence: u64,
-    change: Change,
-    /// With its padding.
-    bytes: usize,
-}
-
-fn encode(shard: u32, sequence: u64, offset: u64, change: &Change) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BLOCK_BYTES);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.resize(12, 0);
-    bytes.extend_from_slice(&shard.to_le_bytes());
-    bytes.extend_from_slice(&sequence.to_le_bytes());
-    bytes.extend_from_slice(&offset.to_le_bytes());
-    for number in [
-        change.next_number.0,
-        change.flushed.term.0,
-        change.flushed.index.0,
-    ] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    bytes.extend_from_slice(&(change.edit.removed.len() as u32).to_le_bytes());
-    for number in &change.edit.removed {
-        bytes.extend_from_slice(&number.0.to_le_bytes());
-    }
-    let place = match change.edit.place {
-        Place::Young => 0,
-        Place::Level(level) => level as u32,
-    };
-    bytes.extend_from_slice(&place.to_le_bytes());
-    bytes.extend_from_slice(&(change.edit.added.len() as u32).to_le_bytes());
-    for table in &change.edit.added {
-        let numbers = [
-            table.number.0,
-            table.bytes,
-            table.versions,
-            table.tombstones,
-            table.expiring,
-            table.last_expiry.0,
-            table.newest.0,
-        ];
-        numbers
-            .iter()
-            .for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
-        for key in [&table.smallest, &table.largest] {
-            bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(key);
-        }
-    }
-    let payload_bytes = (bytes.len() - HEADER_BYTES) as u32;
-    bytes[8..12].copy_from_slice(&payload_bytes.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes[8..]);
-    bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
-    bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-    bytes
-}
-
-/// The record at an offset, or what keeps the bytes there from being one.
-fn record_at(bytes: &[u8], offset: usize, shard: u32) -> Result<Record, String> {
-    let bytes = &bytes[offset..];
-    let (header, rest) = bytes
-        .split_first_chunk::<HEADER_BYTES>()
-        .ok_or("a record is cut off")?;
-    if header[..4] != MAGIC {
-        return Err("no record begins here".to_owned());
-    }
-    let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    let u64_at = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    let payload = rest.get(..u32_at(8) as usize).ok_or("a record is cut off")?;
-    let (expected, found) = (crc32c::crc32c(&bytes[8..HEADER_BYTES + payload.len()]), u32_at(4));
-    if expected != found {
-        return Err(format!(
-            "the checksum of a record is {found:#010x}, expected {expected:#010x}"
-        ));
-    }
-    if (u32_at(12), u64_at(24)) != (shard, offset as u64) {
-        return Err(format!(
-            "a record of shard {} at offset {} lies here, expected one of shard {shard}",
-            u32_at(12),
-            u64_at(24)
-        ));
-    }
-    let mut fields = Fields(payload);
-    let change = fields.change().filter(|_| fields.0.is_empty());
-    Ok(Record {
-        sequence: u64_at(16),
-        change: change.ok_or("the payload of a record is not what it should be")?,
-        bytes: (HEADER_BYTES + payload.len()).next_multiple_of(BLOCK_BYTES),
-    })
-}
-
-/// What is left of a payload.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn u32(&mut self) -> Option<u32> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_le_bytes(*number))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*number))
-    }
-
-    fn key(&mut self) -> Option<Box<[u8]>> {
-        let length = self.u32()? as usize;
-        let (key, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(key.into())
-    }
-
-    fn change(&mut self) -> Option<Change> {
-        let next_number = TableNumber(self.u64()?);
-        let flushed = EntryId {
-            term: Term(self.u64()?),
-            index: LogIndex(self.u64()?),
-        };
-        let removed = self.u32()?;
-        let removed = (0..removed)
-            .map(|_| self.u64().map(TableNumber))
-            .collect::<Option<_>>()?;
-        let place = match self.u32()? as usize {
-            0 => Place::Young,
-            level @ 1..=LEVELS => Place::Level(level),
-            _ => return None,
-        };
-        let added = self.u32()?;
-        let added = (0..added)
-            .map(|_| self.table().map(Rc::new))
-            .collect::<Option<_>>()?;
-        Some(Change {
-            edit: Edit {
-                removed,
-                place,
-                added,
-            },
-            flushed,
-            next_number,
-        })
-    }
-
-    fn table(&mut self) -> Option<TableInfo> {
-        Some(TableInfo {
-            number: TableNumber(self.u64()?),
-            bytes: self.u64()?,
-            versions: self.u64()?,
-            tombstones: self.u64()?,
-            expiring: self.u64()?,
-            last_expiry: Timestamp(self.u64()?),
-            newest: Timestamp(self.u64()?),
-            smallest: self.key()?,
-            largest: self.key()?,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use ostrakon_core::lsm::Misfit;
+use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::lsm::{Misfit, TableInfo};
+use ostrakon_core::raft::{LogIndex, Term};
 
 use super::*;
 use crate::env::testing::memory_disk::{Fate, MemoryDisk};
@@ -186,7 +188,7 @@ fn damage_before_the_end_is_named() {
         match read(&damaged) {
             Ok(found) => assert_eq!(found, after(&changes()), "byte {at} is padding"),
             Err(ManifestError::Damaged { offset, .. }) => {
-                assert_eq!(offset as usize, at / BLOCK_BYTES * BLOCK_BYTES)
+                assert_eq!(offset as usize, at / BLOCK_BYTES * BLOCK_BYTES);
             }
             Err(error) => panic!("{error}"),
         }
@@ -223,6 +225,47 @@ fn a_long_manifest_is_written_anew() {
     });
     assert!(bytes(&disk).len() as u64 <= REWRITE_BYTES + BLOCK_BYTES as u64);
     assert_eq!(read(&disk).unwrap(), files);
+}
+
+#[test]
+fn a_manifest_stays_short_over_restarts() {
+    let disk = MemoryDisk::new(directory());
+    for restart in 0..10 {
+        let first = restart * 50 + 1;
+        let changes: Vec<Change> = (first..first + 50)
+            .map(|number| {
+                let removed: Vec<u64> = (number > 1).then(|| number - 1).into_iter().collect();
+                change(number, &removed, Place::Young, vec![table(number, 0..9)])
+            })
+            .collect();
+        assert_eq!(run(write(&disk, &changes)).unwrap(), 50);
+        let length = bytes(&disk).len() as u64;
+        assert!(
+            length <= REWRITE_BYTES + BLOCK_BYTES as u64,
+            "{length} bytes after {restart} restarts"
+        );
+    }
+}
+
+#[test]
+fn what_a_program_that_died_has_named_lasts_before_it_is_built_upon() {
+    for operation in 0.. {
+        let disk = MemoryDisk::new(directory());
+        let shared: Rc<dyn Disk> = Rc::new(disk.clone());
+        disk.freeze_at(operation);
+        if Scheduler::default()
+            .run(Manifest::open(&shared, directory(), SHARD))
+            .is_some()
+        {
+            assert!(operation > 5);
+            break;
+        }
+        disk.freeze_at(u64::MAX);
+        let all = changes();
+        assert_eq!(run(write(&disk, &all)).unwrap(), all.len());
+        disk.power_loss(false, |_| Fate::Lost);
+        assert_eq!(read(&disk).unwrap(), after(&all), "operation {operation}");
+    }
 }
 
 #[test]

@@ -25,6 +25,16 @@ pub enum Access {
     Bypass,
 }
 
+impl Access {
+    /// Bytes that the first read of a walk takes in.
+    fn first_ahead_bytes(self) -> u64 {
+        match self {
+            Access::Cached => 0,
+            Access::Bypass => AHEAD_BYTES_MAX,
+        }
+    }
+}
+
 /// A place in a table: at a version, or nowhere, or unsettled.
 ///
 /// It holds the blocks on the way to its version: the root, an index block, a data block. After an error it is nowhere.
@@ -38,6 +48,7 @@ pub struct TableCursor {
     unsettled: Option<Missing>,
     /// Data blocks that were read ahead, in the order of the walk.
     ahead: VecDeque<(Handle, Block)>,
+    /// Bytes that the next read takes in; one block at least.
     ahead_bytes: u64,
 }
 
@@ -66,10 +77,6 @@ impl TableCursor {
     pub fn new(table: Rc<Table>, access: Access) -> TableCursor {
         let root = table.root().cursor();
         let nowhere = Block::empty().cursor();
-        let ahead_bytes = match access {
-            Access::Cached => 0,
-            Access::Bypass => AHEAD_BYTES_MAX,
-        };
         TableCursor {
             table,
             access,
@@ -78,7 +85,7 @@ impl TableCursor {
             data: nowhere,
             unsettled: None,
             ahead: VecDeque::new(),
-            ahead_bytes,
+            ahead_bytes: access.first_ahead_bytes(),
         }
     }
 
@@ -118,6 +125,7 @@ impl TableCursor {
     /// # Errors
     /// If an index is damaged.
     pub fn seek_to_first(&mut self) -> Result<(), TableError> {
+        self.begin_walk();
         self.root.seek_to_first();
         self.descend(Target::First)
     }
@@ -127,6 +135,7 @@ impl TableCursor {
     /// # Errors
     /// If an index is damaged.
     pub fn seek_to_last(&mut self) -> Result<(), TableError> {
+        self.begin_walk();
         self.root.seek_to_last();
         self.descend(Target::Last)
     }
@@ -136,6 +145,7 @@ impl TableCursor {
     /// # Errors
     /// If an index is damaged.
     pub fn seek(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
+        self.begin_walk();
         self.root.seek(key, timestamp);
         self.descend(Target::NotBefore(key.into(), timestamp))
     }
@@ -144,6 +154,10 @@ impl TableCursor {
     ///
     /// # Errors
     /// If an index is damaged.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a cursor goes both ways and is no iterator"
+    )]
     pub fn next(&mut self) -> Result<(), TableError> {
         assert!(!self.is_unsettled(), "the step before has not ended");
         self.data.next();
@@ -182,14 +196,37 @@ impl TableCursor {
     /// If a block can't be read, or is damaged.
     pub async fn settle(&mut self) -> Result<(), TableError> {
         while let Some(missing) = self.unsettled.take() {
-            let block = match (missing.level, self.access) {
-                (Level::Index, Access::Cached) => self.table.cached(missing.handle).await?,
-                (Level::Index, Access::Bypass) => self.table.block(missing.handle).await?,
-                (Level::Data, _) => self.read_ahead(&missing).await?,
-            };
-            self.arrive(missing.level, missing.target, &block)?;
+            match self.fetch(&missing).await {
+                Ok(block) => self.arrive(missing.level, missing.target, &block)?,
+                Err(error) => {
+                    self.leave();
+                    return Err(error);
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn fetch(&mut self, missing: &Missing) -> Result<Block, TableError> {
+        match (missing.level, self.access) {
+            (Level::Index, Access::Cached) => self.table.cached(missing.handle).await,
+            (Level::Index, Access::Bypass) => self.table.block(missing.handle).await,
+            (Level::Data, _) => self.read_ahead(missing).await,
+        }
+    }
+
+    /// A walk begins elsewhere: nothing has been read in a row.
+    fn begin_walk(&mut self) {
+        self.ahead_bytes = self.access.first_ahead_bytes();
+    }
+
+    /// Goes nowhere, so that steps lead nowhere: what could not be read must not be passed over.
+    fn leave(&mut self) {
+        self.root = self.table.root().cursor();
+        self.index = Block::empty().cursor();
+        self.data = Block::empty().cursor();
+        self.unsettled = None;
+        self.ahead.clear();
     }
 
     fn descend(&mut self, target: Target) -> Result<(), TableError> {
@@ -208,18 +245,22 @@ impl TableCursor {
         if !above.is_valid() {
             return Ok(());
         }
-        let handle = self.table.handle(&above.version())?;
-        match self.at_hand(level, handle) {
-            Some(block) => self.arrive(level, target, &block),
-            None => {
-                self.unsettled = Some(Missing {
-                    level,
-                    target,
-                    handle,
-                });
-                Ok(())
+        let handle = match self.table.handle(&above.version()) {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.leave();
+                return Err(error);
             }
+        };
+        if let Some(block) = self.at_hand(level, handle) {
+            return self.arrive(level, target, &block);
         }
+        self.unsettled = Some(Missing {
+            level,
+            target,
+            handle,
+        });
+        Ok(())
     }
 
     fn arrive(&mut self, level: Level, target: Target, block: &Block) -> Result<(), TableError> {

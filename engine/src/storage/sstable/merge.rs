@@ -103,6 +103,10 @@ impl Merge {
     ///
     /// # Errors
     /// If an index is damaged.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a step may have to be settled, so it is no iterator"
+    )]
     pub fn next(&mut self) -> Result<(), TableError> {
         if let Some(first) = self.first {
             self.runs[first].next()?;

@@ -115,20 +115,33 @@ impl Table {
         id: TableId,
         cache: &Rc<BlockCache>,
     ) -> Result<Table, TableError> {
-        let io_at = |offset| {
-            move |source| TableError::Io {
-                id,
-                path: path.to_owned(),
-                offset,
-                source,
-            }
-        };
+        let file = disk.open(path, OpenMode::Read).await;
+        let file = file.map_err(|source| TableError::Io {
+            id,
+            path: path.to_owned(),
+            offset: 0,
+            source,
+        })?;
+        let opened = Table::read_ends(Rc::clone(&file), path, id, cache).await;
+        if opened.is_err() {
+            // Why it can't be read is what tells.
+            let _ = file.close().await;
+        }
+        opened
+    }
+
+    /// The table of an open file.
+    async fn read_ends(
+        file: Rc<dyn File>,
+        path: &Path,
+        id: TableId,
+        cache: &Rc<BlockCache>,
+    ) -> Result<Table, TableError> {
         let damaged = |damage| TableError::Damaged {
             id,
             path: path.to_owned(),
             damage,
         };
-        let file = disk.open(path, OpenMode::Read).await.map_err(io_at(0))?;
         let file_bytes = file.len_bytes();
         let Some(end_start) = file_bytes
             .checked_sub(BLOCK_BYTES as u64)
@@ -140,7 +153,12 @@ impl Table {
             }));
         };
         let end = file.read_at(end_start, BLOCK_BYTES).await;
-        let end = end.map_err(io_at(end_start))?;
+        let end = end.map_err(|source| TableError::Io {
+            id,
+            path: path.to_owned(),
+            offset: end_start,
+            source,
+        })?;
         let footer = end
             .bytes()
             .last_chunk::<FOOTER_BYTES>()
@@ -289,15 +307,28 @@ impl Table {
         Ok(blocks.pop().expect("one was asked for"))
     }
 
-    /// Blocks that lie side by side in the file, forwards or backwards, by one read past the cache.
+    /// Blocks that lie side by side in the file, forwards or backwards, by one read past the cache: all of them, or
+    /// those before the first one that is damaged.
+    ///
+    /// # Errors
+    /// If the first one is damaged, or they can't be read.
     pub(super) async fn blocks(&self, handles: &[Handle]) -> Result<Vec<Block>, TableError> {
         let (buffer, start) = self.read(handles).await?;
-        let parse = |handle: &Handle| {
-            let payload = self.payload_in(&buffer, start, *handle)?;
-            Block::parse(payload.into())
-                .map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
-        };
-        handles.iter().map(parse).collect()
+        let mut blocks = Vec::with_capacity(handles.len());
+        for handle in handles {
+            match self.block_in(&buffer, start, *handle) {
+                Ok(block) => blocks.push(block),
+                Err(error) if blocks.is_empty() => return Err(error),
+                // Whoever comes to it is told.
+                Err(_) => break,
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn block_in(&self, buffer: &DiskBuf, start: u64, handle: Handle) -> Result<Block, TableError> {
+        let payload = self.payload_in(buffer, start, handle)?;
+        Block::parse(payload.into()).map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
     }
 
     async fn payload(&self, handle: Handle) -> Result<Vec<u8>, TableError> {

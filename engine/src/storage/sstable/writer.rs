@@ -101,6 +101,11 @@ impl TableWriter {
         self.builder.file_bytes()
     }
 
+    /// Bytes that were written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
     /// Ends the table: when this returns, its bytes last. Its name does once the directory is synced. To be closed
     /// next.
     ///

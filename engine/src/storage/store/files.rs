@@ -1,4 +1,4 @@
-//! The files of one shard: its directory, its tables, its manifest; and how a sealed memtable becomes a table.
+//! The files of one shard: its directory, its tables, its manifest.
 //!
 //! A change of the tables goes in this order, and a crash between two steps leaves what was before:
 //! 1. new tables are written, synced, and their names made durable by a sync of the directory;
@@ -12,26 +12,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ostrakon_core::hlc::Timestamp;
-use ostrakon_core::lsm::{Edit, Options, Place, TableInfo, TableNumber, Tree};
+use ostrakon_core::lsm::{Edit, Options, TableInfo, TableNumber, Tree};
 use ostrakon_core::raft::EntryId;
 use ostrakon_wire::routing::ShardId;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::keys::{OWN, stored_key};
+use super::OwnRecords;
+use super::keys::OWN;
 use super::tables::Tables;
-use super::{OwnRecords, Sealed};
 use crate::env::local::Exclusive;
 use crate::env::tasks::yield_now;
 use crate::env::{Disk, Tasks};
 use crate::limits::STORE_RESERVE_BYTES;
-use crate::storage::manifest::{Change, Manifest, ManifestError};
-use crate::storage::memtable::Version;
+use crate::storage::manifest::{Change, Manifest, ManifestError, TABLE_SUFFIX};
 use crate::storage::pace::Pace;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::format::{Codec, TableId};
-use crate::storage::sstable::merge::{Collector, Merge, RunCursor};
+use crate::storage::sstable::merge::{Merge, RunCursor};
 use crate::storage::sstable::reader::{Table, TableError};
 use crate::storage::sstable::writer::{TableWriter, WriteError};
 
@@ -190,12 +187,12 @@ pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
 
 /// The file name of a table.
 pub fn table_name(number: TableNumber) -> String {
-    format!("{:016x}.sst", number.0)
+    format!("{:016x}{TABLE_SUFFIX}", number.0)
 }
 
 /// The table whose file has this name.
 pub fn parse_table_name(name: &str) -> Option<TableNumber> {
-    let digits = name.strip_suffix(".sst")?;
+    let digits = name.strip_suffix(TABLE_SUFFIX)?;
     let number = TableNumber(u64::from_str_radix(digits, 16).ok()?);
     // Only the form that `table_name` makes.
     (table_name(number) == name).then_some(number)
@@ -218,20 +215,13 @@ pub async fn make_directories(
     };
     disk.create_dir(&all).await.map_err(failed)?;
     disk.sync_dir(data).await.map_err(failed)?;
-    let present = disk.list(&all).await.map_err(failed)?;
-    let present: Vec<PathBuf> = present.iter().map(|entry| all.join(&entry.name)).collect();
-    let mut is_new = false;
     for shard in shards {
-        let directory = shard_directory(data, shard);
-        if !present.contains(&directory) {
-            disk.create_dir(&directory).await.map_err(failed)?;
-            is_new = true;
-        }
+        disk.create_dir(&shard_directory(data, shard))
+            .await
+            .map_err(failed)?;
     }
-    if is_new {
-        disk.sync_dir(&all).await.map_err(failed)?;
-    }
-    Ok(())
+    // Even if all were there: who made them may have died before their names lasted.
+    disk.sync_dir(&all).await.map_err(failed)
 }
 
 /// The files of one shard.
@@ -272,16 +262,31 @@ impl ShardFiles {
             next_number: Cell::new(known.next_number),
             obsolete: RefCell::default(),
         };
-        files.remove_orphans(&known.tree).await?;
-        let mut open = BTreeMap::new();
-        for info in known.tree.tables() {
-            open.insert(info.number, files.open_table(info.number).await?);
-        }
+        let open = match files.open_all(&known.tree).await {
+            Ok(open) => open,
+            Err(error) => {
+                let mut manifest = files.manifest.hold().await;
+                // What keeps the shard from being opened is what tells.
+                let _ = manifest.close().await;
+                return Err(error);
+            }
+        };
         Ok(OpenedFiles {
             files: Rc::new(files),
             tables: Rc::new(Tables::new(known.tree, &open)),
             flushed: known.flushed,
         })
+    }
+
+    /// Removes what no tree has, and opens what this one has.
+    async fn open_all(&self, tree: &Tree) -> Result<BTreeMap<TableNumber, Rc<Table>>, StoreError> {
+        self.remove_orphans(tree).await?;
+        let infos: Vec<Rc<TableInfo>> = tree.tables().cloned().collect();
+        let opened = self.open_tables(&infos).await?;
+        Ok(opened
+            .into_iter()
+            .map(|table| (table.id().number, table))
+            .collect())
     }
 
     async fn remove_orphans(&self, tree: &Tree) -> Result<(), StoreError> {
@@ -349,21 +354,6 @@ impl ShardFiles {
         TableWriter::create(&self.env.disk, &path, self.id(number), options).await
     }
 
-    /// Ends tables: when this returns, bytes and names last.
-    pub(super) async fn end_table(&self, mut writer: TableWriter) -> Result<Rc<TableInfo>, StoreError> {
-        match writer.finish().await {
-            Ok(info) => {
-                writer.close().await?;
-                Ok(Rc::new(info))
-            }
-            Err(error) => {
-                // The first error is the one that tells; an orphan is removed at the next start.
-                let _ = writer.abandon().await;
-                Err(error.into())
-            }
-        }
-    }
-
     /// Makes the names of ended tables last, and opens them.
     pub(super) async fn open_ended(&self, ended: &[Rc<TableInfo>]) -> Result<Vec<Rc<Table>>, StoreError> {
         if ended.is_empty() {
@@ -371,9 +361,23 @@ impl ShardFiles {
         }
         let synced = self.env.disk.sync_dir(&self.directory).await;
         synced.map_err(|source| self.directory_failed("sync", source))?;
-        let mut opened = Vec::with_capacity(ended.len());
-        for info in ended {
-            opened.push(self.open_table(info.number).await?);
+        Ok(self.open_tables(ended).await?)
+    }
+
+    /// Opens these tables, or none.
+    async fn open_tables(&self, infos: &[Rc<TableInfo>]) -> Result<Vec<Rc<Table>>, TableError> {
+        let mut opened: Vec<Rc<Table>> = Vec::with_capacity(infos.len());
+        for info in infos {
+            match self.open_table(info.number).await {
+                Ok(table) => opened.push(table),
+                Err(error) => {
+                    for table in opened {
+                        // Why one can't be opened is what tells.
+                        let _ = table.close().await;
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(opened)
     }
@@ -403,79 +407,6 @@ impl ShardFiles {
             .remove(&self.directory.join(table_name(number)))
             .await;
         removed.map_err(|source| self.directory_failed("remove a table from", source))
-    }
-
-    /// Makes a table of a sealed memtable, which comes on top of these tables. Nobody reads below `watermark`.
-    ///
-    /// # Errors
-    /// If it can't be written, or be read back. Nothing has changed then.
-    pub async fn flush(
-        &self,
-        sealed: &Sealed,
-        below: &Tables,
-        watermark: Timestamp,
-    ) -> Result<(Edit, Rc<Table>), StoreError> {
-        self.check_room(sealed.memory_bytes() as u64).await?;
-        let mut writer = self.begin_table(self.env.options.tables).await?;
-        let written = self.write_sealed(&mut writer, sealed, below, watermark).await;
-        if let Err(error) = written {
-            let _ = writer.abandon().await;
-            return Err(error.into());
-        }
-        let info = self.end_table(writer).await?;
-        let mut opened = self.open_ended(core::slice::from_ref(&info)).await?;
-        let edit = Edit {
-            removed: Vec::new(),
-            place: Place::Young,
-            added: vec![info],
-        };
-        Ok((edit, opened.pop().expect("one was ended")))
-    }
-
-    async fn write_sealed(
-        &self,
-        writer: &mut TableWriter,
-        sealed: &Sealed,
-        below: &Tables,
-        watermark: Timestamp,
-    ) -> Result<(), WriteError> {
-        let written_at = Timestamp(sealed.through.index.0);
-        for (key, value) in &sealed.own {
-            let version = Version {
-                timestamp: written_at,
-                value: value.as_deref(),
-                expiry: None,
-            };
-            writer.add(xxh3_64(key), key, &version);
-            self.pass_on(writer).await?;
-        }
-        let mut collector = Collector::new(watermark);
-        let mut stored = Vec::new();
-        let mut cursor = sealed.memtable.cursor(&[]);
-        while let Some(key) = cursor.key() {
-            stored_key(&mut stored, key);
-            let hash = xxh3_64(key);
-            for version in cursor.versions() {
-                if collector.keeps(&stored, &version, |stored| below.tree().covers(stored)) {
-                    writer.add(hash, &stored, &version);
-                }
-            }
-            self.pass_on(writer).await?;
-            cursor.advance();
-        }
-        Ok(())
-    }
-
-    /// Writes what has collected, no faster than background work may, and lets others run.
-    pub(super) async fn pass_on(&self, writer: &mut TableWriter) -> Result<(), WriteError> {
-        if writer.wants_writing() {
-            let written_bytes = writer.write_out().await?;
-            self.env.pace.spent(written_bytes).await;
-        }
-        if self.env.tasks.should_yield() {
-            yield_now().await;
-        }
-        Ok(())
     }
 
     /// Notes a change of the tables in the manifest, and then calls `install`, before anybody notes another one.

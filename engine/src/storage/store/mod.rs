@@ -1,14 +1,19 @@
-//! The versions of one shard's keys, wherever they are: in the memtable that takes writes, in memtables that are sealed
-//! and wait to be flushed, in tables.
+//! The versions of one shard's keys, wherever they are: in the memtable that takes writes, in memtables that are
+//! sealed and wait to be flushed, in tables.
 //!
 //! Of any key, versions in the memtable are newer than those in sealed ones, these newer the later they were sealed,
 //! and all of them newer than those in tables. So a look goes from one to the next and ends where it finds a version.
 
 pub mod files;
+pub mod flush;
 pub mod keys;
 pub mod merge;
+mod output;
 pub mod tables;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,8 +26,8 @@ use super::sstable::reader::{self, Found, TableError};
 use keys::stored_key;
 use tables::Tables;
 
-/// What a shard keeps for itself, at an entry of its log: keys of [`keys`], each with its new value or a tombstone, in
-/// order.
+/// What a shard keeps for itself, at an entry of its log: keys of [`keys`], each with its new value or a tombstone,
+/// in order.
 pub type OwnRecords = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// A memtable that takes no more writes.
@@ -191,7 +196,8 @@ impl Store {
         core::iter::once(&self.active).chain(sealed)
     }
 
-    /// Seals the memtable at the entry that was applied last.
+    /// Seals the memtable at the entry that was applied last. `own` may be of more than nothing only if that entry is
+    /// another one than at the last sealing: it gives those records their version.
     pub fn seal(&mut self, through: EntryId, own: OwnRecords) {
         let memtable = core::mem::take(&mut self.active);
         self.sealed.push_back(Rc::new(Sealed {
@@ -219,10 +225,11 @@ impl Store {
 impl Sealed {
     /// What it counts against the memory for memtables.
     pub fn memory_bytes(&self) -> usize {
-        let own = self.own.iter();
-        let own_bytes: usize = own
-            .map(|(key, value)| size_of_val(&self.own) + key.len() + value.as_ref().map_or(0, Vec::len))
-            .sum();
+        let record_bytes = |record: &(Vec<u8>, Option<Vec<u8>>)| {
+            let (key, value) = record;
+            size_of_val(record) + key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        let own_bytes: usize = self.own.iter().map(record_bytes).sum();
         self.memtable.memory_bytes() + own_bytes
     }
 }
