@@ -13,8 +13,6 @@ pub const MUST_STRIKE: &str = "a fault at an operation strikes";
 pub struct Operations {
     /// Of the server's disk, by number.
     pub disk: Vec<DiskOperation>,
-    /// Number of those that make something durable.
-    pub syncs: u64,
     /// By host: the segments that it sent, by number.
     pub segments: Vec<Vec<SentSegment>>,
 }
@@ -25,7 +23,6 @@ impl Operations {
         let hosts = world.hosts().into_iter();
         Operations {
             disk: disk.operation_log(),
-            syncs: disk.sync_operations(),
             segments: hosts.map(|host| world.segments(host)).collect(),
         }
     }

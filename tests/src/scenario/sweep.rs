@@ -20,7 +20,7 @@ use super::run::run;
 use super::strikes::MUST_STRIKE;
 use crate::sim::disk::{DiskOperation, DiskOperations};
 use crate::sim::network::SentSegment;
-use crate::sim::{FaultAt, FaultAtKind, HostId};
+use crate::sim::{CrashPoint, FaultAt, FaultAtKind, HostId};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Longer than a client of the workload waits for an answer.
@@ -58,8 +58,16 @@ const KINDS: [&str; 20] = [
 /// numbers of cores included, until it heals.
 pub fn crashes_at_every_sync(seed: u64) -> Vec<Plan> {
     let plan = Plan::short(seed);
-    let syncs = run(&plan, None).operations.syncs;
-    let places = (0..syncs).flat_map(|sync| CRASH_POINTS.map(|point| (sync, point)));
+    let operations = run(&plan, None).operations.disk;
+    let syncs = operations
+        .iter()
+        .filter_map(|operation| Some((operation.sync?, operation.has_ended)));
+    let places = syncs.flat_map(|(sync, has_ended)| {
+        // There is no moment after what a crash of the plan has ended.
+        let points = CRASH_POINTS.into_iter();
+        let points = points.filter(move |point| has_ended || *point != CrashPoint::After);
+        points.map(move |point| (sync, point))
+    });
     places
         .map(|place| Plan {
             crash_at_sync: Some(place),

@@ -176,6 +176,8 @@ pub struct DiskOperation {
     pub path: Rc<Path>,
     /// It was a write of something else than zeros to a file that was opened for durable writes.
     pub is_durable_write: bool,
+    /// Its number among those that make something durable, if it is one.
+    pub sync: Option<u64>,
     /// It came to an end, good or bad, before a crash.
     pub has_ended: bool,
 }
@@ -243,14 +245,15 @@ impl World {
         let disk = self.with_host(host, |host| Rc::clone(&host.disk));
         let disk = &mut *disk.borrow_mut();
         let operation = disk.operations.len() as u64;
+        let sync = request.is_sync_like().then_some(disk.sync_operations);
+        disk.sync_operations += u64::from(sync.is_some());
         disk.operations.push(DiskOperation {
             operations: request.operation(),
             path: Rc::clone(&path),
             is_durable_write: matches!(&request, Request::Write(_, data, true) if !data.is_zero()),
+            sync,
             has_ended: false,
         });
-        let sync = request.is_sync_like().then_some(disk.sync_operations);
-        disk.sync_operations += u64::from(sync.is_some());
         if disk.faults.is_frozen {
             return slot;
         }
