@@ -387,6 +387,10 @@ pub(super) async fn recover(
         }
         replicas[shard.0 as usize] = Some(replica);
     }
+    let leaves = |home: &ShardHome| home.source.is_some_and(|(log, _)| log == own) && home.owner != env.core;
+    if !assignment.homes.iter().any(leaves) {
+        log.allow_freeing();
+    }
     Ok(Recovered {
         assignment,
         log,

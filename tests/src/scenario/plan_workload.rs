@@ -70,7 +70,7 @@ pub(super) struct Workload {
 impl Workload {
     pub(super) fn draw(random: &SimRandom, keys: u32) -> Workload {
         let weights = MIX.map(|(_, weight)| 1 + random.below(2 * weight));
-        Workload {
+        let mut workload = Workload {
             keys,
             weights: weights.to_vec(),
             burst_per_thousand: random.between(200, 900) as u32,
@@ -82,7 +82,14 @@ impl Workload {
             ttl_per_thousand: random.between(50, 400) as u32,
             ttl_ms_max: random.between(20, 3_000),
             next_number: 0,
+        };
+        // So much that a process fills segments of the log, and uses them again.
+        let bulk = random.derived("bulk");
+        if bulk.one_in(6) {
+            workload.large_per_thousand = 600;
+            workload.value_bytes_max = bulk.between(40_000, 150_000);
         }
+        workload
     }
 
     pub(super) fn operation(&mut self, random: &SimRandom) -> Operation {

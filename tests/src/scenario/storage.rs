@@ -75,7 +75,7 @@ impl Storage {
         };
         Storage {
             host: HostOptions {
-                memtable_bytes: random.between(60, 400) as usize * 1024,
+                memtable_bytes: (60 << random.below(6)) * 1024,
                 cache_bytes: random.between(8, 500) as usize * 1024,
                 recovery_bytes: random.between(50, 1500) * 1024,
                 retention_us: random.between(500_000, 8_000_000),
