@@ -86,8 +86,8 @@ impl Workload {
         // So much that a process fills segments of the log, and uses them again.
         let bulk = random.derived("bulk");
         if bulk.one_in(6) {
-            workload.large_per_thousand = 600;
-            workload.value_bytes_max = bulk.between(40_000, 150_000);
+            workload.large_per_thousand = 1_000;
+            workload.value_bytes_max = 30_000;
         }
         workload
     }

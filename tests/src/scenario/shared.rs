@@ -173,7 +173,12 @@ impl Shared {
     pub fn may_refuse_read(&self, code: ErrorCode) -> bool {
         match code {
             ErrorCode::Busy => true,
-            ErrorCode::Unreadable => self.disk_has_erred() || self.has_damage(),
+            // Any operation may be told that the disk is full, a read too.
+            ErrorCode::Unreadable => {
+                self.disk_has_erred()
+                    || self.has_damage()
+                    || self.world.counters().get(FaultKind::DiskFull) > 0
+            }
             ErrorCode::CoreFailed => {
                 self.disk_has_erred() || self.world.counters().get(FaultKind::DiskFull) > 0
             }

@@ -20,6 +20,8 @@ pub enum StorageChoice {
     Drawn(u64),
     /// [`Storage::tiny`].
     Tiny,
+    /// [`Storage::ample`].
+    Ample,
 }
 
 impl StorageChoice {
@@ -28,6 +30,7 @@ impl StorageChoice {
         match self {
             StorageChoice::Drawn(seed) => Storage::draw(&SimRandom::stream(seed, "storage", &[])),
             StorageChoice::Tiny => Storage::tiny(),
+            StorageChoice::Ample => Storage::ample(),
         }
     }
 }
@@ -75,7 +78,7 @@ impl Storage {
         };
         Storage {
             host: HostOptions {
-                memtable_bytes: (60 << random.below(6)) * 1024,
+                memtable_bytes: (100 << random.below(5)) * 1024,
                 cache_bytes: random.between(8, 500) as usize * 1024,
                 recovery_bytes: random.between(50, 1500) * 1024,
                 retention_us: random.between(500_000, 8_000_000),

@@ -577,7 +577,8 @@ mod tests {
             let mut targets = vec![(key, timestamp)];
             if !model.is_empty() {
                 let (key, timestamp, ..) = at.get(&model);
-                targets.extend([*timestamp, timestamp.saturating_add(1), timestamp.saturating_sub(1)].map(|timestamp| (key.clone(), timestamp)));
+                let others = [*timestamp, timestamp.saturating_add(1), timestamp.saturating_sub(1)];
+                targets.extend(others.map(|timestamp| (key.clone(), timestamp)));
             }
             for (key, timestamp) in targets {
                 cursor.seek(&key, Timestamp(timestamp));

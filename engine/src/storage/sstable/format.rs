@@ -337,8 +337,8 @@ pub struct Footer {
 
 impl Footer {
     /// ```text
-    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 3 handles (12 each) | shard (4)
-    /// | zeros (8)
+    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 3 handles (12 each)
+    /// | shard (4) | zeros (8)
     /// ```
     pub fn encode(&self) -> [u8; FOOTER_BYTES] {
         let mut bytes = [0; FOOTER_BYTES];

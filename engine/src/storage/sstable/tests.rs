@@ -188,7 +188,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_table_has_what_was_put_into_it(model in models(), codec in codecs(), others in prop::collection::vec((0..600_u32, 0..60_u64), 20)) {
+    fn a_table_has_what_was_put_into_it(
+        model in models(),
+        codec in codecs(),
+        others in prop::collection::vec((0..600_u32, 0..60_u64), 20),
+    ) {
         let made = made(&model, codec);
         made.assert_walked(&model);
         let others = others.into_iter().map(|(number, snapshot)| (format!("key:{number:04}").into_bytes(), snapshot));
@@ -397,7 +401,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_merge_is_the_union_and_a_collector_keeps_what_can_be_read(model in models(), parts in 1..5_usize, watermark in 0..60_u64) {
+    fn a_merge_is_the_union_and_a_collector_keeps_what_can_be_read(
+        model in models(),
+        parts in 1..5_usize,
+        watermark in 0..60_u64,
+    ) {
         // Each part is a run of one table.
         let mut shares = vec![Model::new(); parts];
         for (number, (place, content)) in model.iter().enumerate() {
