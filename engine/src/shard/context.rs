@@ -43,6 +43,7 @@ impl CoreContext {
 
 /// Bytes that the shards of a core take and may take.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit is the last word of a name")]
 pub struct MemoryBudget {
     /// The bound.
     pub budget_bytes: usize,

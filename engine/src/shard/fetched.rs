@@ -81,15 +81,14 @@ impl Fetched {
         self.rounds
     }
 
-    /// What tables have of a key at a snapshot, if it was read and still counts: `None` is unknown, `Some(None)`
-    /// nothing.
-    fn get(&self, key: &[u8], snapshot: Timestamp, flushes: u64) -> Option<Option<&Found>> {
+    /// What was read of a key, if it counts for this snapshot still.
+    fn get(&self, key: &[u8], snapshot: Timestamp, flushes: u64) -> Option<&FetchedVersion> {
         let fetched = self.by_key.get(key)?;
         let found = fetched.found.as_ref();
         // The newest version of all is the newest below any snapshot that is not below it.
         let is_it = fetched.snapshot == snapshot
             || fetched.snapshot > snapshot && found.is_none_or(|found| found.version().timestamp <= snapshot);
-        (is_it && fetched.flushes == flushes).then_some(found)
+        (is_it && fetched.flushes == flushes).then_some(fetched)
     }
 
     /// The newest version of a key at or below `snapshot`, if it is known: in memory, from what was read, or from
@@ -101,10 +100,10 @@ impl Fetched {
         snapshot: Timestamp,
         scratch: &mut Vec<u8>,
     ) -> Result<Look<'a>, TableError> {
-        let Some(found) = self.get(key, snapshot, store.flushes()) else {
+        let Some(fetched) = self.get(key, snapshot, store.flushes()) else {
             return store.look((hash, key), snapshot, scratch);
         };
-        Ok(match (store.look_in_memory((hash, key), snapshot), found) {
+        Ok(match (store.look_in_memory((hash, key), snapshot), &fetched.found) {
             (Some(version), _) => Look::Memory(version),
             (None, Some(found)) => Look::Block(found.clone()),
             (None, None) => Look::Absent,

@@ -284,14 +284,11 @@ impl PageScan {
         let mut heap = SourceHeap::<REVERSE>::new(sources);
         let mut key = Vec::new();
         while let Some(first) = heap.first() {
-            let is_new = {
-                let at = sources[first].key().expect("a source in the heap is at a key");
-                if !self.is_in_range(at) {
-                    return Ok(true);
-                }
-                at.clone_into(&mut key);
-                self.examined < SCAN_EXAMINED_MAX
-            };
+            let at = sources[first].key().expect("a source in the heap is at a key");
+            if !self.is_in_range(at) {
+                return Ok(true);
+            }
+            at.clone_into(&mut key);
             let mut is_settled = true;
             let mut is_found = false;
             // All that are at this key, from the newest to the oldest.
@@ -299,10 +296,10 @@ impl PageScan {
             while let Some(place) = at_key {
                 let version = sources[place].version_at(self.snapshot);
                 if !is_found && version.is_some() {
-                    if !is_new || !self.page.take(&key, version, self.snapshot, &self.range) {
+                    is_found = self.look_at(&key, version);
+                    if !is_found {
                         return Ok(self.stop_before(&key));
                     }
-                    is_found = true;
                 }
                 sources[place].advance::<REVERSE>()?;
                 is_settled &= !sources[place].is_unsettled();
@@ -311,7 +308,7 @@ impl PageScan {
                     .first()
                     .filter(|place| sources[*place].key() == Some(key.as_slice()));
             }
-            if !is_found && !(is_new && self.page.take(&key, None, self.snapshot, &self.range)) {
+            if !is_found && !self.look_at(&key, None) {
                 return Ok(self.stop_before(&key));
             }
             self.examined += 1;
@@ -321,6 +318,11 @@ impl PageScan {
             }
         }
         Ok(true)
+    }
+
+    /// Looks at a key with its version; false if the page has looked at as many as it may, or has no room.
+    fn look_at(&mut self, key: &[u8], version: Option<Version<'_>>) -> bool {
+        self.examined < SCAN_EXAMINED_MAX && self.page.take(key, version, self.snapshot, &self.range)
     }
 
     /// The page ends before this key.

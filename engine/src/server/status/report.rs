@@ -126,7 +126,7 @@ impl LogReport {
             bytes: log.bytes,
             write_us: log.write_ns as f64 / 1e3,
             segments: log.segments,
-            segments_live: log.segments_live as u64,
+            segments_live: log.segments_live,
             segments_recycled: log.segments_recycled,
             segments_removed: log.segments_removed,
             live_bytes,

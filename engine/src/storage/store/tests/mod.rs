@@ -109,7 +109,7 @@ impl Rig {
             tasks: Rc::clone(&tasks) as _,
             cache: Rc::new(BlockCache::new(16 << 10)),
             pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
-            options: Rc::new(self.options.clone()),
+            options: Rc::new(self.options),
         }
     }
 
