@@ -47,6 +47,12 @@ pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// full disk stops puts, and neither flushes nor the merges that drop what was deleted.
 pub const STORE_RESERVE_BYTES: u64 = 16 << 20;
 
+/// One part of this many of the bytes of all tables stays free on the file system, [`DISK_RESERVE_BYTES`] at least and
+/// this at most: a merge needs room for what it writes before it can remove what it read.
+pub const KEPT_FREE_PARTS: u64 = 16;
+/// See [`KEPT_FREE_PARTS`].
+pub const KEPT_FREE_BYTES_MAX: u64 = 1 << 30;
+
 /// Proposals of one shard that are not applied yet.
 pub const SHARD_IN_FLIGHT_MAX: usize = 4096;
 /// Reads of one shard that wait for proposals, and writes that wait for others'.

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -206,7 +207,7 @@ async fn start(
         listener,
         control_work,
     };
-    running.spawn_tasks(env);
+    running.spawn_tasks(env, &config.options.data);
     Ok(running)
 }
 
@@ -374,7 +375,7 @@ async fn forward_commands(core: SharedCore, mut commands: ForeignReceiver<Operat
 }
 
 impl Running {
-    fn spawn_tasks(&self, env: &Env<CoreBatch>) {
+    fn spawn_tasks(&self, env: &Env<CoreBatch>, data: &Path) {
         for peer in (0..env.cores).map(CoreId).filter(|peer| *peer != env.core) {
             let sender = send_batches(Rc::clone(&self.core), env.clone(), peer);
             env.tasks.spawn(Priority::Foreground, Box::pin(sender));
@@ -383,7 +384,7 @@ impl Running {
         env.tasks.spawn(Priority::Foreground, Box::pin(accept));
         env.tasks.spawn(
             Priority::Background,
-            Box::pin(sweep(Rc::clone(&self.core), env.clone())),
+            Box::pin(sweep(Rc::clone(&self.core), env.clone(), data.to_owned())),
         );
     }
 
@@ -493,12 +494,17 @@ async fn accept_connections(core: SharedCore, env: Env<CoreBatch>, listener: Rc<
     }
 }
 
-async fn sweep(core: SharedCore, env: Env<CoreBatch>) {
+async fn sweep(core: SharedCore, env: Env<CoreBatch>, data: PathBuf) {
     loop {
         env.tasks.sleep(SWEEP_INTERVAL).await;
+        let free_bytes = env.disk.free_bytes(&data).await;
         let mut core = core.borrow_mut();
         core.begin_turn();
         core.end_overdue();
+        // If it can't be told, what was told before holds.
+        if let Ok(free_bytes) = free_bytes {
+            core.host.note_free_bytes(free_bytes, env.cores);
+        }
         core.host.tend();
         core.finish_turn();
     }

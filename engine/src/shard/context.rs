@@ -28,11 +28,22 @@ pub struct CoreContext {
     pub(super) retention_us: u64,
     /// Memtables can't be flushed for want of space.
     pub(super) is_store_full: bool,
+    /// Bytes of memtables that can surely be flushed, as the file system was a moment ago; and how many more deletes may
+    /// have.
+    pub(super) flushable_bytes: (u64, u64),
     /// Writes that were refused because memtables waited to be flushed.
     pub(super) stalled_writes: u64,
 }
 
 impl CoreContext {
+    /// Has the file system no room to flush what memtables hold, and so many bytes more?
+    pub(super) fn is_full_for(&self, cost_bytes: usize, is_delete: bool) -> bool {
+        let (for_all, for_deletes) = self.flushable_bytes;
+        let flushable_bytes = for_all.saturating_add(if is_delete { for_deletes } else { 0 });
+        let needed_bytes = self.memory.used_bytes + self.memory.reserved_bytes + cost_bytes;
+        needed_bytes as u64 > flushable_bytes || self.is_store_full && !is_delete
+    }
+
     /// Is this, the time of a write's first sending, too far ahead? A session lives until the horizon has passed it, so
     /// it must be about now; clients estimate it.
     pub(super) fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {

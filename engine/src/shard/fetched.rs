@@ -103,10 +103,12 @@ impl Fetched {
         let Some(fetched) = self.get(key, snapshot, store.flushes()) else {
             return store.look((hash, key), snapshot, scratch);
         };
-        Ok(match (store.look_in_memory((hash, key), snapshot), &fetched.found) {
-            (Some(version), _) => Look::Memory(version),
-            (None, Some(found)) => Look::Block(found.clone()),
-            (None, None) => Look::Absent,
-        })
+        Ok(
+            match (store.look_in_memory((hash, key), snapshot), &fetched.found) {
+                (Some(version), _) => Look::Memory(version),
+                (None, Some(found)) => Look::Block(found.clone()),
+                (None, None) => Look::Absent,
+            },
+        )
     }
 }

@@ -16,7 +16,10 @@ use super::upkeep::Upkeep;
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
 use crate::env::local::Notify;
-use crate::limits::{MEMTABLE_BYTES_MAX, MEMTABLE_PARTS, RECOVERY_BYTES, RETENTION_US};
+use crate::limits::{
+    DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, MEMTABLE_BYTES_MAX, MEMTABLE_PARTS,
+    RECOVERY_BYTES, RETENTION_US, STORE_RESERVE_BYTES,
+};
 use crate::log::{DurableBatch, Log};
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::Look;
@@ -116,6 +119,7 @@ impl ShardHost {
             scratch: RefCell::default(),
             retention_us: options.retention_us,
             is_store_full: false,
+            flushable_bytes: (u64::MAX, 0),
             stalled_writes: 0,
         };
         let mut host = ShardHost {
@@ -375,6 +379,19 @@ impl ShardHost {
         let stores =
             replicas.map(|replica| (Rc::clone(replica.files()), Rc::clone(replica.store().tables())));
         stores.collect()
+    }
+
+    /// The file system has so many free bytes, which `cores` cores share. Part of them is kept: for merges, which need
+    /// room for what they write before they can remove what they read.
+    pub fn note_free_bytes(&mut self, free_bytes: u64, cores: u16) {
+        let stores = self.replicas.iter().flatten().map(ShardReplica::store);
+        let table_bytes: u64 = stores.map(|store| store.tables().tree().bytes()).sum();
+        let kept_bytes = (table_bytes / KEPT_FREE_PARTS).clamp(DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX);
+        let cores = u64::from(cores);
+        self.core.flushable_bytes = (
+            free_bytes.saturating_sub(kept_bytes) / cores,
+            (kept_bytes - STORE_RESERVE_BYTES).min(free_bytes) / 2 / cores,
+        );
     }
 
     /// Has a flush found the disk full, and none succeeded since?

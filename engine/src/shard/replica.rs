@@ -463,8 +463,9 @@ impl ShardReplica {
         let is_delete = write.keys.iter().all(KeyWrite::is_delete);
         let ceiling_and_delete = [CEILING_BYTES, payload_bytes];
         let log = &core.log;
-        let is_full = log.is_disk_full() || core.is_store_full;
-        if is_full && !(is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete)) {
+        let finds_room =
+            !log.is_disk_full() || is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete);
+        if !finds_room || core.is_full_for(cost_bytes, is_delete) {
             return Err(Refusal::DiskFull);
         }
         let memory = &core.memory;
