@@ -28,8 +28,8 @@ pub struct CoreContext {
     pub(super) retention_us: u64,
     /// Memtables can't be flushed for want of space.
     pub(super) is_store_full: bool,
-    /// Bytes of memtables that can surely be flushed, as the file system was a moment ago; and how many more deletes may
-    /// have.
+    /// Bytes of memtables that can surely be flushed, as the file system was a moment ago; and how many more deletes
+    /// may have.
     pub(super) flushable_bytes: (u64, u64),
     /// Writes that were refused because memtables waited to be flushed.
     pub(super) stalled_writes: u64,

@@ -337,6 +337,23 @@ impl Node {
     /// If the process can't be signalled.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
+        // A thread may run on for a moment until the signal comes to it.
+        while !self.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Does every thread stand still?
+    fn is_stopped(&self) -> bool {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(tasks).expect("the process is not waited for yet");
+        tasks.flatten().all(|task| {
+            let status = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state comes behind the name, which is in parentheses.
+            status
+                .rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+        })
     }
 
     /// SIGCONT.
