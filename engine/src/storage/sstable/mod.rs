@@ -2,7 +2,7 @@
 //!
 //! 1. [`block`]: entries in order, found by binary search;
 //! 2. [`filter`]: which keys are surely not in a table;
-//! 3. [`format`]: how blocks are stored, and the end of the file;
+//! 3. [`mod@format`]: how blocks are stored, and the end of the file;
 //! 4. [`builder`] and [`writer`]: make a table of versions that come in order;
 //! 5. [`reader`], [`cursor`] and [`cache`]: find versions in a table, and walk it;
 //! 6. [`merge`]: walks several at once, and leaves out what nobody can read any more.
