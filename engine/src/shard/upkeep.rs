@@ -146,7 +146,8 @@ pub(super) struct Upkeep {
 }
 
 impl ShardHost {
-    /// The next flush, of the shard that waits longest with the most memory. To be followed by [`ShardHost::flush_ended`].
+    /// The next flush, of the shard that waits longest with the most memory. To be followed by
+    /// [`ShardHost::flush_ended`].
     pub fn next_flush(&mut self) -> Option<FlushJob> {
         assert!(self.upkeep.flushing.is_none(), "one flush at a time");
         let waiting = self.replicas.iter().flatten();
