@@ -38,8 +38,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Fills the log of core [`FULL`] with puts, then with deletes, through a connection to core [`WITH_ROOM`]. `None` if
-    /// the core has learned too early that the disk is full, and refused what would have filled its log.
+    /// Fills the log of core [`FULL`] with puts, then with deletes, through a connection to core [`WITH_ROOM`]. `None`
+    /// if the core has learned too early that the disk is full, and refused what would have filled its log.
     async fn new(world: World, link: Rc<Link>) -> Option<Bench> {
         let mut bench = Bench {
             world,
@@ -131,8 +131,8 @@ fn refusal(reply: &Reply) -> Option<ErrorCode> {
     }
 }
 
-/// Starts a node of two cores, lets its disk have no room for another segment, and runs the client to its end; false if a
-/// log could not be filled.
+/// Starts a node of two cores, lets its disk have no room for another segment, and runs the client to its end; false
+/// if a log could not be filled.
 fn with_a_full_disk<F: Future<Output = ()> + 'static>(
     seed: u64,
     client: impl Fn(Bench) -> F + 'static,
