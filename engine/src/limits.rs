@@ -111,6 +111,9 @@ pub const FETCH_KEYS_TOGETHER: usize = 64;
 /// How often a request is begun again since a flush came between the read that it needs and its use.
 pub const FETCH_ROUNDS_MAX: u32 = 8;
 
+/// Writes and scans of programs in the node's process that one core has under way.
+pub const PROGRAM_REQUESTS_MAX: usize = 65_536;
+
 /// Hint in a `Busy` answer, in milliseconds.
 pub const BUSY_RETRY_AFTER_MS: u32 = 5;
 /// How far ahead of the wall clock, in microseconds, a timestamp ceiling reaches when it is renewed.

@@ -20,7 +20,8 @@ use crate::env::{CoreId, Env};
 use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
 use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
-use crate::server::node::{NodeConfig, NodeEvent, run_core};
+use crate::server::node::{Inlets, NodeConfig, NodeEvent, run_core};
+use crate::server::programs::ProgramJob;
 use crate::server::startup::StartOptions;
 use crate::server::told::ToldClocks;
 use crate::shard::host::HostOptions;
@@ -65,6 +66,8 @@ pub struct NodeOptions {
     pub connections_per_address_max: Option<u32>,
     /// How long a connection may take to say hello.
     pub hello_timeout_ms: u64,
+    /// How tables are made and kept in shape.
+    pub store: StoreOptions,
     /// How long a connection may be silent with nothing under way; zero: for ever.
     pub idle_timeout_ms: u64,
 }
@@ -87,6 +90,7 @@ impl NodeOptions {
             connections_per_address_max: None,
             hello_timeout_ms: HELLO_TIMEOUT_MS,
             idle_timeout_ms: 0,
+            store: StoreOptions::default(),
         }
     }
 }
@@ -144,7 +148,9 @@ pub struct NodeSummary {
 
 /// A running node. Dropping it leaves the node running until the process ends.
 pub struct NodeHandle {
-    address: SocketAddr,
+    /// None if it serves programs in this process alone.
+    address: Option<SocketAddr>,
+    owners: Arc<[CoreId]>,
     summary: NodeSummary,
     commands: ForeignSender<OperatorCommand>,
     cores: Cores,
@@ -158,6 +164,27 @@ pub struct NodeHandle {
 /// # Errors
 /// See [`StartError`]; nothing runs then.
 pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
+    let listen = options.listen;
+    start_with(options, Some(listen), Vec::new())
+}
+
+/// Starts a node for programs in this process, without clients, and waits until it serves. Core `i` takes the jobs that
+/// the `i`-th sender sends.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub fn start_for_programs(
+    options: NodeOptions,
+) -> Result<(NodeHandle, Vec<ForeignSender<ProgramJob>>), StartError> {
+    let (senders, receivers) = (0..effective(&options).cores).map(|_| foreign::channel()).unzip();
+    Ok((start_with(options, None, receivers)?, senders))
+}
+
+fn start_with(
+    options: NodeOptions,
+    listen: Option<SocketAddr>,
+    jobs: Vec<ForeignReceiver<ProgramJob>>,
+) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
     let effective = effective(&options);
     let cores = effective.cores;
@@ -172,20 +199,29 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     let http = options.http.map(HttpServer::start).transpose();
     let http = http.map_err(StartError::Http)?;
     let (event_sender, events) = mpsc::channel();
-    let config = node_config(&options, &effective, event_sender);
+    let config = node_config(&options, &effective, listen, event_sender);
     let (commands, receiver) = foreign::channel();
-    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let inlets = Arc::new(Mutex::new(inlets_of_cores(receiver, jobs)));
     let runtime_config = RuntimeConfig {
         spin_before_park: options.spin.then_some(SPIN),
         cpus: Some(effective.cpus),
         ..RuntimeConfig::new(cores, &options.data_dir)
     };
     let main = move |env: Env<CoreBatch>| {
-        let commands = command_receiver(&receiver, env.core);
-        run_core(env, config.clone(), commands)
+        let inlets = {
+            let mut all = inlets.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get_mut(env.core.index()).map(core::mem::take)
+        };
+        run_core(env, config.clone(), inlets.unwrap_or_default())
     };
     let running = runtime::start(runtime_config, main).map_err(StartError::Runtime)?;
-    let (running, address, identity, entries) = started_node(running, &events)?;
+    let (running, serving) = started_node(running, &events)?;
+    let Serving {
+        address,
+        identity,
+        owners,
+        entries,
+    } = serving;
     if let Some(http) = &http {
         http.node_serves(commands.clone());
     }
@@ -201,6 +237,7 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     };
     Ok(NodeHandle {
         address,
+        owners,
         summary,
         commands,
         cores: running,
@@ -209,13 +246,10 @@ pub fn start(options: NodeOptions) -> Result<NodeHandle, StartError> {
     })
 }
 
-/// Waits until the node serves: its cores, its address, who it is, and how many entries it has replayed.
-fn started_node(
-    running: Cores,
-    events: &mpsc::Receiver<Started>,
-) -> Result<(Cores, SocketAddr, Identity, u64), StartError> {
+/// Waits until the node serves.
+fn started_node(running: Cores, events: &mpsc::Receiver<Started>) -> Result<(Cores, Serving), StartError> {
     let sentence = match events.recv() {
-        Ok(Started::Serving(address, identity, entries)) => return Ok((running, address, identity, entries)),
+        Ok(Started::Serving(serving)) => return Ok((running, serving)),
         Ok(Started::Failed(sentence)) => sentence,
         // Every core has dropped its configuration without a word: one of them panicked.
         Err(mpsc::RecvError) => "the node ended while it started".to_owned(),
@@ -226,8 +260,16 @@ fn started_node(
 
 impl NodeHandle {
     /// Where clients connect.
+    ///
+    /// # Panics
+    /// If the node is for programs in this process alone.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.address.expect("a node for clients listens")
+    }
+
+    /// The core of each shard.
+    pub fn owners(&self) -> &Arc<[CoreId]> {
+        &self.owners
     }
 
     /// What the node said when it started.
@@ -260,8 +302,15 @@ impl NodeHandle {
 }
 
 enum Started {
-    Serving(SocketAddr, Identity, u64),
+    Serving(Serving),
     Failed(String),
+}
+
+struct Serving {
+    address: Option<SocketAddr>,
+    identity: Identity,
+    owners: Arc<[CoreId]>,
+    entries: u64,
 }
 
 fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
@@ -270,9 +319,15 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
         NodeEvent::Serving {
             address,
             identity,
+            owners,
             entries,
         } => {
-            let _ = started.send(Started::Serving(address, identity, entries));
+            let _ = started.send(Started::Serving(Serving {
+                address,
+                identity,
+                owners,
+                entries,
+            }));
         }
         NodeEvent::StartFailed(sentence) => {
             let _ = started.send(Started::Failed(sentence));
@@ -299,15 +354,23 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
     }
 }
 
-fn command_receiver(
-    receiver: &Mutex<Option<ForeignReceiver<OperatorCommand>>>,
-    core: CoreId,
-) -> Option<ForeignReceiver<OperatorCommand>> {
-    if core == CoreId(0) {
-        receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
-    } else {
-        None
+/// What each core is reached by: commands come to the first.
+fn inlets_of_cores(
+    commands: ForeignReceiver<OperatorCommand>,
+    jobs: Vec<ForeignReceiver<ProgramJob>>,
+) -> Vec<Inlets> {
+    let mut inlets: Vec<Inlets> = jobs
+        .into_iter()
+        .map(|jobs| Inlets {
+            jobs: Some(jobs),
+            commands: None,
+        })
+        .collect();
+    if inlets.is_empty() {
+        inlets.push(Inlets::default());
     }
+    inlets[0].commands = Some(commands);
+    inlets
 }
 
 /// Refuses more connections from one address than there are in all, unless it is the system that has lowered those.
@@ -355,7 +418,12 @@ pub fn effective(options: &NodeOptions) -> Effective {
     }
 }
 
-fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sender<Started>) -> NodeConfig {
+fn node_config(
+    options: &NodeOptions,
+    effective: &Effective,
+    listen: Option<SocketAddr>,
+    events: mpsc::Sender<Started>,
+) -> NodeConfig {
     let shares = ConnectionLimits::shares(
         effective.connections_max,
         effective.connections_per_address_max,
@@ -363,7 +431,7 @@ fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sende
     );
     NodeConfig {
         options: start_options(options, effective),
-        listen: options.listen,
+        listen,
         connections: ConnectionLimits {
             hello_timeout_ms: options.hello_timeout_ms,
             idle_timeout_ms: options.idle_timeout_ms,
@@ -388,7 +456,7 @@ fn start_options(options: &NodeOptions, effective: &Effective) -> StartOptions {
         },
         cut_corrupt: options.cut_corrupt_log,
         host: HostOptions::for_memory((effective.memory_bytes / u64::from(cores)) as usize),
-        store: StoreOptions::default(),
+        store: options.store,
     }
 }
 

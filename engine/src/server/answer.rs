@@ -14,11 +14,12 @@ use super::connection::Connections;
 use super::core::Core;
 use super::message::{CoreMessage, ForwardedResponse, GatherId};
 use super::outbox::Outbox;
+use super::programs::{Programs, Told};
 use super::reads::{PendingRead, ReadKind};
 use super::refusal::describe;
 use super::status::counters::{CoreCounters, Operation, Stage};
 use crate::env::{Clock, CoreId};
-use crate::shard::{Completions, ReadId, Refusal, Ticket};
+use crate::shard::{Completions, Holder, ReadId, Refusal, Ticket};
 
 /// Where a core's answers go, apart from its shards: shards complete requests into it.
 pub(super) struct Answers {
@@ -35,6 +36,8 @@ pub(super) struct Answers {
     /// Messages to each core; the one towards itself stays empty.
     pub(super) outboxes: Vec<Outbox>,
     pub(super) encoder: Encoder,
+    /// What programs in this process wait for.
+    pub(super) programs: Programs,
     pub(super) counters: CoreCounters,
     /// What was answered in this turn, and when its last byte had come.
     answered: Vec<(Operation, u64)>,
@@ -58,6 +61,7 @@ impl Answers {
             connections,
             outboxes: (0..cores).map(|_| Outbox::default()).collect(),
             encoder: Encoder::new(),
+            programs: Programs::default(),
             counters: CoreCounters::new(),
             answered: Vec::new(),
             pending_reads: BTreeMap::new(),
@@ -88,6 +92,16 @@ impl Answers {
             let response = ForwardedResponse { ticket, frame: 0..0 };
             self.outboxes[ticket.gateway.index()].response(response, encode);
         }
+    }
+
+    /// Ends what a program waits for.
+    pub(super) fn tell_program(&mut self, ticket: Ticket, told: Told) {
+        if let Told::Refused(refusal) = &told {
+            let operation = Operation::of_kind(ticket.kind);
+            self.counters.refused(operation, describe(*refusal).0);
+        }
+        self.note_answered(&ticket);
+        self.programs.tell(ticket.request_id, told);
     }
 
     fn note_answered(&mut self, ticket: &Ticket) {
@@ -207,6 +221,9 @@ impl Completions for Answers {
         if !is_answer_to(ticket.kind, answer) {
             return self.refused(ticket, Refusal::OtherWrite);
         }
+        if ticket.holder == Holder::Program {
+            return self.tell_program(ticket, Told::Written(answer.clone()));
+        }
         let (version, numbers) = match answer {
             Answer::Applied { version, numbers } => (*version, numbers.as_slice()),
             Answer::Failed(failure) => return self.failed(ticket, *failure),
@@ -214,7 +231,7 @@ impl Completions for Answers {
         let timestamp = self.timestamp.0;
         let request_id = ticket.request_id;
         match (ticket.kind, numbers) {
-            _ if ticket.is_part => self.put_part(ticket, Ok(version)),
+            _ if ticket.holder == Holder::MultiPut => self.put_part(ticket, Ok(version)),
             (Kind::Add, [number, ..]) => self.answer(ticket, |encoder, out| {
                 encoder.add_reply(out, request_id, timestamp, version.0, *number);
             }),
@@ -236,8 +253,10 @@ impl Completions for Answers {
     }
 
     fn refused(&mut self, ticket: Ticket, refusal: Refusal) {
-        if ticket.is_part {
-            return self.put_part(ticket, Err(refusal));
+        match ticket.holder {
+            Holder::MultiPut => return self.put_part(ticket, Err(refusal)),
+            Holder::Program => return self.tell_program(ticket, Told::Refused(refusal)),
+            Holder::Client => {}
         }
         let (code, message, retry_after_ms) = describe(refusal);
         self.error(ticket, code, &message, retry_after_ms);

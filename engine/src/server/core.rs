@@ -247,6 +247,7 @@ impl Core {
         // After a failed log nothing in flight will ever end.
         (self.host.log().has_failed() || self.host.statistics().in_flight == 0)
             && self.answers.pending_reads.is_empty()
+            && self.answers.programs.is_empty()
             && self.fetches == 0
             && self.gathers.is_empty()
             && self.answers.connections.requests_in_flight() == 0

@@ -17,7 +17,7 @@ use crate::env::CoreId;
 use crate::shard::fetched::Fetched;
 use crate::shard::host::{hashes, memtable_hash};
 use crate::shard::replica::WriteOutcome;
-use crate::shard::{Completions, KeyWrite, Refusal, Ticket, Write};
+use crate::shard::{Completions, Holder, KeyWrite, Refusal, Ticket, Write};
 
 /// A retry as shards know it.
 fn shard_retry(retry: Retry) -> sessions::Retry {
@@ -42,7 +42,7 @@ impl Core {
             gateway: self.id(),
             kind: request.kind(),
             is_timed: frame.header.timings,
-            is_part: false,
+            holder: Holder::Client,
             connection: id,
             request_id: frame.header.request_id,
             received_ns,
@@ -318,7 +318,7 @@ impl Core {
     }
 
     /// A scan as the client asked for it, within the server's bounds.
-    pub(super) fn scan_range(scan: &ScanRequest<'_>) -> crate::shard::scan::ScanRange {
+    pub fn scan_range(scan: &ScanRequest<'_>) -> crate::shard::scan::ScanRange {
         use ostrakon_wire::limits::{SCAN_LIMIT_MAX, SCAN_PAGE_BYTES_MAX};
         let limit = if scan.limit == 0 {
             SCAN_LIMIT_MAX

@@ -155,7 +155,7 @@ impl Core {
 }
 
 /// Reads some keys at a time.
-async fn read_all(missing: &[Missing], fetched: &RefCell<Fetched>) -> Result<(), TableError> {
+pub(super) async fn read_all(missing: &[Missing], fetched: &RefCell<Fetched>) -> Result<(), TableError> {
     if let [missing] = missing {
         return missing.read_into(fetched).await;
     }

@@ -13,6 +13,7 @@ use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
+use super::programs::{MergedPages, Told};
 use super::reads::ReadKind;
 use super::several::{PutsGather, ValuesGather};
 use super::status::report::{CoreReport, StatsReport};
@@ -20,7 +21,7 @@ use super::status::{CoreStatus, NodeStatus};
 use crate::env::CoreId;
 use crate::limits::{REPORTS_MAX, SCANS_MAX, STATUSES_MAX};
 use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
-use crate::shard::{Refusal, Ticket};
+use crate::shard::{Holder, Refusal, Ticket};
 
 /// Questions of one core that are not answered by all.
 #[derive(Default)]
@@ -118,20 +119,26 @@ struct ReportGather {
 impl Core {
     /// Begins a client's scan.
     pub(super) fn ask_scan(&mut self, ticket: Ticket, scan: &ScanRequest<'_>) {
+        let snapshot = (scan.snapshot != 0).then_some(Timestamp(scan.snapshot));
+        // A snapshot of another time is allowed, one beyond what any clock may show is not.
+        if let Some(snapshot) = snapshot
+            && let Err(error) = self.observe_client(snapshot)
+        {
+            let message = error.to_string();
+            return self
+                .answers()
+                .error(ticket, ErrorCode::TimestampAhead, &message, 0);
+        }
+        self.ask_range(ticket, snapshot, Core::scan_range(scan));
+    }
+
+    /// Begins a scan at a snapshot that is not ahead of all clocks, or at one of now.
+    pub(super) fn ask_range(&mut self, ticket: Ticket, snapshot: Option<Timestamp>, range: ScanRange) {
         self.answers.counters.scans += 1;
         if self.gathers.count(|kind| !matches!(kind, GatherKind::Status(_))) >= SCANS_MAX {
             return self.refuse(ticket, Refusal::Busy);
         }
-        let range = Core::scan_range(scan);
-        if scan.snapshot != 0 {
-            // A snapshot of another time is allowed, one beyond what any clock may show is not.
-            let snapshot = Timestamp(scan.snapshot);
-            if let Err(error) = self.observe_client(snapshot) {
-                let message = error.to_string();
-                return self
-                    .answers()
-                    .error(ticket, ErrorCode::TimestampAhead, &message, 0);
-            }
+        if let Some(snapshot) = snapshot {
             return self.read_at(ticket, (snapshot, true), range);
         }
         if self.env.cores == 1 {
@@ -236,9 +243,13 @@ impl Core {
             refusal => refusal,
         });
         let ticket = self.gathered(gather.ticket);
-        let is_full = self.answers.connections.is_full(ticket.connection);
+        let is_full = ticket.holder == Holder::Client && self.answers.connections.is_full(ticket.connection);
         if let Some(refusal) = refusal.or(is_full.then_some(Refusal::Busy)) {
             return self.refuse(ticket, refusal);
+        }
+        if ticket.holder == Holder::Program {
+            let page = MergedPages::new(snapshot, pages, range);
+            return self.answers.tell_program(ticket, Told::Page(page));
         }
         let merged = merge_pages(&pages, &range);
         let timestamp = self.host.hlc().peek().0;

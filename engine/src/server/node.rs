@@ -15,6 +15,7 @@ use super::connection_tasks::{admit, admit_handed_over};
 use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
+use super::programs::{CoreClient, ProgramJob, run_jobs};
 use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
     scan_logs, take_over,
@@ -38,10 +39,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub enum NodeEvent {
     /// All cores serve here.
     Serving {
-        /// Where clients connect.
-        address: SocketAddr,
+        /// Where clients connect, if they can.
+        address: Option<SocketAddr>,
         /// Who the node is.
         identity: Identity,
+        /// The core of each shard.
+        owners: Arc<[CoreId]>,
         /// Entries that were replayed from the logs.
         entries: u64,
     },
@@ -68,13 +71,22 @@ pub enum OperatorCommand {
     Report(Box<dyn FnOnce(StatsReport) + Send>),
 }
 
-/// What a core runs with. The same on all cores, but for `commands`.
+/// How threads outside reach a core.
+#[derive(Default)]
+pub struct Inlets {
+    /// What an operator tells the node; for core 0.
+    pub commands: Option<ForeignReceiver<OperatorCommand>>,
+    /// What programs in this process ask of the core.
+    pub jobs: Option<ForeignReceiver<ProgramJob>>,
+}
+
+/// What a core runs with, the same on all cores.
 #[derive(Clone)]
 pub struct NodeConfig {
     /// Data directory, shards, memory.
     pub options: StartOptions,
-    /// Where to listen; port 0 lets the system choose one for all cores.
-    pub listen: SocketAddr,
+    /// Where to listen for clients, if at all; port 0 lets the system choose one for all cores.
+    pub listen: Option<SocketAddr>,
     /// How many clients, and how slow they may be.
     pub connections: ConnectionLimits,
     /// What the cores of this process have told.
@@ -83,12 +95,8 @@ pub struct NodeConfig {
     pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
 }
 
-/// Runs one core until the node shuts down or fails to start. `commands` is for core 0.
-pub async fn run_core(
-    env: Env<CoreBatch>,
-    config: NodeConfig,
-    commands: Option<ForeignReceiver<OperatorCommand>>,
-) {
+/// Runs one core until the node shuts down or fails to start.
+pub async fn run_core(env: Env<CoreBatch>, config: NodeConfig, inlets: Inlets) {
     let mut mesh = StartMesh::new(env.clone());
     let mut log = None;
     match start(&env, &config, &mut mesh, &mut log).await {
@@ -102,9 +110,13 @@ pub async fn run_core(
                 Priority::Foreground,
                 Box::pin(receive_batches(Rc::clone(&running.core), env.clone())),
             );
-            if let Some(commands) = commands {
+            if let Some(commands) = inlets.commands {
                 let control = forward_commands(Rc::clone(&running.core), commands);
                 env.tasks.spawn(Priority::Foreground, Box::pin(control));
+            }
+            if let Some(jobs) = inlets.jobs {
+                let jobs = run_jobs(CoreClient::new(Rc::clone(&running.core)), jobs);
+                env.tasks.spawn(Priority::Foreground, Box::pin(jobs));
             }
             running.until_closed(&env, &config).await;
         }
@@ -131,7 +143,7 @@ struct Running {
     core: SharedCore,
     log: Log,
     upkeep: Rc<Upkeep>,
-    listener: Rc<dyn Listener>,
+    listener: Option<Rc<dyn Listener>>,
     control_work: Rc<Notify>,
 }
 
@@ -144,9 +156,10 @@ async fn start(
 ) -> Result<Running, String> {
     let leads = env.core == CoreId(0);
     if leads {
-        env.network
-            .claim(config.listen)
-            .map_err(|error| cannot_listen(config.listen, &error))?;
+        if let Some(address) = config.listen {
+            let claimed = env.network.claim(address);
+            claimed.map_err(|error| cannot_listen(address, &error))?;
+        }
         lead(mesh, &config.options).await?;
     }
     let assignment = agree(env, config, mesh).await?;
@@ -166,9 +179,8 @@ async fn start(
         )
         .await?;
         free_logs(env, &config.options.data, &assignment).await?;
-        let first = listen(env, config.listen)?;
-        let address = first.local_address();
-        listener = Some(first);
+        listener = config.listen.map(|address| listen(env, address)).transpose()?;
+        let address = listener.as_ref().map(|first| first.local_address());
         mesh.send_all(&StartMessage::Listen { address, clock }).await;
     }
     let (from, message) = mesh.recv().await?;
@@ -179,9 +191,9 @@ async fn start(
     core.borrow().host.log().allow_freeing();
     // A client brings the timestamps of one core to another, which must not refuse them.
     core.borrow_mut().host.hlc().observe(clock);
-    let listener = match listener {
-        Some(listener) => listener,
-        None => listen(env, address)?,
+    let listener = match (listener, address) {
+        (None, Some(address)) => Some(listen(env, address)?),
+        (listener, _) => listener,
     };
     mesh.send(CoreId(0), StartMessage::Listening).await;
     if leads {
@@ -195,6 +207,7 @@ async fn start(
         (config.events)(NodeEvent::Serving {
             address,
             identity,
+            owners: assignment.homes.iter().map(|home| home.owner).collect(),
             entries: all_entries,
         });
     }
@@ -380,8 +393,10 @@ impl Running {
             let sender = send_batches(Rc::clone(&self.core), env.clone(), peer);
             env.tasks.spawn(Priority::Foreground, Box::pin(sender));
         }
-        let accept = accept_connections(Rc::clone(&self.core), env.clone(), Rc::clone(&self.listener));
-        env.tasks.spawn(Priority::Foreground, Box::pin(accept));
+        if let Some(listener) = &self.listener {
+            let accept = accept_connections(Rc::clone(&self.core), env.clone(), Rc::clone(listener));
+            env.tasks.spawn(Priority::Foreground, Box::pin(accept));
+        }
         env.tasks.spawn(
             Priority::Background,
             Box::pin(sweep(Rc::clone(&self.core), env.clone(), data.to_owned())),
@@ -424,7 +439,9 @@ impl Running {
         if core::mem::replace(&mut self.core.borrow_mut().is_draining, true) {
             return;
         }
-        self.listener.close();
+        if let Some(listener) = &self.listener {
+            listener.close();
+        }
         let timed_out = Rc::new(Cell::new(false));
         let timer = {
             let (core, env, timed_out) = (Rc::clone(&self.core), env.clone(), Rc::clone(&timed_out));

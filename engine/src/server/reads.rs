@@ -9,6 +9,7 @@ use ostrakon_wire::routing::ShardId;
 use super::core::Core;
 use super::fetch::Interrupted;
 use super::message::Asker;
+use super::programs::Told;
 use super::several::ValuesFor;
 use crate::env::CoreId;
 use crate::shard::fetched::Fetched;
@@ -41,6 +42,8 @@ pub(super) enum ReadKind {
         key: Vec<u8>,
         snapshot: Timestamp,
     },
+    /// A program waits for it.
+    Program(Ticket),
     /// This core's keys of a multi-get, with the request's body.
     Values {
         whom: ValuesFor,
@@ -195,6 +198,7 @@ impl Core {
                 } => {
                     self.go_on_with_page(asker, PageScan::new(snapshot, range));
                 }
+                ReadKind::Program(ticket) => self.answers.programs.tell(ticket.request_id, Told::Readable),
                 ReadKind::Key { ticket, .. } if !has_room => self.refuse(ticket, Refusal::Busy),
                 ReadKind::Key {
                     ticket,
@@ -214,6 +218,7 @@ impl Core {
     /// Is there room for the answer of a read that has waited, and is it still wanted?
     fn has_room_for(&mut self, kind: &ReadKind) -> bool {
         match kind {
+            ReadKind::Program(_) => true,
             ReadKind::Key { ticket, .. } => self.has_room_towards(ticket),
             ReadKind::Values { whom, .. } => self.has_room_for_values(*whom),
             ReadKind::Page { asker, .. } => self.has_room_for_page(*asker),
@@ -254,7 +259,7 @@ impl Core {
         for pending in core::mem::take(&mut self.answers.pending_reads).into_values() {
             match pending.kind {
                 ReadKind::Page { asker, .. } => self.deliver_page(asker, Err(refusal)),
-                ReadKind::Key { ticket, .. } => self.refuse(ticket, refusal),
+                ReadKind::Key { ticket, .. } | ReadKind::Program(ticket) => self.refuse(ticket, refusal),
                 ReadKind::Values { whom, .. } => self.deliver_values(whom, Err(refusal)),
             }
         }

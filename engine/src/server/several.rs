@@ -23,7 +23,7 @@ use crate::env::CoreId;
 use crate::limits::{GATHERED_BYTES_MAX, MULTIS_MAX};
 use crate::shard::fetched::Fetched;
 use crate::shard::replica::Readiness;
-use crate::shard::{KeyWrite, Refusal, Ticket};
+use crate::shard::{Holder, KeyWrite, Refusal, Ticket};
 use crate::storage::store::Look;
 
 /// Who wants a core's part of a multi-get.
@@ -410,7 +410,7 @@ impl Core {
         let part = Ticket {
             connection: gather.0,
             is_timed: false,
-            is_part: true,
+            holder: Holder::MultiPut,
             ..ticket
         };
         for owner in owners {

@@ -87,8 +87,8 @@ pub enum StartMessage {
     },
     /// Listen.
     Listen {
-        /// Here.
-        address: SocketAddr,
+        /// Here, if at all.
+        address: Option<SocketAddr>,
         /// The highest clock of all cores.
         clock: Timestamp,
     },

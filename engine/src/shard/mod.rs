@@ -39,6 +39,17 @@ use crate::env::CoreId;
 use crate::storage::sstable::format::TableId;
 use crate::storage::sstable::reader::TableError;
 
+/// What kind of a waiter holds a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A connection's client.
+    Client,
+    /// A multi-put, of which this is the part of one shard.
+    MultiPut,
+    /// A program that runs in the node's process, on the gateway.
+    Program,
+}
+
 /// Who waits for an answer. Opaque here, but for the time of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -48,11 +59,11 @@ pub struct Ticket {
     pub kind: Kind,
     /// The client wants to know where the time went.
     pub is_timed: bool,
-    /// It is one shard's part of a multi-put, and the gateway waits for it.
-    pub is_part: bool,
-    /// The connection there; of a part of a multi-put, the gateway's number of the whole.
+    /// Who waits there.
+    pub holder: Holder,
+    /// The connection; of a part of a multi-put, the gateway's number of the whole.
     pub connection: u64,
-    /// The client's number of the request; of a part of a multi-put, the shard.
+    /// The client's number of the request; of a part of a multi-put, the shard; of a program, its place.
     pub request_id: u64,
     /// When its last byte was received, in monotonic nanoseconds.
     pub received_ns: u64,

@@ -42,6 +42,18 @@ pub struct ScanRange {
 }
 
 impl ScanRange {
+    /// What is left of it from a resume key on.
+    pub fn resumed_at(self, key: Vec<u8>) -> ScanRange {
+        if self.reverse {
+            ScanRange {
+                end: Some(key),
+                ..self
+            }
+        } else {
+            ScanRange { start: key, ..self }
+        }
+    }
+
     /// Less if the scan meets `left` before `right`.
     fn order(&self, left: &[u8], right: &[u8]) -> Ordering {
         if self.reverse {

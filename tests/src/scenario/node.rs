@@ -14,7 +14,7 @@ use ostrakon::env::CoreId;
 use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
 use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::message::CoreBatch;
-use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
+use ostrakon::server::node::{Inlets, NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon::server::told::ToldClocks;
 
@@ -77,7 +77,7 @@ impl SimNode {
                 host: settings.storage.host,
                 store: settings.storage.store,
             },
-            listen: SocketAddr::new(world.address(host), PORT),
+            listen: Some(SocketAddr::new(world.address(host), PORT)),
             connections: ConnectionLimits {
                 idle_timeout_ms: IDLE_TIMEOUT_MS,
                 ..ConnectionLimits::default()
@@ -91,7 +91,8 @@ impl SimNode {
         let receiver: Cell<Option<ForeignReceiver<OperatorCommand>>> = Cell::new(Some(receiver));
         let process = world.start_process::<CoreBatch>(host, settings.cores, |core, env| {
             let commands = if core == CoreId(0) { receiver.take() } else { None };
-            Box::pin(run_core(env, config.clone(), commands))
+            let inlets = Inlets { commands, jobs: None };
+            Box::pin(run_core(env, config.clone(), inlets))
         });
         SimNode {
             world: world.clone(),
@@ -105,7 +106,7 @@ impl SimNode {
     pub fn progress(&self) -> Progress {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let decided = events.iter().find_map(|event| match event {
-            NodeEvent::Serving { address, .. } => Some(Progress::Serving(*address)),
+            NodeEvent::Serving { address, .. } => address.map(Progress::Serving),
             NodeEvent::StartFailed(sentence) => Some(Progress::Refused(sentence.clone())),
             _ => None,
         });

@@ -8,7 +8,7 @@ use ostrakon::cluster::identity::Wanted;
 use ostrakon::env::foreign::{self, ForeignReceiver};
 use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon::server::connection_limits::ConnectionLimits;
-use ostrakon::server::node::{NodeConfig, NodeEvent, OperatorCommand, run_core};
+use ostrakon::server::node::{Inlets, NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
 use ostrakon::server::told::ToldClocks;
 use ostrakon_tests::scenario::storage::Storage;
@@ -31,7 +31,7 @@ fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -
             host: Storage::ample().host,
             store: Storage::ample().store,
         },
-        listen: "0.0.0.0:5750".parse().unwrap(),
+        listen: Some("0.0.0.0:5750".parse().unwrap()),
         connections: ConnectionLimits::default(),
         told: Arc::new(ToldClocks::new(cores)),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
@@ -52,7 +52,8 @@ fn start_node(
         } else {
             None
         };
-        let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(run_core(env, config.clone(), commands));
+        let task: Pin<Box<dyn Future<Output = ()>>> =
+            Box::pin(run_core(env, config.clone(), Inlets { commands, jobs: None }));
         task
     });
     (process, sender)

@@ -23,6 +23,7 @@ use super::node::NodeOptions;
 use super::preflight::Intent;
 use crate::limits::HELLO_TIMEOUT_MS;
 use crate::server::connection_limits::CONNECTIONS_DEFAULT;
+use crate::storage::store::files::StoreOptions;
 
 pub use self::print::Effective;
 
@@ -197,6 +198,7 @@ impl Configuration {
     /// What a node is started with.
     pub fn node_options(&self) -> NodeOptions {
         NodeOptions {
+            store: StoreOptions::default(),
             data_dir: self.data.clone(),
             listen: self.listen,
             http: self.http,
