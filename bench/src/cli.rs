@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
-use crate::{connections, crowd, echo, instructions, machine, memory, put_latency, syscalls, throughput};
+use crate::{connections, crowd, echo, engines, instructions, machine, memory, put_latency, syscalls, throughput};
 
 /// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -37,6 +37,8 @@ pub enum Benchmark {
     Throughput(throughput::Throughput),
     /// Memory per record and per connection, and the same for Redis with --redis
     Memory(memory::MemoryUse),
+    /// The engine in a process, against RocksDB and fjall, and the bare device
+    Engines(engines::Engines),
     /// Thousands of idle, slow and lying connections, and what one good client sees meanwhile
     Connections(connections::Connections),
     /// The bare echo that `throughput --redis` starts
@@ -99,39 +101,48 @@ impl Arguments {
     /// # Errors
     /// A sentence. Everything that was started is stopped, and everything that was made is removed.
     pub fn run(&self) -> Result<Printed, String> {
+        let load_before = machine::load_average();
+        if let Benchmark::Engines(benchmark) = &self.benchmark {
+            return Ok(printed(benchmark.run()?, load_before, benchmark.json));
+        }
         let Some(common) = self.benchmark.common() else {
             return self.benchmark.serve();
         };
-        let load_before = machine::load_average();
         let setup = common.prepare(self.benchmark.connections())?;
-        let mut report = match &self.benchmark {
+        let report = match &self.benchmark {
             Benchmark::PutLatency(benchmark) => benchmark.run(&setup),
             Benchmark::Syscalls(benchmark) => benchmark.run(&setup),
             Benchmark::Instructions(benchmark) => benchmark.run(&setup),
             Benchmark::Throughput(benchmark) => benchmark.run(&setup),
             Benchmark::Memory(benchmark) => benchmark.run(&setup),
             Benchmark::Connections(benchmark) => benchmark.run(&setup),
-            Benchmark::EchoServer(_) => unreachable!("it has nothing in common with the others"),
+            Benchmark::Engines(_) | Benchmark::EchoServer(_) => {
+                unreachable!("it has nothing in common with the others")
+            }
         }?;
-        if let Some(load) = load_before.filter(|load| *load >= 0.5) {
-            report.note(format!(
-                "Other work was going on: the load average was {load:.1} at the start. \
-                 Times are good for nothing then."
-            ));
-        }
-        Ok(Printed {
-            text: if common.json {
-                report.to_json()
-            } else {
-                report.to_string()
-            },
-            has_failed: report.has_failed(),
-        })
+        Ok(printed(report, load_before, common.json))
+    }
+}
+
+fn printed(mut report: Report, load_before: Option<f64>, as_json: bool) -> Printed {
+    if let Some(load) = load_before.filter(|load| *load >= 0.5) {
+        report.note(format!(
+            "Other work was going on: the load average was {load:.1} at the start. \
+             Times are good for nothing then."
+        ));
+    }
+    Printed {
+        text: if as_json {
+            report.to_json()
+        } else {
+            report.to_string()
+        },
+        has_failed: report.has_failed(),
     }
 }
 
 impl Benchmark {
-    /// None for the echo, which is no benchmark but a part of one.
+    /// None for the echo, which is no benchmark but a part of one, and for engines, which need no server.
     fn common(&self) -> Option<&Common> {
         match self {
             Benchmark::PutLatency(benchmark) => Some(&benchmark.common),
@@ -140,7 +151,7 @@ impl Benchmark {
             Benchmark::Throughput(benchmark) => Some(&benchmark.common),
             Benchmark::Memory(benchmark) => Some(&benchmark.common),
             Benchmark::Connections(benchmark) => Some(&benchmark.common),
-            Benchmark::EchoServer(_) => None,
+            Benchmark::Engines(_) | Benchmark::EchoServer(_) => None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! this.
 //!
 //! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`],
-//! [`instructions`], [`throughput`], [`memory`] and [`connections`]; each starts what it measures as a process
+//! [`instructions`], [`throughput`], [`memory`], [`connections`] and [`engines`]; each but the last starts what it measures as a process
 //! of its own ([`server`]), in a directory of its own ([`workspace`]), and drives it with [`load`] or a [`crowd`]
 //! of connections. [`raw_write`] is the device without a database, [`mod@echo`] the network without one, [`redis`] a
 //! peer; what they have in common is in [`peer`]. [`strace`] and [`callgrind`] run those tools and read what they
@@ -10,7 +10,7 @@
 //!
 //! Guarantees: a binary with the `verify` feature is refused; every process that was started is stopped and
 //! every directory that was made is removed, also after an error or Ctrl-C; every figure is printed, good
-//! or bad. It never measures code of the engine inside its own process.
+//! or bad. Only [`engines`] measures code of the engine inside its own process, as a program that embeds it would.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +21,7 @@
 pub mod cli;
 
 pub mod connections;
+pub mod engines;
 pub mod instructions;
 pub mod memory;
 pub mod put_latency;

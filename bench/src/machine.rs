@@ -41,6 +41,29 @@ pub fn check_signals() -> Result<(), String> {
     Ok(())
 }
 
+/// Lets the calling thread, and those that it starts, run on these CPUs.
+///
+/// # Errors
+/// As [`pin_thread`].
+pub fn pin_thread_to(cpus: &[usize]) -> Result<(), String> {
+    if let Some(cpu) = cpus.iter().find(|cpu| **cpu >= libc::CPU_SETSIZE as usize) {
+        return Err(format!("there is no CPU {cpu}; CPUs are numbered from 0"));
+    }
+    // SAFETY: the set is plain bits, zero is a valid value of it, and each CPU is below its size.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in cpus {
+            libc::CPU_SET(*cpu, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(format!("cannot run on CPUs {cpus:?}: {error}; see `taskset -p $$`"));
+    }
+    Ok(())
+}
+
 /// Lets the calling thread run on one CPU only.
 ///
 /// # Errors

@@ -31,6 +31,12 @@ impl Latencies {
         self.nanoseconds.saturating_record(nanoseconds.max(1));
     }
 
+    /// Adds those of another.
+    pub fn add(&mut self, other: &Self) {
+        let added = self.nanoseconds.add(&other.nanoseconds);
+        added.expect("both have the same bounds");
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.nanoseconds.len()
