@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod local;
 pub mod mesh;
 pub mod network;
+pub mod pace;
 pub mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;

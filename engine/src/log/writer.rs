@@ -17,6 +17,7 @@ use super::reserve::keep_segment_ready;
 use super::segment::{AtOnce, PrepareError, create_log_directory, prepare_segment};
 use super::state::{LogState, NextJob, Status, WriteJob, Writing};
 use crate::env::local::Notify;
+use crate::env::pace::Pace;
 use crate::env::{Clock, Disk, DiskBuf, Priority, Tasks};
 use crate::limits::{LOG_WRITES_IN_FLIGHT, payload_bytes_max};
 
@@ -104,6 +105,7 @@ pub(super) struct Shared {
     pub(super) progress: Notify,
     pub(super) next_sequence: Cell<SegmentSequence>,
     pub(super) statistics: Cell<LogStatistics>,
+    pace: Pace,
 }
 
 impl Log {
@@ -145,6 +147,7 @@ impl Log {
                 return Err(LogError::io("make the first segment in", &directory, source));
             }
         };
+        let pace = Pace::new(Rc::clone(&clock), Rc::clone(&tasks));
         let shared = Shared {
             payload_bytes_max: payload_bytes_max(config.segment_bytes),
             state: RefCell::new(LogState::new(config, current, found)),
@@ -161,6 +164,7 @@ impl Log {
             progress: Notify::default(),
             next_sequence: Cell::new(SegmentSequence(sequence.0 + 1)),
             statistics: Cell::new(LogStatistics::default()),
+            pace,
         };
         Ok(Log(Rc::new(shared)))
     }
@@ -249,6 +253,11 @@ impl Log {
     /// True when client writes must be refused with `Busy`.
     pub fn is_backlogged(&self) -> bool {
         self.0.state.borrow().is_backlogged()
+    }
+
+    /// How fast batches are written: what is taken beyond that waits, and fills the next batch.
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     /// Length of a segment in bytes.
@@ -457,7 +466,7 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
         if job.offset == 0 {
             shared.prepare_work.notify();
         }
-        let number = job.number;
+        let (number, batch_bytes) = (job.number, job.buffer.bytes().len());
         drop(job);
         // After a failure of the other writer nothing is acknowledged any more: what this write made
         // durable may come after a hole.
@@ -473,6 +482,8 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
             shared.wake_one();
         }
         acknowledged.clear();
+        // Meanwhile the next batch fills.
+        shared.pace.spent(batch_bytes).await;
     }
     shared.task_ended();
 }

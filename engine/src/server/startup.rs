@@ -36,7 +36,7 @@ use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
 use crate::shard::Recovering;
 use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
-use crate::storage::pace::Pace;
+use crate::env::pace::Pace;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
 
@@ -497,11 +497,13 @@ async fn open_shards(
     assignment: &Assignment,
     cache: &Rc<BlockCache>,
 ) -> Result<BTreeMap<ShardId, Recovering>, String> {
+    let pace = || Rc::new(Pace::new(Rc::clone(&env.clock), Rc::clone(&env.tasks)));
     let store = StoreEnv {
         disk: Rc::clone(&env.disk),
         tasks: Rc::clone(&env.tasks),
         cache: Rc::clone(cache),
-        pace: Rc::new(Pace::new(Rc::clone(&env.clock), Rc::clone(&env.tasks))),
+        flush_pace: pace(),
+        merge_pace: pace(),
         options: Rc::new(options.store),
     };
     let own = || {

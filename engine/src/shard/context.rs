@@ -44,6 +44,11 @@ impl CoreContext {
         needed_bytes as u64 > flushable_bytes || self.is_store_full && !is_delete
     }
 
+    /// What nobody may read below at this time.
+    pub(super) fn watermark_at(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_micros(now.micros().saturating_sub(self.retention_us))
+    }
+
     /// Is this, the time of a write's first sending, too far ahead? A session lives until the horizon has passed it, so
     /// it must be about now; clients estimate it.
     pub(super) fn is_sent_ahead(&self, first_sent: Timestamp) -> bool {

@@ -362,6 +362,7 @@ impl ShardHost {
         }
         self.seal_if_due();
         self.seal_laggards();
+        self.set_pace();
     }
 
     /// Takes every ticket that waits, after the log failed.

@@ -1,6 +1,9 @@
 //! How a replica proposes entries: writes that were decided, ceilings that cover timestamps.
 
+use std::collections::BTreeSet;
+
 use ostrakon_core::hlc::{MICROS_MAX, Timestamp};
+use ostrakon_core::lsm::pick;
 use ostrakon_core::raft::{Input, LogIndex};
 use ostrakon_core::sessions::{Failure, Retry};
 
@@ -148,6 +151,24 @@ impl ShardReplica {
         }
     }
 
+    /// Moves the watermark on, if merges could then drop what they can't drop now, and nothing else moves it. True if
+    /// there is something to merge already.
+    pub(super) fn advance_watermark(&mut self, core: &mut CoreContext) -> bool {
+        let options = &self.files.options().compaction;
+        let tree = self.applied.store.tables().tree();
+        let is_choice = |watermark| pick(tree, &BTreeSet::new(), options, watermark).is_some();
+        if is_choice(self.applied.watermark) {
+            return true;
+        }
+        let now = core.hlc.peek().max(Timestamp::from_micros(core.wall_us.min(MICROS_MAX)));
+        let is_due = core.watermark_at(now) > self.applied.watermark && is_choice(core.watermark_at(now));
+        if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
+            let now = core.hlc.now(core.wall_us);
+            self.propose_ceiling(core, now);
+        }
+        false
+    }
+
     pub(super) fn cover_timestamp(&mut self, core: &mut CoreContext, at: Timestamp) {
         if at > self.proposed_ceiling {
             self.propose_ceiling(core, at);
@@ -163,8 +184,7 @@ impl ShardReplica {
         self.proposed_ceiling = ceiling;
         self.ceiling_proposed_at = above;
         let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
-        let watermark = Timestamp::from_micros(above.micros().saturating_sub(core.retention_us));
-        let head = Head::of_ceiling(ceiling, horizon, watermark.max(self.applied.watermark));
+        let head = Head::of_ceiling(ceiling, horizon, core.watermark_at(above).max(self.applied.watermark));
         let (index, place) = self.append(&core.log, &[head.as_bytes()]);
         self.in_flight.push(Entry {
             index,

@@ -37,6 +37,8 @@ pub struct StorageStatistics {
     pub sealed_bytes: usize,
     /// Writes that were refused with `Busy` because memtables waited to be flushed.
     pub stalled_writes: u64,
+    /// Nanoseconds for which log writes were held back because flushes or merges are behind.
+    pub throttled_ns: u64,
     /// Memtables that became tables.
     pub flushes: u64,
     /// Bytes of those tables.
@@ -158,6 +160,7 @@ impl ShardHost {
         let cache = self.cache.statistics();
         let mut sum = StorageStatistics {
             stalled_writes: self.core.stalled_writes,
+            throttled_ns: self.core.log.pace().waited_ns(),
             flushes: work.flushes,
             flushed_bytes: work.flushed_bytes,
             merges: work.merges,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
+use ostrakon_core::lsm::pacing::{Load, rates};
 use ostrakon_core::lsm::{Choice, Edit, TableNumber, debt_bytes, pick};
 use ostrakon_wire::routing::ShardId;
 
@@ -143,6 +144,10 @@ pub(super) struct Upkeep {
     /// The shard whose memtable is being flushed.
     flushing: Option<ShardId>,
     pub(super) statistics: UpkeepStatistics,
+    /// As the tables are now.
+    debt_bytes: u64,
+    /// Of the shard that has the most.
+    young_runs: usize,
 }
 
 impl ShardHost {
@@ -292,10 +297,47 @@ impl ShardHost {
     /// To be called every now and then: without requests nothing else looks whether there is work.
     pub fn tend(&mut self) {
         self.seal_laggards();
+        self.advance_watermarks();
     }
 
-    /// The cache gets what tables leave of its memory.
+    /// Moves the watermarks of shards on in which nothing else does, if something is to be dropped then.
+    fn advance_watermarks(&mut self) {
+        if self.core.log.has_failed() {
+            return;
+        }
+        for replica in self.replicas.iter_mut().flatten() {
+            if replica.advance_watermark(&mut self.core) {
+                self.merge_work.notify();
+            }
+        }
+    }
+
+    /// Sets how fast the core writes, by what there is to do.
+    pub(super) fn set_pace(&self) {
+        let Some(files) = self.replicas.iter().flatten().next().map(ShardReplica::files) else {
+            return;
+        };
+        let memory = &self.core.memory;
+        let load = Load {
+            debt_bytes: self.upkeep.debt_bytes,
+            young_runs: self.upkeep.young_runs,
+            sealed_bytes: memory.sealed_bytes as u64,
+            memory_bytes: memory.used_bytes as u64,
+            memory_budget_bytes: memory.budget_bytes as u64,
+        };
+        let rates = rates(&load, &files.options().compaction);
+        files.env().flush_pace.set_bytes_per_second(rates.flush);
+        files.env().merge_pace.set_bytes_per_second(rates.merge);
+        self.core.log.pace().set_bytes_per_second(rates.log);
+    }
+
+    /// The cache gets what tables leave of its memory, and the pace follows what there is to merge.
     pub(super) fn tables_changed(&mut self) {
+        self.upkeep.debt_bytes = self.debt_bytes();
+        let young_runs = |replica: &ShardReplica| replica.store().tables().tree().young.len();
+        let young_runs = self.replicas.iter().flatten().map(young_runs);
+        self.upkeep.young_runs = young_runs.max().unwrap_or(0);
+        self.set_pace();
         let replicas = self.replicas.iter().flatten();
         let held_bytes: usize = replicas
             .map(|replica| replica.store().tables().held_bytes())

@@ -72,7 +72,30 @@ pub(super) fn pick(
         0 => young(tree, busy, options),
         level => one_table(tree, busy, level, watermark),
     });
-    urgent.or_else(|| droppable(tree, busy, options, watermark))
+    urgent
+        .or_else(|| droppable(tree, busy, options, watermark))
+        .or_else(|| droppable_young(tree, busy, options, watermark))
+}
+
+/// The young runs, when much of them can be dropped: where nothing is written any more they would stay as they are.
+fn droppable_young(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    let tables = || tree.young.iter().flatten();
+    let droppable: u64 = tables().map(|table| table.droppable(watermark)).sum();
+    let versions: u64 = tables().map(|table| table.versions).sum();
+    if droppable == 0 || droppable * 100 < versions * options.droppable_percent {
+        return None;
+    }
+    let choice = young(tree, busy, options)?;
+    Some(Choice {
+        reason: Reason::Droppable,
+        is_move: false,
+        ..choice
+    })
 }
 
 /// The oldest young runs with what they share keys with in the first level that is in use.

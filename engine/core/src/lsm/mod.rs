@@ -16,6 +16,7 @@
 //! and merges those of like size, which costs space and keeps writes few.
 
 pub mod leveled;
+pub mod pacing;
 pub mod tiered;
 
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub struct TableInfo {
     pub smallest: Box<[u8]>,
     /// The last key.
     pub largest: Box<[u8]>,
+    /// Keys.
+    pub keys: u64,
     /// Versions of all keys.
     pub versions: u64,
     /// Versions that are tombstones.
@@ -65,8 +68,17 @@ impl TableInfo {
         *self.smallest <= *key && *key <= *self.largest
     }
 
-    /// Versions that a merge into the last level drops when nobody reads below `watermark`: tombstones, and what has
-    /// expired, if all of that is below it.
+    /// Versions that any merge drops when nobody reads below `watermark`: those that the table has newer ones of, if all
+    /// of them are below it.
+    fn shadowed(&self, watermark: Timestamp) -> u64 {
+        if self.newest >= watermark {
+            return 0;
+        }
+        self.versions.saturating_sub(self.keys)
+    }
+
+    /// Versions that a merge into the last level drops when nobody reads below `watermark`, at most: those that are
+    /// shadowed, tombstones, and what has expired, if all of that is below it.
     fn droppable(&self, watermark: Timestamp) -> u64 {
         if self.newest >= watermark {
             return 0;
@@ -76,7 +88,7 @@ impl TableInfo {
         } else {
             0
         };
-        self.tombstones + expired
+        (self.shadowed(watermark) + self.tombstones + expired).min(self.versions)
     }
 }
 
@@ -299,7 +311,7 @@ pub struct Choice {
 }
 
 /// How a tree is kept in shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which way.
     pub strategy: CompactionStrategy,
@@ -332,7 +344,7 @@ impl Default for Options {
             ratio: 10,
             base_bytes: 64 << 20,
             merge_bytes_max: 512 << 20,
-            droppable_percent: 50,
+            droppable_percent: 20,
         }
     }
 }

@@ -80,6 +80,7 @@ impl Store {
                 bytes: versions * VERSION_BYTES,
                 smallest: Store::key(keys[0]),
                 largest: Store::key(keys[keys.len() - 1]),
+                keys: own.len() as u64,
                 versions,
                 tombstones: tombstones as u64,
                 expiring: 0,
@@ -300,6 +301,23 @@ fn what_is_overwritten_takes_little_space() {
     let needed = store.put.len() as u64 * VERSION_BYTES;
     let bytes = store.tree.bytes();
     assert!(bytes * 100 <= needed * 140, "{bytes} bytes for {needed}");
+}
+
+#[test]
+fn what_readers_needed_is_dropped_when_they_are_gone_and_nothing_else_is_written() {
+    let mut store = Store::new(CompactionStrategy::Leveled);
+    for round in 0..3 {
+        let all: Vec<u16> = (0..2000).collect();
+        for keys in all.chunks(50) {
+            store.flush(&keys.iter().map(|key| (*key, false)).collect::<Vec<_>>());
+            store.settle(0);
+        }
+        assert!(store.tree.bytes() >= (round + 1) * 2000 * VERSION_BYTES, "all versions are kept");
+    }
+    let watermark = store.clock + 1;
+    store.settle(watermark);
+    let (left, needed) = (store.tree.bytes(), 2000 * VERSION_BYTES);
+    assert!(left * 100 <= needed * 130, "{left} bytes for {needed}");
 }
 
 #[test]

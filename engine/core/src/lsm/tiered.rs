@@ -87,7 +87,14 @@ fn droppable(
             .map(|table: &Rc<TableInfo>| count(table, watermark))
             .sum()
     };
-    let (droppable, versions) = (sum(TableInfo::droppable), sum(|table, _| table.versions));
+    // A tree that was leveled before has older runs below, which tombstones may have to hide.
+    let is_last = tree.levels.iter().all(Vec::is_empty);
+    let of_table = if is_last {
+        TableInfo::droppable
+    } else {
+        TableInfo::shadowed
+    };
+    let (droppable, versions) = (sum(of_table), sum(|table, _| table.versions));
     let is_much = droppable * 100 >= versions * options.droppable_percent && droppable > 0;
     let inputs: Vec<TableNumber> = oldest.iter().map(|table| table.number).collect();
     (is_much && is_idle(oldest, busy)).then_some(Choice {

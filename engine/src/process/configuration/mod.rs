@@ -81,6 +81,8 @@ pub struct Configuration {
     pub memory_bytes: Option<u64>,
     /// `segment-size`.
     pub segment_bytes: Option<u64>,
+    /// `compaction`, `compression` and `last-compression`.
+    pub store: StoreOptions,
     /// `max-connections`.
     pub connections_max: Option<u32>,
     /// `max-connections-per-address`.
@@ -127,6 +129,7 @@ impl Configuration {
             shards: sources.text("shards", values::shards)?,
             memory_bytes: sources.text("memory", values::size)?,
             segment_bytes: sources.text("segment-size", values::size)?,
+            store: store_options(&mut sources)?,
             connections_max: sources.text("max-connections", values::connections)?,
             connections_per_address_max: sources.text("max-connections-per-address", values::connections)?,
             hello_timeout_ms: sources
@@ -198,7 +201,7 @@ impl Configuration {
     /// What a node is started with.
     pub fn node_options(&self) -> NodeOptions {
         NodeOptions {
-            store: StoreOptions::default(),
+            store: self.store,
             data_dir: self.data.clone(),
             listen: self.listen,
             http: self.http,
@@ -215,6 +218,19 @@ impl Configuration {
             idle_timeout_ms: self.idle_timeout_ms,
         }
     }
+}
+
+/// The defaults, but for what was set.
+fn store_options(sources: &mut Sources<'_>) -> Result<StoreOptions, String> {
+    let mut options = StoreOptions::default();
+    if let Some(strategy) = sources.text("compaction", values::compaction)? {
+        options.compaction.strategy = strategy;
+    }
+    if let Some(codec) = sources.text("compression", values::codec)? {
+        options.tables.codec = codec;
+    }
+    options.last_level_codec = sources.text("last-compression", values::codec)?;
+    Ok(options)
 }
 
 fn default_listen() -> SocketAddr {

@@ -63,6 +63,7 @@ impl Configuration {
             "shards" => ": what the data directory has; in a new one 4 per core, rounded up, at least 8",
             "memory" => ": 60 % of what is available now",
             "segment-size" => ": what the data directory has; 64MiB in a new one",
+            "last-compression" => ": as compression",
             "max-connections" => ": 20000, or what the limit of open files allows",
             "max-connections-per-address" => ": half of max-connections",
             _ => "",
@@ -99,6 +100,11 @@ impl Configuration {
                 Some(segment_bytes) => values::format_size(segment_bytes),
                 None => return Ok(None),
             },
+            "compaction" => values::format_compaction(self.store.compaction.strategy).to_owned(),
+            "compression" => values::format_codec(self.store.tables.codec).to_owned(),
+            "last-compression" => {
+                values::format_codec(self.store.last_level_codec.unwrap_or(self.store.tables.codec)).to_owned()
+            }
             "max-connections" => effective.connections_max.to_string(),
             "max-connections-per-address" => effective.connections_per_address_max.to_string(),
             "hello-timeout" => values::format_time(self.hello_timeout_ms),

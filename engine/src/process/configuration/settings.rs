@@ -58,7 +58,7 @@ impl Setting {
 }
 
 /// Every setting, in the order of the help and of the printed configuration.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 19] = [
     Setting::new(
         "data",
         "DIR",
@@ -121,6 +121,28 @@ pub const SETTINGS: [Setting; 16] = [
         Shape::Text,
         r#""64MiB""#,
         "Size of a log segment in a new data directory. A value can have a quarter of it at most [default: 64MiB]",
+    ),
+    Setting::new(
+        "compaction",
+        "HOW",
+        Shape::Text,
+        r#""leveled""#,
+        "How tables are merged: leveled takes little space, tiered few writes. May be changed at any start \
+         [default: leveled]",
+    ),
+    Setting::new(
+        "compression",
+        "CODEC",
+        Shape::Text,
+        r#""lz4""#,
+        "How new tables are compressed: none, lz4 or zstd [default: lz4]",
+    ),
+    Setting::new(
+        "last-compression",
+        "CODEC",
+        Shape::Text,
+        r#""zstd""#,
+        "The same for tables below which there are none, which hold most of the data [default: as --compression]",
     ),
     Setting::new(
         "max-connections",

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
+use ostrakon_core::lsm::CompactionStrategy;
 
 use crate::limits::{CORES_MAX, SHARDS_MAX};
 use crate::process::cpu_list;
 use crate::process::logging::parse_filter;
 use crate::server::connection_limits::CONNECTIONS_MAX;
+use crate::storage::sstable::format::Codec;
 
 /// A time-out is a second at least, since the cores look for connections to end once a second.
 const TIMEOUT_MS_MIN: u64 = 1_000;
@@ -80,6 +82,38 @@ pub(super) fn shards(text: &str) -> Parsed<u32> {
         _ => Err(format!(
             "the number of shards is a power of two from 1 to {SHARDS_MAX}, such as 64"
         )),
+    }
+}
+
+pub(super) fn compaction(text: &str) -> Parsed<CompactionStrategy> {
+    match text {
+        "leveled" => Ok(CompactionStrategy::Leveled),
+        "tiered" => Ok(CompactionStrategy::Tiered),
+        _ => Err("write leveled or tiered".to_owned()),
+    }
+}
+
+pub(super) fn format_compaction(strategy: CompactionStrategy) -> &'static str {
+    match strategy {
+        CompactionStrategy::Leveled => "leveled",
+        CompactionStrategy::Tiered => "tiered",
+    }
+}
+
+pub(super) fn codec(text: &str) -> Parsed<Codec> {
+    match text {
+        "none" => Ok(Codec::Plain),
+        "lz4" => Ok(Codec::Lz4),
+        "zstd" => Ok(Codec::Zstd),
+        _ => Err("write none, lz4 or zstd".to_owned()),
+    }
+}
+
+pub(super) fn format_codec(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Plain => "none",
+        Codec::Lz4 => "lz4",
+        Codec::Zstd => "zstd",
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) type PerCore = (&'static str, Type, &'static str, fn(&CoreReport) -> 
 pub(super) type PerShard = (&'static str, &'static str, fn(&ShardStatistics) -> usize);
 
 /// In the order in which they are told.
-pub(super) const PER_CORE: [PerCore; 42] = [
+pub(super) const PER_CORE: [PerCore; 43] = [
     (
         "ostrakon_forwarded_requests_total",
         Type::Counter,
@@ -148,6 +148,12 @@ pub(super) const PER_CORE: [PerCore; 42] = [
         Type::Counter,
         "Writes refused with Busy because memtables waited to be flushed.",
         |core| core.storage.stalled_writes as f64,
+    ),
+    (
+        "ostrakon_write_throttle_seconds_total",
+        Type::Counter,
+        "Time for which log writes were held back because flushes or merges are behind.",
+        |core| core.storage.throttled_ns as f64 / 1e9,
     ),
     (
         "ostrakon_flushes_total",

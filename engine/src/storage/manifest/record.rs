@@ -51,6 +51,7 @@ pub(super) fn encode(shard: u32, sequence: u64, offset: u64, change: &Change) ->
         let numbers = [
             table.number.0,
             table.bytes,
+            table.keys,
             table.versions,
             table.tombstones,
             table.expiring,
@@ -162,6 +163,7 @@ impl Fields<'_> {
         Some(TableInfo {
             number: TableNumber(self.u64()?),
             bytes: self.u64()?,
+            keys: self.u64()?,
             versions: self.u64()?,
             tombstones: self.u64()?,
             expiring: self.u64()?,

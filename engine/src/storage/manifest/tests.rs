@@ -23,6 +23,7 @@ fn table(number: u64, keys: core::ops::Range<u32>) -> Rc<TableInfo> {
         bytes: 4096 * number,
         smallest: keys.start.to_be_bytes().into(),
         largest: keys.end.to_be_bytes().into(),
+        keys: 8,
         versions: 10,
         tombstones: 3,
         expiring: 2,

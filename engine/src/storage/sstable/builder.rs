@@ -15,7 +15,7 @@ use crate::storage::memtable::Version;
 const INDEX_BLOCK_BYTES: usize = 16 << 10;
 
 /// How a table is laid out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     /// A data block ends when it has reached this length, before compression.
     pub block_bytes: usize,

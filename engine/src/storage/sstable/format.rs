@@ -264,6 +264,7 @@ impl Properties {
             bytes,
             smallest: self.smallest.clone().into(),
             largest: self.largest.clone().into(),
+            keys: self.keys,
             versions: self.versions,
             tombstones: self.tombstones,
             expiring: self.expiring,

@@ -24,7 +24,7 @@ use crate::env::tasks::yield_now;
 use crate::env::{Disk, Tasks};
 use crate::limits::STORE_RESERVE_BYTES;
 use crate::storage::manifest::{Change, Manifest, ManifestError, TABLE_SUFFIX};
-use crate::storage::pace::Pace;
+use crate::env::pace::Pace;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::format::{Codec, TableId};
@@ -33,7 +33,7 @@ use crate::storage::sstable::reader::{Table, TableError};
 use crate::storage::sstable::writer::{TableWriter, WriteError};
 
 /// How tables are made and kept in shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The layout of tables.
     pub tables: TableOptions,
@@ -65,8 +65,10 @@ pub struct StoreEnv {
     pub tasks: Rc<dyn Tasks>,
     /// Blocks.
     pub cache: Rc<BlockCache>,
-    /// How fast flushes and merges write.
-    pub pace: Rc<Pace>,
+    /// How fast flushes write.
+    pub flush_pace: Rc<Pace>,
+    /// How fast merges do.
+    pub merge_pace: Rc<Pace>,
     /// How tables are made.
     pub options: Rc<StoreOptions>,
 }
@@ -342,7 +344,8 @@ impl ShardFiles {
         &self.env.options
     }
 
-    pub(super) fn env(&self) -> &StoreEnv {
+    /// What it shares with the core's other shards.
+    pub fn env(&self) -> &StoreEnv {
         &self.env
     }
 

@@ -28,7 +28,7 @@ impl ShardFiles {
         watermark: Timestamp,
     ) -> Result<(Edit, Vec<Rc<Table>>), StoreError> {
         self.check_room(sealed.memory_bytes() as u64).await?;
-        let mut output = Output::new(self, self.options().tables);
+        let mut output = Output::new(self, self.options().tables, &self.env().flush_pace);
         if let Err(error) = write_sealed(&mut output, sealed, below, watermark).await {
             // The first error is the one that tells.
             let _ = output.give_up().await;

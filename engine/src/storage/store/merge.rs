@@ -53,7 +53,7 @@ impl ShardFiles {
         }
         let read_bytes = inputs.map(|info| info.bytes).sum();
         self.check_room(read_bytes).await?;
-        let mut output = Output::new(self, self.table_options(tables, choice));
+        let mut output = Output::new(self, self.table_options(tables, choice), &self.env().merge_pace);
         match self
             .merge_into(&mut output, tables, choice, watermark, is_wanted)
             .await

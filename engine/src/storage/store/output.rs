@@ -9,6 +9,7 @@ use std::rc::Rc;
 use ostrakon_core::lsm::TableInfo;
 
 use super::files::{ShardFiles, StoreError};
+use crate::env::pace::Pace;
 use crate::env::tasks::yield_now;
 use crate::storage::memtable::Version;
 use crate::storage::sstable::builder::TableOptions;
@@ -19,6 +20,7 @@ use crate::storage::sstable::writer::TableWriter;
 pub(super) struct Output<'a> {
     files: &'a ShardFiles,
     options: TableOptions,
+    pace: Rc<Pace>,
     /// The table that takes versions.
     current: Option<TableWriter>,
     /// Those before it, in order. Their bytes last.
@@ -35,10 +37,11 @@ pub(super) struct Made {
 
 impl<'a> Output<'a> {
     /// No table yet.
-    pub(super) fn new(files: &'a ShardFiles, options: TableOptions) -> Output<'a> {
+    pub(super) fn new(files: &'a ShardFiles, options: TableOptions, pace: &Rc<Pace>) -> Output<'a> {
         Output {
             files,
             options,
+            pace: Rc::clone(pace),
             current: None,
             ended: Vec::new(),
         }
@@ -65,7 +68,7 @@ impl<'a> Output<'a> {
         writer.add(hash, key, version);
         if writer.wants_writing() {
             let written_bytes = writer.write_out().await?;
-            self.files.env().pace.spent(written_bytes).await;
+            self.pace.spent(written_bytes).await;
         }
         self.let_others_run().await;
         Ok(())
@@ -89,7 +92,7 @@ impl<'a> Output<'a> {
         let writer = self.current.take().expect("it was just ended");
         self.ended.push(Rc::new(info));
         writer.close().await?;
-        self.files.env().pace.spent(written_bytes as usize).await;
+        self.pace.spent(written_bytes as usize).await;
         Ok(())
     }
 

@@ -35,7 +35,7 @@ use super::{Look, OwnRecords, Store};
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Mutation;
-use crate::storage::pace::Pace;
+use crate::env::pace::Pace;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::cursor::{Access, TableCursor};
@@ -108,7 +108,8 @@ impl Rig {
             disk: Rc::new(self.memory.clone()),
             tasks: Rc::clone(&tasks) as _,
             cache: Rc::new(BlockCache::new(16 << 10)),
-            pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
+            flush_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, Rc::clone(&tasks) as _)),
+            merge_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
             options: Rc::new(self.options),
         }
     }

@@ -26,8 +26,10 @@ fn seconds(scheduler: &Scheduler, future: impl Future<Output = ()> + 'static) ->
 fn a_flush_and_a_merge_take_the_time_that_their_bytes_take() {
     let rig = Rig::new(options(CompactionStrategy::Tiered));
     let shard = rig.open().expect("it is new");
-    let pace = &shard.files.env().pace;
-    pace.set_bytes_per_second(1 << 20);
+    let env = shard.files.env();
+    for pace in [&env.flush_pace, &env.merge_pace] {
+        pace.set_bytes_per_second(1 << 20);
+    }
     let mut timestamp = 0;
     let mut run_bytes = 0;
     // Some are smaller than one write, and some are not.
@@ -68,7 +70,7 @@ fn a_flush_and_a_merge_take_the_time_that_their_bytes_take() {
     let expected = tables.tree().bytes() as f64 / f64::from(1 << 20);
     assert!((took - expected).abs() < 0.005, "{took} s, expected {expected} s");
     // Without a bound it takes none.
-    shard.files.env().pace.set_bytes_per_second(Pace::UNBOUNDED);
+    env.flush_pace.set_bytes_per_second(Pace::UNBOUNDED);
     shard.insert(&key(0), timestamp + 1, &(Some(noise(timestamp, 300_000)), None));
     shard.seal(timestamp + 1, Vec::new());
     let flushing = Rc::clone(&shard);

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use crate::env::{Clock, Tasks};
+use super::{Clock, Tasks};
 
 /// Work that is ahead of its rate by less than this goes on: a shorter sleep would cost more than it is worth.
 const AHEAD_MAX_NS: u64 = 2_000_000;
@@ -20,6 +20,8 @@ pub struct Pace {
     bytes_per_second: Cell<u64>,
     /// When all that was spent would be earned.
     earned_at_ns: Cell<u64>,
+    /// What was waited for, of all that waited.
+    waited_ns: Cell<u64>,
 }
 
 impl Pace {
@@ -33,12 +35,18 @@ impl Pace {
             tasks,
             bytes_per_second: Cell::new(Pace::UNBOUNDED),
             earned_at_ns: Cell::new(0),
+            waited_ns: Cell::new(0),
         }
     }
 
     /// The rate.
     pub fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second.get()
+    }
+
+    /// Nanoseconds for which those who spent had to wait, all together.
+    pub fn waited_ns(&self) -> u64 {
+        self.waited_ns.get()
     }
 
     /// Sets the rate, for what is spent from now on.
@@ -59,6 +67,7 @@ impl Pace {
         self.earned_at_ns.set(earned_at_ns);
         let ahead_ns = earned_at_ns.saturating_sub(now_ns);
         if ahead_ns > AHEAD_MAX_NS {
+            self.waited_ns.set(self.waited_ns.get() + ahead_ns);
             self.tasks.sleep(Duration::from_nanos(ahead_ns)).await;
         }
     }
