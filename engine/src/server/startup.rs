@@ -374,7 +374,7 @@ pub(super) async fn recover(
     let replica_id = ReplicaId(identity.node);
     for (shard, recovering) in shards {
         let home = &assignment.homes[shard.0 as usize];
-        entries += recovering.last().index.0 - recovering.flushed().index.0;
+        entries += recovering.replayed();
         let moves = home.source.is_some_and(|(log, _)| log != own);
         let (replica, state) = recovering.finish(replica_id, home.epoch, home.hard_state, &mut hlc);
         let in_head = ShardState {
@@ -541,33 +541,59 @@ async fn replay_shards(
         if !shards.keys().any(is_source) {
             continue;
         }
-        let dir = log_directory(&options.data, chain.log);
-        let mut visit = |record: crate::log::format::Record<'_>| {
-            let home = assignment.homes.get(record.shard.0 as usize);
-            let belongs = home.is_some_and(|home| home.source == Some((chain.log, record.epoch)));
-            if record.kind == RecordKind::Entry
-                && belongs
-                && let Some(recovering) = shards.get_mut(&record.shard)
-            {
-                recovering
-                    .replay(record.entry, record.payload)
-                    .map_err(|finding| {
-                        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, finding);
-                        LogError::io("replay", &dir, source)
-                    })?;
-            }
-            Ok(())
-        };
-        replay_chain(
-            env,
-            &options.data,
-            chain,
-            assignment.identity.segment_bytes,
-            &mut visit,
-        )
-        .await?;
+        for segment in &chain.segments {
+            let mut one = chain.clone();
+            one.segments = vec![segment.clone()];
+            replay_segment(env, options, assignment, &one, &mut shards).await?;
+            make_room(options, &mut shards).await?;
+        }
     }
     Ok(shards)
+}
+
+/// Replays what a chain of one segment has of this core's shards.
+async fn replay_segment(
+    env: &Env<CoreBatch>,
+    options: &StartOptions,
+    assignment: &Assignment,
+    chain: &LogChain,
+    shards: &mut BTreeMap<ShardId, Recovering>,
+) -> Result<(), String> {
+    let dir = log_directory(&options.data, chain.log);
+    let mut visit = |record: crate::log::format::Record<'_>| {
+        let home = assignment.homes.get(record.shard.0 as usize);
+        let belongs = home.is_some_and(|home| home.source == Some((chain.log, record.epoch)));
+        if record.kind == RecordKind::Entry
+            && belongs
+            && let Some(recovering) = shards.get_mut(&record.shard)
+        {
+            recovering
+                .replay(record.entry, record.payload)
+                .map_err(|finding| {
+                    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, finding);
+                    LogError::io("replay", &dir, source)
+                })?;
+        }
+        Ok(())
+    };
+    let segment_bytes = assignment.identity.segment_bytes;
+    replay_chain(env, &options.data, chain, segment_bytes, &mut visit).await
+}
+
+/// Flushes the largest shards, until what was replayed takes no more than the part of the memory from which on
+/// memtables are sealed: the node may have been started with less than before.
+async fn make_room(options: &StartOptions, shards: &mut BTreeMap<ShardId, Recovering>) -> Result<(), String> {
+    loop {
+        let replayed_bytes: usize = shards.values().map(Recovering::memory_bytes).sum();
+        if replayed_bytes <= options.host.seal_at_bytes() {
+            return Ok(());
+        }
+        let largest = shards.values_mut().max_by_key(|shard| shard.memory_bytes());
+        let Some(largest) = largest else { return Ok(()) };
+        if !largest.flush().await? {
+            return Ok(());
+        }
+    }
 }
 
 async fn replay_chain(

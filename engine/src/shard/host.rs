@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::log::{DurableBatch, Log};
 use crate::storage::sstable::cache::BlockCache;
-use crate::storage::store::Look;
+use crate::storage::store::{Look, Store};
 use crate::storage::store::files::ShardFiles;
 use crate::storage::store::tables::Tables;
 
@@ -88,6 +88,11 @@ impl HostOptions {
             retention_us: RETENTION_US,
         }
     }
+
+    /// When memtables that take writes have so many bytes, the largest is sealed.
+    pub fn seal_at_bytes(&self) -> usize {
+        self.memtable_bytes / SEAL_AT_PARTS
+    }
 }
 
 impl ShardHost {
@@ -100,10 +105,11 @@ impl ShardHost {
         options: HostOptions,
     ) -> ShardHost {
         let used_bytes = replicas.iter().flatten().map(ShardReplica::memory_bytes).sum();
+        let stores = replicas.iter().flatten().map(ShardReplica::store);
         let memory = MemoryBudget {
             budget_bytes: options.memtable_bytes,
             used_bytes,
-            sealed_bytes: 0,
+            sealed_bytes: stores.map(Store::sealed_bytes).sum(),
             reserved_bytes: 0,
         };
         // A flush lets the log free what lies before the segment in use, so more than that one has to be there.
@@ -128,7 +134,7 @@ impl ShardHost {
             upkeep: Upkeep::default(),
             cache,
             cache_bytes: options.cache_bytes,
-            seal_at_bytes: options.memtable_bytes / SEAL_AT_PARTS,
+            seal_at_bytes: options.seal_at_bytes(),
             recovery_bytes,
             flush_work: Rc::default(),
             merge_work: Rc::default(),

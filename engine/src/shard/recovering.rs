@@ -160,6 +160,8 @@ pub struct Recovering {
     /// All entries up to this one are in tables.
     flushed: EntryId,
     last: EntryId,
+    /// Entries that were replayed.
+    replayed: u64,
     applied: Applied,
 }
 
@@ -204,6 +206,7 @@ impl Recovering {
             files,
             flushed,
             last: flushed,
+            replayed: 0,
             applied,
         })
     }
@@ -244,7 +247,47 @@ impl Recovering {
             .ok_or_else(|| format!("shard {}: entry {} does not parse", self.shard().0, entry.index.0))?;
         self.applied.apply(&command);
         self.last = entry;
+        self.replayed += 1;
         Ok(())
+    }
+
+    /// Entries of its log that were replayed.
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// What it takes of the memory budget.
+    pub fn memory_bytes(&self) -> usize {
+        self.applied.memory_bytes()
+    }
+
+    /// Makes a table of what was replayed, for want of memory. False if there is nothing to make one of, or no room for
+    /// it: then it stays in memory.
+    ///
+    /// # Errors
+    /// A sentence, when the table or the manifest can't be written.
+    pub async fn flush(&mut self) -> Result<bool, String> {
+        let store = &self.applied.store;
+        if self.last.index <= self.flushed.index || store.sealed().len() > 0 {
+            return Ok(false);
+        }
+        self.applied.seal(self.last);
+        let store = &mut self.applied.store;
+        let sealed = Rc::clone(store.sealed().next().expect("it was just sealed"));
+        let below = Rc::clone(store.tables());
+        let made = self.files.flush(&sealed, &below, self.applied.watermark).await;
+        let (edit, opened) = match made {
+            Ok(made) => made,
+            Err(error) if error.is_disk_full() => return Ok(false),
+            Err(error) => return Err(error.to_string()),
+        };
+        let tables = below.after(&edit, &opened);
+        let tables = tables.expect("a flush comes on top of the tables that it was made for");
+        let noted = self.files.note(edit, Some(sealed.through), |_| {}).await;
+        noted.map_err(|error| error.to_string())?;
+        store.flushed(Rc::new(tables));
+        self.flushed = sealed.through;
+        Ok(true)
     }
 
     /// The replica, about to campaign: its hard state (the returned one) must be durable before
@@ -262,7 +305,9 @@ impl Recovering {
         raft.step(Input::Campaign, &mut outputs)
             .expect("a campaign is always accepted");
         let hard_state = outputs.hard_state.expect("a campaign has a hard state");
-        let replica = ShardReplica::new(self.files, epoch, raft, (self.last, self.flushed), self.applied);
+        let sealed = self.applied.store.sealed().next_back();
+        let sealed_through = sealed.map_or(self.flushed, |sealed| sealed.through);
+        let replica = ShardReplica::new(self.files, epoch, raft, (self.last, sealed_through), self.applied);
         let state = ShardState {
             hard_state,
             base: self.flushed,

@@ -99,19 +99,19 @@ pub struct ShardReplica {
 
 impl ShardReplica {
     /// A replica that has just begun to campaign. Entries up to the first of these are applied, up to the second in
-    /// tables.
+    /// tables or sealed.
     pub(super) fn new(
         files: Rc<ShardFiles>,
         epoch: OwnershipEpoch,
         raft: Raft,
-        (applied_through, flushed): (EntryId, EntryId),
+        (applied_through, sealed_through): (EntryId, EntryId),
         applied: Applied,
     ) -> ShardReplica {
         ShardReplica {
             shard: files.shard(),
             files,
             applied_through,
-            sealed_through: flushed,
+            sealed_through,
             epoch,
             raft,
             outputs: Outputs::default(),

@@ -344,7 +344,7 @@ impl Default for Options {
             ratio: 10,
             base_bytes: 64 << 20,
             merge_bytes_max: 512 << 20,
-            droppable_percent: 20,
+            droppable_percent: 15,
         }
     }
 }

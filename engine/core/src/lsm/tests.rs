@@ -317,7 +317,8 @@ fn what_readers_needed_is_dropped_when_they_are_gone_and_nothing_else_is_written
     let watermark = store.clock + 1;
     store.settle(watermark);
     let (left, needed) = (store.tree.bytes(), 2000 * VERSION_BYTES);
-    assert!(left * 100 <= needed * 130, "{left} bytes for {needed}");
+    // A quarter may lie in the level above the last, and of each table there may be some to be dropped.
+    assert!(left * 100 <= needed * 145, "{left} bytes for {needed}");
 }
 
 #[test]
