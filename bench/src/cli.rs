@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
-use crate::{connections, crowd, echo, engines, instructions, machine, memory, put_latency, syscalls, throughput};
+use crate::{
+    connections, crowd, echo, engines, instructions, machine, memory, put_latency, syscalls, throughput,
+};
 
 /// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -39,6 +41,8 @@ pub enum Benchmark {
     Memory(memory::MemoryUse),
     /// The engine in a process, against RocksDB and fjall, and the bare device
     Engines(engines::Engines),
+    /// Keys put at one end of a range and deleted at the other: does a scan for the head stay fast?
+    Queue(engines::queue::Queue),
     /// Thousands of idle, slow and lying connections, and what one good client sees meanwhile
     Connections(connections::Connections),
     /// The bare echo that `throughput --redis` starts
@@ -105,6 +109,9 @@ impl Arguments {
         if let Benchmark::Engines(benchmark) = &self.benchmark {
             return Ok(printed(benchmark.run()?, load_before, benchmark.json));
         }
+        if let Benchmark::Queue(benchmark) = &self.benchmark {
+            return Ok(printed(benchmark.run()?, load_before, benchmark.json));
+        }
         let Some(common) = self.benchmark.common() else {
             return self.benchmark.serve();
         };
@@ -116,7 +123,7 @@ impl Arguments {
             Benchmark::Throughput(benchmark) => benchmark.run(&setup),
             Benchmark::Memory(benchmark) => benchmark.run(&setup),
             Benchmark::Connections(benchmark) => benchmark.run(&setup),
-            Benchmark::Engines(_) | Benchmark::EchoServer(_) => {
+            Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => {
                 unreachable!("it has nothing in common with the others")
             }
         }?;
@@ -142,7 +149,7 @@ fn printed(mut report: Report, load_before: Option<f64>, as_json: bool) -> Print
 }
 
 impl Benchmark {
-    /// None for the echo, which is no benchmark but a part of one, and for engines, which need no server.
+    /// None for the echo, which is no benchmark but a part of one, and for those that need no server.
     fn common(&self) -> Option<&Common> {
         match self {
             Benchmark::PutLatency(benchmark) => Some(&benchmark.common),
@@ -151,7 +158,7 @@ impl Benchmark {
             Benchmark::Throughput(benchmark) => Some(&benchmark.common),
             Benchmark::Memory(benchmark) => Some(&benchmark.common),
             Benchmark::Connections(benchmark) => Some(&benchmark.common),
-            Benchmark::Engines(_) | Benchmark::EchoServer(_) => None,
+            Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => None,
         }
     }
 

@@ -59,7 +59,9 @@ pub fn pin_thread_to(cpus: &[usize]) -> Result<(), String> {
     };
     if result != 0 {
         let error = std::io::Error::last_os_error();
-        return Err(format!("cannot run on CPUs {cpus:?}: {error}; see `taskset -p $$`"));
+        return Err(format!(
+            "cannot run on CPUs {cpus:?}: {error}; see `taskset -p $$`"
+        ));
     }
     Ok(())
 }

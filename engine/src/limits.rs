@@ -104,6 +104,11 @@ pub const REPORTS_OPERATOR_MAX: usize = 24;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 
+/// Ranges without a live key that one shard remembers for its scans.
+pub const GAPS_MAX: usize = 64;
+/// Keys in a row that a scan finds dead before it has them remembered.
+pub const GAP_KEYS_MIN: usize = 32;
+
 /// Requests of one core that wait for reads from tables.
 pub const FETCHES_MAX: usize = 8192;
 /// Keys of one request that are read from tables at a time.

@@ -42,8 +42,12 @@ impl Fjall {
 
 impl Blocking for Fjall {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        self.keyspace.insert(key, value).map_err(|error| error.to_string())?;
-        self.database.persist(PersistMode::SyncData).map_err(|error| error.to_string())
+        self.keyspace
+            .insert(key, value)
+            .map_err(|error| error.to_string())?;
+        self.database
+            .persist(PersistMode::SyncData)
+            .map_err(|error| error.to_string())
     }
 
     fn get(&self, key: &[u8]) -> Result<bool, String> {

@@ -7,10 +7,11 @@
 //! clients of Ostrakon are tasks on the core that owns the keys that they choose, as a program would write them.
 //!
 //! Reading order: [`rows`] (what is done), [`load`] (who does it, and what is counted), [`ostrakon`], and with the
-//! feature `peers` `rocksdb` and `fjall`; [`raw_read`] is the device.
+//! feature `peers` `rocksdb` and `fjall`; [`raw_read`] is the device. [`queue`] is a benchmark of its own.
 
 pub mod load;
 pub mod ostrakon;
+pub mod queue;
 pub mod raw_read;
 pub mod rows;
 
@@ -162,7 +163,10 @@ impl Engines {
     /// A sentence.
     pub fn run(&self) -> Result<Report, String> {
         if ::ostrakon::process::version::FEATURES.contains("verify") {
-            return Err("this build checks invariants all the time (feature `verify`): build ostrakon-bench alone".into());
+            return Err(
+                "this build checks invariants all the time (feature `verify`): build ostrakon-bench alone"
+                    .into(),
+            );
         }
         for cpu in &self.cpus {
             machine::pin_thread(*cpu)?;
@@ -192,7 +196,9 @@ impl Engines {
     }
 
     fn wants(&self, row: &Row) -> bool {
-        row.is_load || self.rows.is_empty() || self.rows.iter().any(|name| row.name.starts_with(name.as_str()))
+        row.is_load
+            || self.rows.is_empty()
+            || self.rows.iter().any(|name| row.name.starts_with(name.as_str()))
     }
 
     fn round(
@@ -218,7 +224,13 @@ impl Engines {
                 written_before = written_bytes()?;
             }
             let (directory, open) = opened.as_ref().expect("the first row is a load");
-            let work = Work::new(row, &data, self.clients, self.cpus.len(), Duration::from_secs(self.seconds));
+            let work = Work::new(
+                row,
+                &data,
+                self.clients,
+                self.cpus.len(),
+                Duration::from_secs(self.seconds),
+            );
             let cpu_before = process_cpu_seconds();
             let outcome = open.run(&work)?;
             let cpu_seconds = process_cpu_seconds() - cpu_before;
@@ -268,18 +280,37 @@ impl Engines {
     fn report(&self, measured: &[Measured], spaces: &[Space], raw_reads: &[f64]) -> Report {
         let mut report = Report::new("engines");
         report.setting("rounds", self.rounds.to_string());
-        report.setting("records", format!("{} of {} + {} bytes", self.keys(), rows::KEY_BYTES, self.value_size));
+        report.setting(
+            "records",
+            format!(
+                "{} of {} + {} bytes",
+                self.keys(),
+                rows::KEY_BYTES,
+                self.value_size
+            ),
+        );
         report.setting("memory", format!("{} MiB", self.memory_mib));
-        report.setting("clients", format!("{}, hot reads {}", self.clients, self.cpus.len()));
+        report.setting(
+            "clients",
+            format!("{}, hot reads {}", self.clients, self.cpus.len()),
+        );
         report.setting("CPUs", format!("{:?}", self.cpus));
         report.setting("kernel", machine::kernel_release());
         let of = |engine: Engine, row: &str| -> Vec<&Measured> {
-            measured.iter().filter(|one| one.engine == engine && one.row == row).collect()
+            measured
+                .iter()
+                .filter(|one| one.engine == engine && one.row == row)
+                .collect()
         };
         let per_second = |engine, row: &str| median(of(engine, row).iter().map(|one| one.per_second));
         let mut heads = vec!["row".to_owned()];
         heads.extend(self.engines.iter().map(|engine| engine.name().to_owned()));
-        let peers: Vec<Engine> = self.engines.iter().copied().filter(|engine| *engine != Engine::Ostrakon).collect();
+        let peers: Vec<Engine> = self
+            .engines
+            .iter()
+            .copied()
+            .filter(|engine| *engine != Engine::Ostrakon)
+            .collect();
         let has_own = self.engines.contains(&Engine::Ostrakon);
         if has_own {
             heads.extend(peers.iter().map(|peer| format!("/ {}", peer.name())));
@@ -293,10 +324,18 @@ impl Engines {
         let mut figures = Vec::new();
         for row in ROWS.iter().filter(|row| self.wants(row)) {
             let mut cells = vec![row.name.to_owned()];
-            cells.extend(self.engines.iter().map(|engine| number(per_second(*engine, row.name), 0)));
+            cells.extend(
+                self.engines
+                    .iter()
+                    .map(|engine| number(per_second(*engine, row.name), 0)),
+            );
             if has_own {
                 let own = per_second(Engine::Ostrakon, row.name);
-                cells.extend(peers.iter().map(|peer| format!("{:.2}", own / per_second(*peer, row.name))));
+                cells.extend(
+                    peers
+                        .iter()
+                        .map(|peer| format!("{:.2}", own / per_second(*peer, row.name))),
+                );
             }
             table.row(cells);
             for engine in &self.engines {
@@ -402,5 +441,6 @@ fn directory_bytes(directory: &Path) -> Result<u64, String> {
 }
 
 fn remove(directory: &Path) -> Result<(), String> {
-    std::fs::remove_dir_all(directory).map_err(|error| format!("cannot remove {}: {error}", directory.display()))
+    std::fs::remove_dir_all(directory)
+        .map_err(|error| format!("cannot remove {}: {error}", directory.display()))
 }

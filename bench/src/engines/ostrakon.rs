@@ -167,7 +167,9 @@ impl Client {
 
     async fn get(&mut self, key: &[u8]) -> Result<bool, String> {
         loop {
-            let read = self.local.read(key, |found| found.map(|found| std::hint::black_box(found.value).len()));
+            let read = self.local.read(key, |found| {
+                found.map(|found| std::hint::black_box(found.value).len())
+            });
             match read.await {
                 Ok(length) => return Ok(length.is_some()),
                 Err(error) if error.is_busy() => yield_now().await,

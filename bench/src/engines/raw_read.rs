@@ -35,7 +35,11 @@ pub fn measure(path: &Path, cpus: &[usize], duration: Duration) -> Result<f64, S
         file.write_all(&chunk).map_err(failed)?;
     }
     file.sync_all().map_err(failed)?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .map_err(failed)?;
     let rates: Vec<Result<f64, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (cpus.iter())
             .map(|cpu| {
@@ -48,7 +52,11 @@ pub fn measure(path: &Path, cpus: &[usize], duration: Duration) -> Result<f64, S
             .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().map_err(|_| "the thread that reads panicked".to_owned())?)
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_| "the thread that reads panicked".to_owned())?
+            })
             .collect()
     });
     std::fs::remove_file(path).map_err(failed)?;

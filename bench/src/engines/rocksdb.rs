@@ -1,7 +1,8 @@
 //! `RocksDB`, with direct IO for everything but its log, and a sync for every write.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions,
+    WriteOptions,
 };
 
 use super::load::{Blocking, Outcome, run_threads};
@@ -49,7 +50,9 @@ impl Blocking for RocksDb {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.database.put_opt(key, value, &options).map_err(|error| error.to_string())
+        self.database
+            .put_opt(key, value, &options)
+            .map_err(|error| error.to_string())
     }
 
     fn get(&self, key: &[u8]) -> Result<bool, String> {
@@ -60,7 +63,11 @@ impl Blocking for RocksDb {
     fn scan(&self, start: &[u8], keys: usize) -> Result<usize, String> {
         let mode = IteratorMode::From(start, Direction::Forward);
         let mut count = 0;
-        for entry in self.database.iterator_opt(mode, ReadOptions::default()).take(keys) {
+        for entry in self
+            .database
+            .iterator_opt(mode, ReadOptions::default())
+            .take(keys)
+        {
             std::hint::black_box(entry.map_err(|error| error.to_string())?);
             count += 1;
         }

@@ -28,6 +28,7 @@ use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send;
 use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
+use crate::env::pace::Pace;
 use crate::env::together::all;
 use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, ShardState};
@@ -36,7 +37,6 @@ use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
 use crate::shard::Recovering;
 use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
-use crate::env::pace::Pace;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
 

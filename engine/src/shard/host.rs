@@ -22,9 +22,9 @@ use crate::limits::{
 };
 use crate::log::{DurableBatch, Log};
 use crate::storage::sstable::cache::BlockCache;
-use crate::storage::store::{Look, Store};
 use crate::storage::store::files::ShardFiles;
 use crate::storage::store::tables::Tables;
+use crate::storage::store::{Look, Store};
 
 /// The hash under which a key lies in its memtable: of the whole key, so that the keys of one routing tag
 /// spread like all others.

@@ -160,7 +160,10 @@ impl ShardReplica {
         if is_choice(self.applied.watermark) {
             return true;
         }
-        let now = core.hlc.peek().max(Timestamp::from_micros(core.wall_us.min(MICROS_MAX)));
+        let now = core
+            .hlc
+            .peek()
+            .max(Timestamp::from_micros(core.wall_us.min(MICROS_MAX)));
         let is_due = core.watermark_at(now) > self.applied.watermark && is_choice(core.watermark_at(now));
         if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
             let now = core.hlc.now(core.wall_us);
@@ -184,7 +187,11 @@ impl ShardReplica {
         self.proposed_ceiling = ceiling;
         self.ceiling_proposed_at = above;
         let horizon = Timestamp::from_micros(above.micros().saturating_sub(RETRY_HORIZON_US));
-        let head = Head::of_ceiling(ceiling, horizon, core.watermark_at(above).max(self.applied.watermark));
+        let head = Head::of_ceiling(
+            ceiling,
+            horizon,
+            core.watermark_at(above).max(self.applied.watermark),
+        );
         let (index, place) = self.append(&core.log, &[head.as_bytes()]);
         self.in_flight.push(Entry {
             index,

@@ -160,8 +160,14 @@ mod tests {
             for part in 1000..=5000 {
                 let rate = rates(&load_at(part), &options).log.min(before);
                 let is_step = before - rate > WRITE_BYTES_MAX / 2;
-                assert!(rate >= WRITE_BYTES_MIN && !is_step, "kind {kind}, part {part}: {before} to {rate}");
-                assert!(rates(&load_at(part), &options).log >= rate, "kind {kind}, part {part}");
+                assert!(
+                    rate >= WRITE_BYTES_MIN && !is_step,
+                    "kind {kind}, part {part}: {before} to {rate}"
+                );
+                assert!(
+                    rates(&load_at(part), &options).log >= rate,
+                    "kind {kind}, part {part}"
+                );
                 before = rate;
             }
             assert_eq!(before, WRITE_BYTES_MIN, "kind {kind}");

@@ -312,7 +312,10 @@ fn what_readers_needed_is_dropped_when_they_are_gone_and_nothing_else_is_written
             store.flush(&keys.iter().map(|key| (*key, false)).collect::<Vec<_>>());
             store.settle(0);
         }
-        assert!(store.tree.bytes() >= (round + 1) * 2000 * VERSION_BYTES, "all versions are kept");
+        assert!(
+            store.tree.bytes() >= (round + 1) * 2000 * VERSION_BYTES,
+            "all versions are kept"
+        );
     }
     let watermark = store.clock + 1;
     store.settle(watermark);

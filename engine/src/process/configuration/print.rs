@@ -103,7 +103,8 @@ impl Configuration {
             "compaction" => values::format_compaction(self.store.compaction.strategy).to_owned(),
             "compression" => values::format_codec(self.store.tables.codec).to_owned(),
             "last-compression" => {
-                values::format_codec(self.store.last_level_codec.unwrap_or(self.store.tables.codec)).to_owned()
+                values::format_codec(self.store.last_level_codec.unwrap_or(self.store.tables.codec))
+                    .to_owned()
             }
             "max-connections" => effective.connections_max.to_string(),
             "max-connections-per-address" => effective.connections_per_address_max.to_string(),

@@ -6,6 +6,7 @@
 
 pub mod files;
 pub mod flush;
+pub mod gaps;
 pub mod keys;
 pub mod merge;
 mod output;

@@ -32,10 +32,10 @@ use super::files::{
 use super::keys::{OWN, stored_key, users_key};
 use super::tables::Tables;
 use super::{Look, OwnRecords, Store};
+use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Mutation;
-use crate::env::pace::Pace;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::cursor::{Access, TableCursor};
