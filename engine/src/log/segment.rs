@@ -52,7 +52,7 @@ pub(super) fn segment_path(directory: &Path, sequence: SegmentSequence) -> PathB
 }
 
 /// The sequence of a segment file's name; `None` for other files.
-pub(super) fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
+pub fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
     let digits = name.strip_suffix(".seg")?;
     if digits.len() != 16 {
         return None;

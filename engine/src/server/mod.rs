@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`outbox`], [`told`], [`status`], [`startup`], [`node`].
+//! [`outbox`], [`told`], [`status`], [`startup`], [`node`]; [`check`] is for when no node runs.
 
 pub mod message;
 
@@ -32,5 +32,6 @@ pub mod told;
 
 mod upkeep;
 
+pub mod check;
 pub mod node;
 pub mod startup;

@@ -30,7 +30,7 @@ pub mod upkeep;
 mod tests;
 
 pub use decide::{KeyWrite, Write};
-pub use recovering::Recovering;
+pub use recovering::{Recovering, is_own_record};
 
 use ostrakon_core::sessions::Answer;
 use ostrakon_wire::message::Kind;

@@ -4,7 +4,8 @@
 //! 2. [`sstable`]: immutable tables of versions;
 //! 3. [`manifest`]: which tables a shard has;
 //! 4. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged;
-//! 5. [`pace`]: how fast that may go.
+//! 5. [`pace`]: how fast that may go;
+//! 6. [`verify`]: whether what is stored is whole.
 //!
 //! Everything here belongs to one core. Looks never wait: what is not in memory is read by futures that own what they
 //! read, so that writes go on meanwhile. Nothing here reads a clock or names the machine but through `env`.
@@ -14,3 +15,4 @@ pub mod memtable;
 pub mod pace;
 pub mod sstable;
 pub mod store;
+pub mod verify;
