@@ -104,6 +104,12 @@ pub const REPORTS_OPERATOR_MAX: usize = 24;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 
+/// Bytes a second that a core reads to look for damage, unless told otherwise.
+pub const SCRUB_BYTES_PER_SECOND_DEFAULT: u64 = 8 << 20;
+/// Milliseconds from the beginning of a round of the scrub to that of the next one, unless it takes longer.
+pub const SCRUB_INTERVAL_MS: u64 = 24 * 3_600_000;
+/// Damaged places of a core that are told one by one.
+pub const SCRUB_PLACES_MAX: usize = 1024;
 /// Requests of one core that wait for reads from tables.
 pub const FETCHES_MAX: usize = 8192;
 /// Keys of one request that are read from tables at a time.

@@ -17,10 +17,11 @@ use crate::cluster::identity::{Identity, Wanted};
 use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
-use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
+use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SCRUB_BYTES_PER_SECOND_DEFAULT, SEGMENT_BYTES_DEFAULT};
 use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
 use crate::server::node::{NodeConfig, NodeEvent, run_core};
+use crate::server::scrub::ScrubOptions;
 use crate::server::startup::StartOptions;
 use crate::server::told::ToldClocks;
 use crate::shard::host::HostOptions;
@@ -67,6 +68,8 @@ pub struct NodeOptions {
     pub hello_timeout_ms: u64,
     /// How long a connection may be silent with nothing under way; zero: for ever.
     pub idle_timeout_ms: u64,
+    /// Bytes a second that each core reads to look for damage in tables; zero: none.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl NodeOptions {
@@ -87,6 +90,7 @@ impl NodeOptions {
             connections_per_address_max: None,
             hello_timeout_ms: HELLO_TIMEOUT_MS,
             idle_timeout_ms: 0,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND_DEFAULT,
         }
     }
 }
@@ -293,6 +297,13 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
                 core.0
             );
         }
+        NodeEvent::ScrubFound(core, sentence) => {
+            tracing::error!(
+                "core {}: found unasked: {sentence}; stop the node, let `ostrakon check` tell what is lost, and restore \
+                 the file",
+                core.0
+            );
+        }
         NodeEvent::CloseFailed(core, sentence) => {
             tracing::error!("core {} could not close its files cleanly: {sentence}", core.0);
         }
@@ -368,6 +379,10 @@ fn node_config(options: &NodeOptions, effective: &Effective, events: mpsc::Sende
             hello_timeout_ms: options.hello_timeout_ms,
             idle_timeout_ms: options.idle_timeout_ms,
             ..shares
+        },
+        scrub: ScrubOptions {
+            bytes_per_second: options.scrub_bytes_per_second,
+            ..ScrubOptions::default()
         },
         told: Arc::new(ToldClocks::new(effective.cores)),
         events: Arc::new(move |event| report(event, &events)),

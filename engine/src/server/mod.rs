@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`outbox`], [`told`], [`status`], [`startup`], [`node`]; [`check`] is for when no node runs.
+//! [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`]; [`check`] is for when no node runs.
 
 pub mod message;
 
@@ -30,6 +30,7 @@ pub mod several;
 pub mod status;
 pub mod told;
 
+pub mod scrub;
 mod upkeep;
 
 pub mod check;
