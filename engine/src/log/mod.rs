@@ -36,7 +36,7 @@ mod writer;
 mod tests;
 
 pub use batch::EntryPlace;
-pub use segment::{log_directory, parse_log_directory, parse_segment_name};
+pub use segment::{is_half_made, log_directory, parse_log_directory, parse_segment_name};
 pub use writer::{DurableBatch, DurableSink, Log, LogConfig, LogStatistics};
 
 use std::io;

@@ -68,7 +68,7 @@ pub fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
 }
 
 /// True for the name of a segment that was not finished.
-pub(super) fn is_half_made(name: &str) -> bool {
+pub fn is_half_made(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some()
 }
 

@@ -1,8 +1,8 @@
 //! What is wrong with a log, all of it, without changing a byte: for a check while no node runs.
 //!
 //! A start stops at the first damage that no crash can explain. Here the same judgement is asked first, since it knows
-//! the nearest cause. If it finds damage, all segments from the oldest needed one on are read whole: wherever batches are
-//! missing or damaged that a later one calls durable, there is damage too.
+//! the nearest cause. If it finds damage, all segments from the oldest needed one on are read whole: wherever batches
+//! are missing or damaged that a later one calls durable, there is damage too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -205,6 +205,15 @@ fn judge(dir: &Path, oldest: SegmentSequence, segments: &[Surveying]) -> Vec<Cor
         if let Some(wrong) = segment.file.wrong() {
             damages.push(wrong.clone());
             continue;
+        }
+        // A segment that is missing or can't be read explains what lies before the head that follows it.
+        if let Some((header, head)) = segment.file.head() {
+            let before = segments
+                .iter()
+                .find(|other| other.file.sequence == head.predecessor);
+            if before.is_none_or(|before| before.file.wrong().is_some()) {
+                due = due.max(header.number);
+            }
         }
         let limit = limits.get(&segment.file.sequence).copied();
         let counts = |found: &&Found| limit.is_none_or(|limit| found.header.number <= limit);

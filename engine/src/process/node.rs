@@ -299,8 +299,8 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
         }
         NodeEvent::ScrubFound(core, sentence) => {
             tracing::error!(
-                "core {}: found unasked: {sentence}; stop the node, let `ostrakon check` tell what is lost, and restore \
-                 the file",
+                "core {}: found unasked: {sentence}; stop the node, let `ostrakon check` tell what is lost, and \
+                 restore the file",
                 core.0
             );
         }

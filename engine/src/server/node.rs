@@ -15,11 +15,11 @@ use super::connection_tasks::{admit, admit_handed_over};
 use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
+use super::scrub::{Scrub, ScrubOptions};
 use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
     scan_logs, take_over,
 };
-use super::scrub::{Scrub, ScrubOptions};
 use super::status::report::StatsReport;
 use super::told::ToldClocks;
 use super::upkeep::Upkeep;

@@ -1,5 +1,5 @@
-//! The task of a core that reads all tables and manifests of its shards, over and over, at a bounded rate, so that damage
-//! is found before somebody needs what lies there.
+//! The task of a core that reads all tables and manifests of its shards, over and over, at a bounded rate, so that
+//! damage is found before somebody needs what lies there.
 //!
 //! It reads past the cache, and stops neither the node nor itself: each damaged place is told once, and counted. Tables
 //! that are merged meanwhile stay open as long as they are looked at.
@@ -128,7 +128,8 @@ impl Scrub {
             }
             self.core.borrow_mut().host.note_scrub_round();
             let took = Duration::from_nanos(self.clock.monotonic().since_ns(begun));
-            self.pause(self.interval.saturating_sub(took).max(PAUSE_MIN)).await;
+            self.pause(self.interval.saturating_sub(took).max(PAUSE_MIN))
+                .await;
         }
         self.is_running.set(false);
         self.ended.notify();
@@ -169,7 +170,12 @@ impl Scrub {
         match files.verify_manifest().await {
             Ok((bytes, flaws)) => {
                 for flaw in flaws {
-                    self.found((files.shard(), None, flaw.offset), &path, &flaw.to_string(), damaged);
+                    self.found(
+                        (files.shard(), None, flaw.offset),
+                        &path,
+                        &flaw.to_string(),
+                        damaged,
+                    );
                 }
                 let (is_wanted, has_read) = (|| !self.is_over(), |bytes| self.note_read(bytes));
                 let reading = self.reading(&is_wanted, &has_read);

@@ -9,7 +9,8 @@
 //! 3. Only then does the write's ticket come out, for the layer above to answer.
 //!
 //! A request whose keys lie in tables that have to be read does nothing at first: it says what it lacks, and comes
-//! again with it ([`fetched`]). Flushes and merges go on beside ([`upkeep`]), and a look at all that is stored ([`scrub`]).
+//! again with it ([`fetched`]). Flushes and merges go on beside ([`upkeep`]), and so does a look at all that is stored
+//! ([`scrub`]).
 //!
 //! This layer knows neither connections nor messages between cores; a [`Ticket`] stands for whoever waits.
 

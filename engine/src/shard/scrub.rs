@@ -1,5 +1,6 @@
-//! What of the shards' files a scrub looks at next. In a round it comes to the manifest of each shard, and to each table
-//! that the shard has when its turn comes. It holds one table at a time, so that merged ones can be removed meanwhile.
+//! What of the shards' files a scrub looks at next. In a round it comes to the manifest of each shard, and to each
+//! table that the shard has when its turn comes. It holds one table at a time, so that merged ones can be removed
+//! meanwhile.
 
 use std::rc::Rc;
 

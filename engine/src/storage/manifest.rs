@@ -39,7 +39,7 @@ use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
 /// Name of the manifest in the directory of its shard.
 pub const MANIFEST: &str = "manifest";
 /// Name of one that is being written.
-const HALF_MADE: &str = "manifest.tmp";
+pub const HALF_MADE: &str = "manifest.tmp";
 /// How the names of tables end.
 pub const TABLE_SUFFIX: &str = ".sst";
 

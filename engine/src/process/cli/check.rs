@@ -1,7 +1,7 @@
 //! `ostrakon check`: all that is wrong with a data directory, while no node runs on it.
 //!
-//! The directory's lock is held to the end. Logs and manifests are looked at on one core, tables on all. What is found is
-//! printed at once; a bar on stderr tells how far it is.
+//! The directory's lock is held to the end. Logs and manifests are looked at on one core, tables on all. What is found
+//! is printed at once; a bar on stderr tells how far it is.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -47,7 +47,9 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Outcome, Failure> {
     }
     preflight::raise_limits();
     let _lock = DirectoryLock::acquire(data).map_err(|error| match error {
-        LockError::Held { .. } => Failure::Failed(format!("{error}; only a node that does not run can be checked")),
+        LockError::Held { .. } => {
+            Failure::Failed(format!("{error}; only a node that does not run can be checked"))
+        }
         error => Failure::Failed(error.to_string()),
     })?;
     let mut printer = Printer {
@@ -183,8 +185,8 @@ impl Printer {
             ),
             Told::Torn { path, offset, what } => self.print(
                 &format!(
-                    "torn end  {}, offset {offset}\n  found    {what}\n  lost     nothing that was acknowledged, as far as \
-                     can be told\n",
+                    "torn end  {}, offset {offset}\n  found    {what}\n  lost     nothing that was acknowledged, \
+                     as far as can be told\n",
                     path.display()
                 ),
                 &json!({"kind": "torn", "file": path.to_string_lossy(), "offset": offset, "found": what}),
@@ -231,8 +233,8 @@ impl Printer {
             damages => format!("{} places are damaged", HumanCount(damages)),
         };
         output::text(&format!(
-            "checked {} files, {}, in {:.1} s\n  logs     {} segments, {} entries that are in no table\n  tables   {} with \
-             {} blocks, {} keys, {} versions\n{conclusion}\n",
+            "checked {} files, {}, in {:.1} s\n  logs     {} segments, {} entries that are in no table\n  tables   {} \
+             with {} blocks, {} keys, {} versions\n{conclusion}\n",
             HumanCount(files),
             HumanBytes(self.read_bytes),
             self.started.elapsed().as_secs_f64(),
@@ -300,7 +302,10 @@ fn consequence(lost: &Loss) -> (String, &'static str) {
             "restore the file from a copy of this data directory, or write these keys anew",
         ),
         Loss::Table(shard) => (
-            format!("all of the table; the node does not start, because of shard {}", shard.0),
+            format!(
+                "all of the table; the node does not start, because of shard {}",
+                shard.0
+            ),
             "restore the file from a copy of this data directory",
         ),
         Loss::Shard(shard) => (

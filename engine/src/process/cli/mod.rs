@@ -26,7 +26,8 @@ use clap::error::ErrorKind;
 
 pub use arguments::{
     CheckArguments, Cli, Command, DoctorArguments, InspectArguments, InspectLogArguments,
-    InspectManifestArguments, InspectTableArguments, InspectedFile, Invocation, ServeArguments, ShellArguments,
+    InspectManifestArguments, InspectTableArguments, InspectedFile, Invocation, ServeArguments,
+    ShellArguments,
 };
 pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};

@@ -110,7 +110,9 @@ pub(super) fn rate(text: &str) -> Parsed<u64> {
     }
     match size(text) {
         Ok(bytes_per_second) if bytes_per_second >= RATE_MIN => Ok(bytes_per_second),
-        _ => Err("a rate is the bytes of one second, 64KiB at least, such as 8MiB; off turns it off".to_owned()),
+        _ => Err(
+            "a rate is the bytes of one second, 64KiB at least, such as 8MiB; off turns it off".to_owned(),
+        ),
     }
 }
 

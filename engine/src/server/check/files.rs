@@ -10,7 +10,7 @@ use crate::env::Disk;
 use crate::env::disk::{BLOCK_BYTES, DirEntry};
 use crate::limits::SEGMENT_BYTES_DEFAULT;
 use crate::log::format::LogId;
-use crate::log::{parse_log_directory, parse_segment_name};
+use crate::log::{is_half_made, parse_log_directory, parse_segment_name};
 use crate::server::startup::FREED_SUFFIX;
 use crate::storage::store::files::{parse_shard_directory, shards_directory};
 
@@ -87,7 +87,7 @@ pub(super) async fn list(check: &Check<'_>) -> Result<Listed, String> {
         for file in entries(disk, &path).await? {
             if parse_segment_name(&file.name).is_some() {
                 listed.segment_bytes = listed.segment_bytes.max(file.len_bytes);
-            } else if file.name.ends_with(".tmp") {
+            } else if is_half_made(&file.name) {
                 check.leftover(path.join(&file.name), "a segment that was not finished");
             }
         }

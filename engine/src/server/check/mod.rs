@@ -14,9 +14,6 @@ mod logs;
 mod shards;
 mod tables;
 
-#[cfg(test)]
-mod tests;
-
 use core::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

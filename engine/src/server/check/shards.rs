@@ -18,7 +18,7 @@ use crate::log::recovery::{LogChain, replay};
 use crate::server::startup::Assignment;
 use crate::shard::command::Command;
 use crate::storage::manifest::judgement::{Judged, judge};
-use crate::storage::manifest::{MANIFEST, read_whole};
+use crate::storage::manifest::{HALF_MADE, MANIFEST, read_whole};
 use crate::storage::sstable::format::TableId;
 use crate::storage::store::files::{parse_table_name, shard_directory};
 use crate::storage::verify::Lost;
@@ -42,11 +42,17 @@ pub(super) async fn check(
         let home = &assignment.homes[shard.0 as usize];
         if let Some(through) = through.filter(|through| through.index < home.base.index) {
             let what = format!(
-                "it has what was flushed up to entry {}, and the log begins behind entry {}: tables or the manifest are \
-                 missing, or older than the log",
+                "it has what was flushed up to entry {}, and the log begins behind entry {}: tables or the manifest \
+                 are missing, or older than the log",
                 through.index.0, home.base.index.0
             );
-            check.damage(&shard_directory(check.data, shard), None, 0, what, Loss::Shard(shard));
+            check.damage(
+                &shard_directory(check.data, shard),
+                None,
+                0,
+                what,
+                Loss::Shard(shard),
+            );
         }
         flushed.insert(shard, through);
     }
@@ -78,7 +84,7 @@ async fn check_shard(
         .iter()
         .filter_map(|entry| parse_table_name(&entry.name))
         .collect();
-    for entry in listed.iter().filter(|entry| entry.name.ends_with(".tmp")) {
+    for entry in listed.iter().filter(|entry| entry.name == HALF_MADE) {
         check.leftover(directory.join(&entry.name), "a manifest that was not finished");
     }
     let path = directory.join(MANIFEST);
@@ -87,7 +93,10 @@ async fn check_shard(
         manifest(check, &path, shard).await
     } else {
         if let Some(number) = numbers.first() {
-            let what = format!("it is missing, though there are tables (the first is {})", number.0);
+            let what = format!(
+                "it is missing, though there are tables (the first is {})",
+                number.0
+            );
             check.damage(&path, None, 0, what, Loss::Shard(shard));
         }
         None
@@ -98,24 +107,23 @@ async fn check_shard(
         id: TableId { shard, number },
         expected,
     };
-    match known {
-        Some(judged) => {
-            let tree = &judged.files.tree;
-            tables.extend(tree.tables().map(|info| plan(info.number, Some((**info).clone()))));
-            for number in numbers {
-                if !tree.tables().any(|info| info.number == number) {
-                    check.leftover(plan(number, None).path, "a table that no manifest has");
-                }
-            }
-            Ok(Some(judged.files.flushed))
-        }
+    let Some(judged) = known else {
         // Each table by itself may be whole.
-        None => {
-            let is_new = !is_there && numbers.is_empty();
-            tables.extend(numbers.into_iter().map(|number| plan(number, None)));
-            Ok(is_new.then(EntryId::default))
+        let is_new = !is_there && numbers.is_empty();
+        tables.extend(numbers.into_iter().map(|number| plan(number, None)));
+        return Ok(is_new.then(EntryId::default));
+    };
+    let tree = &judged.files.tree;
+    tables.extend(
+        tree.tables()
+            .map(|info| plan(info.number, Some((**info).clone()))),
+    );
+    for number in numbers {
+        if !tree.tables().any(|info| info.number == number) {
+            check.leftover(plan(number, None).path, "a table that no manifest has");
         }
     }
+    Ok(Some(judged.files.flushed))
 }
 
 async fn manifest(check: &Check<'_>, path: &Path, shard: ShardId) -> Option<Judged> {
@@ -190,7 +198,15 @@ async fn entries(
         entries.set(entries.get() + 1);
         Ok(())
     };
-    let replayed = replay(check.disk, check.tasks, check.data, chain, segment_bytes, &mut visit).await;
+    let replayed = replay(
+        check.disk,
+        check.tasks,
+        check.data,
+        chain,
+        segment_bytes,
+        &mut visit,
+    )
+    .await;
     if let Err(error) = replayed {
         check.damage(&directory, None, 0, error.to_string(), Loss::Log(Vec::new()));
     }

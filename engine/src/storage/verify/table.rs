@@ -36,8 +36,8 @@ pub struct Seen {
     pub is_complete: bool,
 }
 
-/// Looks a table through. `expected` is what the manifest says of it. `found` hears of each flaw, `visit` of each version
-/// that can be read.
+/// Looks a table through. `expected` is what the manifest says of it. `found` hears of each flaw, `visit` of each
+/// version that can be read.
 pub async fn verify(
     file: &dyn File,
     (id, expected): (TableId, Option<&TableInfo>),
@@ -334,10 +334,7 @@ impl Walk<'_> {
         let start = footer.properties.offset + u64::from(footer.properties.stored_bytes);
         let end = self.file_bytes - FOOTER_BYTES as u64;
         let first = start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let read = self
-            .window
-            .read(first, (self.file_bytes - first) as usize)
-            .await;
+        let read = self.window.read(first, (self.file_bytes - first) as usize).await;
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(Miss::Unwanted) => return Err(Unwanted),
@@ -358,7 +355,11 @@ impl Walk<'_> {
                 self.flaw_at(start + at as u64, 1, what.to_owned(), Lost::Nothing);
             }
             Some(None) => {}
-            None => self.flaw(footer.properties, "they overlap the footer".to_owned(), Lost::Nothing),
+            None => self.flaw(
+                footer.properties,
+                "they overlap the footer".to_owned(),
+                Lost::Nothing,
+            ),
         }
         Ok(())
     }
@@ -423,8 +424,8 @@ fn leads(index: &Block, file_bytes: u64) -> Vec<Lead> {
 
 fn figures(properties: &Properties) -> String {
     format!(
-        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} bytes, timestamps {} to {}, keys \
-         {:?} to {:?}",
+        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} bytes, timestamps {} to {}, \
+         keys {:?} to {:?}",
         properties.keys,
         properties.versions,
         properties.tombstones,
@@ -440,7 +441,8 @@ fn figures(properties: &Properties) -> String {
 
 fn info_figures(info: &TableInfo) -> String {
     format!(
-        "{} bytes, {} versions ({} tombstones, {} that expire, at {} at the latest), the newest {}, keys {:?} to {:?}",
+        "{} bytes, {} versions ({} tombstones, {} that expire, at {} at the latest), the newest {}, keys {:?} to \
+         {:?}",
         info.bytes,
         info.versions,
         info.tombstones,

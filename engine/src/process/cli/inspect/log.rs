@@ -35,9 +35,18 @@ pub(super) fn print(source: &Source, with_records: bool, report: &mut Report<'_>
         report.damage(0, source.len_bytes / block_bytes * block_bytes, &what)?;
     }
     let Some((log, segment)) = place(source, &bytes) else {
-        return report.damage(0, 0, "neither the name of the file nor a batch in it says which log it is of");
+        return report.damage(
+            0,
+            0,
+            "neither the name of the file nor a batch in it says which log it is of",
+        );
     };
     report.line(0, &format!("log {}, segment {}", log.0, segment.0))?;
+    let is_batch = |at: &usize| {
+        let piece = piece_at(&bytes, log, segment, *at);
+        matches!(piece, Piece::Batch(_) | Piece::Damaged(..))
+    };
+    let last_batch = (0..bytes.len()).step_by(BLOCK_BYTES).rev().find(is_batch);
     let mut offset = 0;
     while offset < bytes.len() {
         let piece = piece(&bytes[offset..], log, segment, offset as u64);
@@ -49,38 +58,67 @@ pub(super) fn print(source: &Source, with_records: bool, report: &mut Report<'_>
                 matches!(piece_at(bytes, log, segment, at), Piece::Zeros)
             }),
             Piece::Foreign(_) => end_of(&bytes, offset, |bytes, at| {
-                matches!(piece_at(bytes, log, segment, at), Piece::Foreign(_) | Piece::Other(_))
+                matches!(
+                    piece_at(bytes, log, segment, at),
+                    Piece::Foreign(_) | Piece::Other(_)
+                )
             }),
             Piece::Other(_) => end_of(&bytes, offset, |bytes, at| {
                 matches!(piece_at(bytes, log, segment, at), Piece::Other(_))
             }),
         };
         let end = end.min(bytes.len());
-        let batch = &bytes[offset..end];
-        match piece {
-            Piece::Batch(header) => print_batch(batch, &header, with_records, report)?,
-            Piece::Damaged(header, fault) => {
-                report.line(0, &heading(&header, batch))?;
-                report.damage(1, header.offset, &fault.to_string())?;
-                for entry in directory(batch, &header) {
-                    let (shard, first, last) = (entry.shard.0, entry.first.0, entry.last.0);
-                    report.line(1, &format!("concerns shard {shard}, entries {first} to {last}"))?;
-                }
-            }
-            Piece::Zeros => report.line(0, &format!("offset {offset}: zeros up to {end}"))?,
-            Piece::Foreign(own) => report.line(
-                0,
-                &format!(
-                    "offset {offset}: up to {end} what another life of the file has left: a batch of log {}, segment {}, \
-                     offset {}",
-                    own.log.0, own.segment.0, own.offset
-                ),
-            )?,
-            Piece::Other(what) => report.damage(0, offset as u64, &format!("{what}, up to {end}"))?,
-        }
+        let is_last = last_batch.is_none_or(|last| last <= offset);
+        let range = (offset, end);
+        print_piece(
+            &bytes[offset..end],
+            range,
+            &piece,
+            (is_last, with_records),
+            report,
+        )?;
         offset = end;
     }
     Ok(())
+}
+
+/// What lies in a range of the file. `is_last`: no batch follows.
+fn print_piece(
+    bytes: &[u8],
+    (offset, end): (usize, usize),
+    piece: &Piece,
+    (is_last, with_records): (bool, bool),
+    report: &mut Report<'_>,
+) -> io::Result<()> {
+    match piece {
+        Piece::Batch(header) => print_batch(bytes, header, with_records, report),
+        Piece::Damaged(header, fault) => {
+            report.line(0, &heading(header, bytes))?;
+            report.damage(1, header.offset, &fault.to_string())?;
+            for entry in directory(bytes, header) {
+                let (shard, first, last) = (entry.shard.0, entry.first.0, entry.last.0);
+                report.line(1, &format!("concerns shard {shard}, entries {first} to {last}"))?;
+            }
+            Ok(())
+        }
+        Piece::Zeros => report.line(0, &format!("offset {offset}: zeros up to {end}")),
+        Piece::Foreign(own) => report.line(
+            0,
+            &format!(
+                "offset {offset}: up to {end} what another life of the file has left: a batch of log {}, segment {}, \
+                 offset {}",
+                own.log.0, own.segment.0, own.offset
+            ),
+        ),
+        Piece::Other(what) if !is_last => report.damage(0, offset as u64, &format!("{what}, up to {end}")),
+        Piece::Other(what) => report.line(
+            0,
+            &format!(
+                "offset {offset}: {what}, up to {end}; no batch follows, so it may be the torn end of a crash, or \
+                 what another life of the file has left"
+            ),
+        ),
+    }
 }
 
 /// Log and segment, by the names or else by the first batch that is whole.
@@ -130,8 +168,8 @@ fn heading(header: &BatchHeader, batch: &[u8]) -> String {
         .map(|(_, name)| *name)
         .collect();
     format!(
-        "offset {}: batch {}{flags}, {} bytes, boot {}, durable_through {}, {} records of {} bytes, {} shards, header crc \
-         {:#010x}, records crc {:#010x}",
+        "offset {}: batch {}{flags}, {} bytes, boot {}, durable_through {}, {} records of {} bytes, {} shards, \
+         header crc {:#010x}, records crc {:#010x}",
         header.offset,
         header.number.0,
         header.content_bytes(),
@@ -195,8 +233,8 @@ fn describe(record: &Record<'_>) -> Option<Vec<String>> {
         RecordKind::SegmentHead => {
             let head = SegmentHead::decode(record.payload)?;
             Some(vec![format!(
-                "head: cluster {:016x}{:016x}, node {:016x}, behind segment {} up to batch {}, the oldest needed is {}, \
-                 segments of {} bytes, {} shards",
+                "head: cluster {:016x}{:016x}, node {:016x}, behind segment {} up to batch {}, the oldest needed \
+                 is {}, segments of {} bytes, {} shards",
                 head.cluster.0,
                 head.cluster.1,
                 head.node,
@@ -209,10 +247,14 @@ fn describe(record: &Record<'_>) -> Option<Vec<String>> {
         }
         RecordKind::ShardState => {
             let state = ShardState::decode(record.payload)?;
-            let completeness = if state.complete { "complete" } else { "not complete" };
+            let completeness = if state.complete {
+                "complete"
+            } else {
+                "not complete"
+            };
             Some(vec![format!(
-                "state of shard {shard}: ownership epoch {epoch}, {completeness}, term {}, vote {:016x}, log base {} of \
-                 term {}",
+                "state of shard {shard}: ownership epoch {epoch}, {completeness}, term {}, vote {:016x}, log base \
+                 {} of term {}",
                 state.hard_state.term.0, state.hard_state.vote.0, state.base.index.0, state.base.term.0
             )])
         }

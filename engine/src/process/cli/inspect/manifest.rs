@@ -20,7 +20,11 @@ pub(super) fn print(source: &Source, report: &mut Report<'_>) -> io::Result<()> 
     };
     let by_name = parse_shard_directory(&source.directory_name()).map(|shard| shard.0);
     let Some(shard) = by_name.or_else(|| shard_of(&bytes)) else {
-        return report.damage(0, 0, "neither the directory nor a record in the file says which shard it is of");
+        return report.damage(
+            0,
+            0,
+            "neither the directory nor a record in the file says which shard it is of",
+        );
     };
     report.line(0, &format!("manifest of shard {shard}"))?;
     let judged = judge(&bytes, shard);
@@ -38,10 +42,10 @@ pub(super) fn print(source: &Source, report: &mut Report<'_>) -> io::Result<()> 
                     report.damage(1, flaw.offset, &flaw.what)?;
                 }
             }
-            Part::Other(other) if judged.torn.as_ref() == Some(other) => report.line(
-                0,
-                &format!("offset {}: torn end, {}", other.offset, other.what),
-            )?,
+            Part::Other(other) if judged.torn.as_ref() == Some(other) => {
+                let torn = format!("offset {}: torn end, {}", other.offset, other.what);
+                report.line(0, &torn)?;
+            }
             Part::Other(flaw) => {
                 let what = format!("{}, up to {}", flaw.what, flaw.offset + flaw.bytes);
                 report.damage(0, flaw.offset, &what)?;

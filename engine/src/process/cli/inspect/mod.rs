@@ -1,5 +1,5 @@
-//! `ostrakon inspect`: what one file says, as lines to read. Damage is told where it lies; what lies behind it is printed
-//! all the same, as far as it can be found.
+//! `ostrakon inspect`: what one file says, as lines to read. Damage is told where it lies; what lies behind it is
+//! printed all the same, as far as it can be found.
 //!
 //! Files are read as they are, also those of a node that runs, and wherever they were copied to. What log, shard and
 //! number they belong to comes from their names, and if these say nothing from the bytes.
@@ -43,7 +43,10 @@ pub(super) fn inspect(file: &InspectedFile) -> Result<Outcome, Failure> {
 /// Prints a file, and returns how many places of it are damaged.
 fn print(file: &InspectedFile, source: &Source, out: &mut dyn Write) -> io::Result<u64> {
     let mut report = Report { out, damages: 0 };
-    report.line(0, &format!("{}, {} bytes", source.path.display(), source.len_bytes))?;
+    report.line(
+        0,
+        &format!("{}, {} bytes", source.path.display(), source.len_bytes),
+    )?;
     match file {
         InspectedFile::Log(arguments) => log::print(source, arguments.entries, &mut report)?,
         InspectedFile::Sstable(arguments) => sstable::print(source, arguments, &mut report)?,

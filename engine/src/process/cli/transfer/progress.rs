@@ -1,4 +1,5 @@
-//! How far an import, an export or a check is: a bar on stderr if that is a terminal, and the figures for the last line.
+//! How far an import, an export or a check is: a bar on stderr if that is a terminal, and the figures for the last
+//! line.
 
 use std::time::{Duration, Instant};
 
