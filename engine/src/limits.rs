@@ -109,6 +109,13 @@ pub const GAPS_MAX: usize = 64;
 /// Keys in a row that a scan finds dead before it has them remembered.
 pub const GAP_KEYS_MIN: usize = 32;
 
+/// Bytes a second that a core reads to look for damage, unless told otherwise.
+pub const SCRUB_BYTES_PER_SECOND_DEFAULT: u64 = 8 << 20;
+/// Milliseconds from the beginning of a round of the scrub to that of the next one, unless it takes longer.
+pub const SCRUB_INTERVAL_MS: u64 = 24 * 3_600_000;
+/// Damaged places of a core that are told one by one.
+pub const SCRUB_PLACES_MAX: usize = 1024;
+
 /// Requests of one core that wait for reads from tables.
 pub const FETCHES_MAX: usize = 8192;
 /// Keys of one request that are read from tables at a time.

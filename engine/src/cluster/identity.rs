@@ -13,7 +13,8 @@ use crate::log::format::BootNumber;
 
 /// Name of the file.
 pub const IDENTITY_FILE: &str = "node";
-const TEMPORARY_FILE: &str = "node.tmp";
+/// Name of one that is being written.
+pub const TEMPORARY_FILE: &str = "node.tmp";
 const MAGIC: &[u8; 8] = b"OSTRNODE";
 const FORMAT_VERSION: u32 = 1;
 /// Bytes in use at the start of the block; the rest is zero.
@@ -155,7 +156,11 @@ fn check_bounds(identity: &Identity) -> Result<(), String> {
     Ok(())
 }
 
-async fn read_identity(disk: &dyn Disk, data: &Path) -> Result<Identity, String> {
+/// Reads the identity.
+///
+/// # Errors
+/// A sentence for the operator: the file can't be read, is damaged or foreign.
+pub async fn read_identity(disk: &dyn Disk, data: &Path) -> Result<Identity, String> {
     let path = data.join(IDENTITY_FILE);
     let failed = |error: std::io::Error| format!("can't read {}: {error}", path.display());
     let file = disk.open(&path, OpenMode::Read).await.map_err(failed)?;

@@ -113,6 +113,22 @@ pub struct LogChain {
     pub head: Option<SegmentHead>,
 }
 
+impl LogChain {
+    /// A log without a segment.
+    pub fn empty(log: LogId) -> LogChain {
+        LogChain {
+            log,
+            segments: Vec::new(),
+            last_batch: BatchNumber(0),
+            next_sequence: SegmentSequence(1),
+            sealed: false,
+            shards: BTreeMap::new(),
+            cut: None,
+            head: None,
+        }
+    }
+}
+
 /// How to scan.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanOptions {

@@ -14,10 +14,11 @@
 //! states the oldest segment that is still needed, and once that head is durable the older ones are used again.
 //! When the log gets long, [`Log::pinning`] names the shards to flush.
 //!
-//! [`recovery`] says what a restart finds.
+//! [`recovery`] says what a restart finds, [`survey`] what is wrong with a log, all of it.
 
 pub mod format;
 pub mod recovery;
+pub mod survey;
 
 mod batch;
 mod found;
@@ -35,7 +36,7 @@ mod writer;
 mod tests;
 
 pub use batch::EntryPlace;
-pub use segment::{log_directory, parse_log_directory};
+pub use segment::{is_half_made, log_directory, parse_log_directory, parse_segment_name};
 pub use writer::{DurableBatch, DurableSink, Log, LogConfig, LogStatistics};
 
 use std::io;

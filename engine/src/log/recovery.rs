@@ -65,6 +65,27 @@ pub async fn scan(
     options: ScanOptions,
 ) -> Result<LogChain, LogError> {
     let dir = log_directory(data, log);
+    let failed = |source| LogError::io("list", &dir, source);
+    for entry in disk.list(&dir).await.map_err(failed)? {
+        if is_half_made(&entry.name) {
+            disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
+        }
+    }
+    look(disk, tasks, data, log, options).await
+}
+
+/// The same without any change: half-made segments stay.
+///
+/// # Errors
+/// As [`scan`].
+pub async fn look(
+    disk: &dyn Disk,
+    tasks: &dyn Tasks,
+    data: &Path,
+    log: LogId,
+    options: ScanOptions,
+) -> Result<LogChain, LogError> {
+    let dir = log_directory(data, log);
     let mut files = Vec::new();
     let failed = |source| LogError::io("list", &dir, source);
     for entry in disk.list(&dir).await.map_err(failed)? {
@@ -76,21 +97,13 @@ pub async fn scan(
                 len_bytes: entry.len_bytes,
                 opening: Opening::Blank,
             });
-        } else if is_half_made(&entry.name) {
-            disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
         }
     }
     files.sort_by_key(|file| file.sequence);
     let next = files.last().map_or(1, |file| file.sequence.0 + 1);
     let chain = LogChain {
-        log,
-        segments: Vec::new(),
-        last_batch: BatchNumber(0),
         next_sequence: SegmentSequence(next),
-        sealed: false,
-        shards: BTreeMap::new(),
-        cut: None,
-        head: None,
+        ..LogChain::empty(log)
     };
     let mut scan = Scan {
         disk,

@@ -52,7 +52,7 @@ pub(super) fn segment_path(directory: &Path, sequence: SegmentSequence) -> PathB
 }
 
 /// The sequence of a segment file's name; `None` for other files.
-pub(super) fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
+pub fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
     let digits = name.strip_suffix(".seg")?;
     if digits.len() != 16 {
         return None;
@@ -68,7 +68,7 @@ pub(super) fn parse_segment_name(name: &str) -> Option<SegmentSequence> {
 }
 
 /// True for the name of a segment that was not finished.
-pub(super) fn is_half_made(name: &str) -> bool {
+pub fn is_half_made(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some()
 }
 

@@ -17,11 +17,12 @@ use crate::cluster::identity::{Identity, Wanted};
 use crate::env::foreign::{self, ForeignReceiver, ForeignSender};
 use crate::env::glommio::runtime::{self, Cores, RuntimeConfig};
 use crate::env::{CoreId, Env};
-use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SEGMENT_BYTES_DEFAULT};
+use crate::limits::{CORES_MAX, HELLO_TIMEOUT_MS, SCRUB_BYTES_PER_SECOND_DEFAULT, SEGMENT_BYTES_DEFAULT};
 use crate::server::connection_limits::{CONNECTIONS_DEFAULT, ConnectionLimits};
 use crate::server::message::CoreBatch;
 use crate::server::node::{Inlets, NodeConfig, NodeEvent, run_core};
 use crate::server::programs::ProgramJob;
+use crate::server::scrub::ScrubOptions;
 use crate::server::startup::StartOptions;
 use crate::server::told::ToldClocks;
 use crate::shard::host::HostOptions;
@@ -70,6 +71,8 @@ pub struct NodeOptions {
     pub store: StoreOptions,
     /// How long a connection may be silent with nothing under way; zero: for ever.
     pub idle_timeout_ms: u64,
+    /// Bytes a second that each core reads to look for damage in tables; zero: none.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl NodeOptions {
@@ -91,6 +94,7 @@ impl NodeOptions {
             hello_timeout_ms: HELLO_TIMEOUT_MS,
             idle_timeout_ms: 0,
             store: StoreOptions::default(),
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND_DEFAULT,
         }
     }
 }
@@ -348,6 +352,13 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
                 core.0
             );
         }
+        NodeEvent::ScrubFound(core, sentence) => {
+            tracing::error!(
+                "core {}: found unasked: {sentence}; stop the node, let `ostrakon check` tell what is lost, and \
+                 restore the file",
+                core.0
+            );
+        }
         NodeEvent::CloseFailed(core, sentence) => {
             tracing::error!("core {} could not close its files cleanly: {sentence}", core.0);
         }
@@ -436,6 +447,10 @@ fn node_config(
             hello_timeout_ms: options.hello_timeout_ms,
             idle_timeout_ms: options.idle_timeout_ms,
             ..shares
+        },
+        scrub: ScrubOptions {
+            bytes_per_second: options.scrub_bytes_per_second,
+            ..ScrubOptions::default()
         },
         told: Arc::new(ToldClocks::new(effective.cores)),
         events: Arc::new(move |event| report(event, &events)),

@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`programs`], [`outbox`], [`told`], [`status`], [`startup`], [`node`].
+//! [`programs`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`]; [`check`] is for when no node
+//! runs.
 
 pub mod message;
 
@@ -31,7 +32,9 @@ pub mod several;
 pub mod status;
 pub mod told;
 
+pub mod scrub;
 mod upkeep;
 
+pub mod check;
 pub mod node;
 pub mod startup;

@@ -16,6 +16,7 @@ use super::core::{Core, CoreSink, SharedCore, receive_batches};
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send_batches;
 use super::programs::{CoreClient, ProgramJob, run_jobs};
+use super::scrub::{Scrub, ScrubOptions};
 use super::startup::{
     Assignment, Early, StartMesh, StartMessage, StartOptions, check_logs, decide, free_logs, lead, recover,
     scan_logs, take_over,
@@ -58,6 +59,8 @@ pub enum NodeEvent {
     DrainTimedOut(CoreId),
     /// A table can't be read, so that it can't be merged with others.
     TableUnreadable(CoreId, String),
+    /// The scrub found a place of a table or a manifest that is damaged or can't be read. Told once.
+    ScrubFound(CoreId, String),
     /// A log or a shard's files could not be closed cleanly.
     CloseFailed(CoreId, String),
 }
@@ -89,6 +92,8 @@ pub struct NodeConfig {
     pub listen: Option<SocketAddr>,
     /// How many clients, and how slow they may be.
     pub connections: ConnectionLimits,
+    /// How each core looks for damage.
+    pub scrub: ScrubOptions,
     /// What the cores of this process have told.
     pub told: Arc<ToldClocks>,
     /// Hears of events, from any core's thread. Must not block.
@@ -143,6 +148,7 @@ struct Running {
     core: SharedCore,
     log: Log,
     upkeep: Rc<Upkeep>,
+    scrub: Rc<Scrub>,
     listener: Option<Rc<dyn Listener>>,
     control_work: Rc<Notify>,
 }
@@ -213,10 +219,12 @@ async fn start(
     }
     let control_work = Rc::clone(&core.borrow().control_work);
     let upkeep = Upkeep::start(&core, env, Arc::clone(&config.events));
+    let scrub = Scrub::start(&core, env, config.scrub, Arc::clone(&config.events));
     let running = Running {
         core,
         log,
         upkeep,
+        scrub,
         listener,
         control_work,
     };
@@ -467,6 +475,7 @@ impl Running {
     }
 
     async fn close(&self, env: &Env<CoreBatch>, config: &NodeConfig) {
+        self.scrub.stop().await;
         self.upkeep.stop().await;
         if let Err(error) = self.log.close().await {
             (config.events)(NodeEvent::CloseFailed(env.core, error.to_string()));

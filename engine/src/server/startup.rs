@@ -41,7 +41,7 @@ use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
 
 /// Suffix of a log directory that is being freed.
-const FREED_SUFFIX: &str = ".freed";
+pub(super) const FREED_SUFFIX: &str = ".freed";
 
 /// Where a shard lies before this start, and who gets it.
 #[derive(Clone, Copy, Debug)]

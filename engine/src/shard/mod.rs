@@ -9,7 +9,8 @@
 //! 3. Only then does the write's ticket come out, for the layer above to answer.
 //!
 //! A request whose keys lie in tables that have to be read does nothing at first: it says what it lacks, and comes
-//! again with it ([`fetched`]). Flushes and merges go on beside ([`upkeep`]).
+//! again with it ([`fetched`]). Flushes and merges go on beside ([`upkeep`]), and so does a look at all that is stored
+//! ([`scrub`]).
 //!
 //! This layer knows neither connections nor messages between cores; a [`Ticket`] stands for whoever waits.
 
@@ -23,6 +24,7 @@ mod propose;
 mod recovering;
 pub mod replica;
 pub mod scan;
+pub mod scrub;
 pub mod statistics;
 pub mod upkeep;
 
@@ -30,7 +32,7 @@ pub mod upkeep;
 mod tests;
 
 pub use decide::{KeyWrite, Write};
-pub use recovering::Recovering;
+pub use recovering::{Recovering, is_own_record};
 
 use ostrakon_core::sessions::Answer;
 use ostrakon_wire::message::Kind;

@@ -146,6 +146,12 @@ impl Applied {
     }
 }
 
+/// Does this parse as something that a shard keeps for itself in its tables?
+pub fn is_own_record(key: &[u8], value: &[u8]) -> bool {
+    let own = vec![(key.to_vec(), Some(value.to_vec()))];
+    Applied::restore(Rc::default(), &own).is_ok()
+}
+
 /// The answer to a write that was applied.
 pub(super) fn applied(version: Timestamp, numbers: &[i64]) -> Answer {
     Answer::Applied {

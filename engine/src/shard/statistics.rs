@@ -49,6 +49,12 @@ pub struct StorageStatistics {
     pub merge_read_bytes: u64,
     /// Bytes that merges have written.
     pub merge_written_bytes: u64,
+    /// Bytes that the scrub has read.
+    pub scrubbed_bytes: u64,
+    /// Times that the scrub has looked at everything.
+    pub scrub_rounds: u64,
+    /// Places that the scrub has found damaged.
+    pub scrub_damages: u64,
     /// Bytes that merges have to move until all trees are in shape.
     pub debt_bytes: u64,
     /// Tables.
@@ -166,6 +172,9 @@ impl ShardHost {
             merges: work.merges,
             merge_read_bytes: work.merge_read_bytes,
             merge_written_bytes: work.merge_written_bytes,
+            scrubbed_bytes: work.scrubbed_bytes,
+            scrub_rounds: work.scrub_rounds,
+            scrub_damages: work.scrub_damages,
             debt_bytes: self.debt_bytes(),
             cache_hits: cache.hits,
             cache_misses: cache.misses,

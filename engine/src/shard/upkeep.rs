@@ -60,6 +60,12 @@ pub struct UpkeepStatistics {
     pub merge_read_bytes: u64,
     /// Bytes that merges have written.
     pub merge_written_bytes: u64,
+    /// Bytes that the scrub has read.
+    pub scrubbed_bytes: u64,
+    /// Times that the scrub has looked at everything.
+    pub scrub_rounds: u64,
+    /// Places that the scrub has found damaged.
+    pub scrub_damages: u64,
 }
 
 impl FlushJob {

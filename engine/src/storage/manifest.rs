@@ -19,6 +19,7 @@
 //! A record that can't be read is the torn end of the file if no record with a higher sequence follows it; then nobody
 //! was told that it was written. Else it is damage.
 
+pub mod judgement;
 mod record;
 
 use core::fmt;
@@ -29,14 +30,16 @@ use std::rc::Rc;
 use ostrakon_core::lsm::{Edit, Place, Run, TableNumber, Tree};
 use ostrakon_core::raft::EntryId;
 
+use judgement::judge;
 use record::{encode, record_at};
 
+use super::verify::{Flaw, Lost};
 use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
 
 /// Name of the manifest in the directory of its shard.
 pub const MANIFEST: &str = "manifest";
 /// Name of one that is being written.
-const HALF_MADE: &str = "manifest.tmp";
+pub const HALF_MADE: &str = "manifest.tmp";
 /// How the names of tables end.
 pub const TABLE_SUFFIX: &str = ".sst";
 
@@ -261,6 +264,33 @@ impl Manifest {
         Ok(())
     }
 
+    /// Reads the file again and holds it against what it is known to say: how many bytes that were, and what is wrong
+    /// with them. Nothing is read after a write that failed.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub async fn verify(&self) -> Result<(u64, Vec<Flaw>), ManifestError> {
+        if self.file.is_none() {
+            return Ok((0, Vec::new()));
+        }
+        let bytes = self.read().await?;
+        let end = (self.end as usize).min(bytes.len());
+        let judged = judge(&bytes[..end], self.shard);
+        let is_known =
+            judged.torn.is_none() && judged.files == self.files && judged.next_sequence == self.next_sequence;
+        let mut flaws = judged.flaws;
+        if flaws.is_empty() && !is_known {
+            let torn = judged.torn.unwrap_or_else(|| Flaw {
+                offset: end as u64,
+                bytes: 0,
+                what: "the file has not all records that were written to it".to_owned(),
+                lost: Lost::File,
+            });
+            flaws.push(torn);
+        }
+        Ok((bytes.len() as u64, flaws))
+    }
+
     /// Closes the file. To be called last.
     ///
     /// # Errors
@@ -344,15 +374,7 @@ impl Manifest {
         let path = self.path(MANIFEST);
         let unreadable = |source| failed(path.clone(), "read", source);
         let file = self.disk.open(&path, OpenMode::Read).await.map_err(unreadable)?;
-        // What is left of a torn write may end anywhere.
-        let len_bytes = file.len_bytes() as usize / BLOCK_BYTES * BLOCK_BYTES;
-        let read = if len_bytes == 0 {
-            Ok(Vec::new())
-        } else {
-            file.read_at(0, len_bytes)
-                .await
-                .map(|buffer| buffer.bytes().to_vec())
-        };
+        let read = read_whole(&*file).await;
         let closed = file.close().await;
         let bytes = read.map_err(unreadable)?;
         closed.map_err(unreadable)?;
@@ -362,6 +384,20 @@ impl Manifest {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The bytes of a manifest, as far as records may reach.
+///
+/// # Errors
+/// If they can't be read.
+pub async fn read_whole(file: &dyn File) -> io::Result<Vec<u8>> {
+    // What is left of a torn write may end anywhere.
+    let len_bytes = file.len_bytes() as usize / BLOCK_BYTES * BLOCK_BYTES;
+    if len_bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let buffer = file.read_at(0, len_bytes).await?;
+    Ok(buffer.bytes().to_vec())
 }
 
 fn failed(path: PathBuf, operation: &'static str, source: io::Error) -> ManifestError {

@@ -3,7 +3,8 @@
 //! 1. [`memtable`]: the newest versions, in memory;
 //! 2. [`sstable`]: immutable tables of versions;
 //! 3. [`manifest`]: which tables a shard has;
-//! 4. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged.
+//! 4. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged;
+//! 5. [`verify`]: whether what is stored is whole.
 //!
 //! Everything here belongs to one core. Looks never wait: what is not in memory is read by futures that own what they
 //! read, so that writes go on meanwhile. Nothing here reads a clock or names the machine but through `env`.
@@ -12,3 +13,4 @@ pub mod manifest;
 pub mod memtable;
 pub mod sstable;
 pub mod store;
+pub mod verify;

@@ -8,6 +8,10 @@
 //! - Segments outside the chain, and batches behind the one that a successor names, are void for ever.
 //! - A batch of which no other says that it was durable looks like the torn tail of a crash, and is cut.
 //!
+//! A start also reads the manifest of each shard. Damage in a record must be found if a newer record is whole; there,
+//! too, padding means nothing. Of tables a start reads the ends only; it is the scrub that must find what is wrong with
+//! them ([`super::rest`]).
+//!
 //! What was there before the damage is known to the simulated disk, so the chain followed here is the true one.
 
 use std::collections::BTreeMap;
@@ -20,6 +24,7 @@ use ostrakon::log::format::{
     BatchHeader, BatchPlace, FLAG_HEAD, LogId, RecordKind, SegmentHead, SegmentSequence, check_batch, records,
 };
 use ostrakon::log::parse_log_directory;
+use ostrakon::storage::manifest::MANIFEST;
 
 use crate::sim::{DamageRecord, HostDisk};
 
@@ -105,7 +110,41 @@ fn believed(disk: &HostDisk, data: &Path, damage: &[DamageRecord]) -> Vec<Believ
             .collect();
         believed.extend(chain(&segments));
     }
+    for (path, _) in disk.files() {
+        if path.starts_with(data.join("shard")) && path.ends_with(MANIFEST) {
+            believed.extend(manifest_records(disk, &path, damage));
+        }
+    }
     believed
+}
+
+/// The records of a manifest, by their headers as they were written.
+fn manifest_records(disk: &HostDisk, path: &Path, damage: &[DamageRecord]) -> Vec<Believed> {
+    let stored = disk.read(path).expect("it was listed");
+    let bytes = without_damage(&stored, path, damage);
+    let mut records: Vec<Range<u64>> = Vec::new();
+    let mut offset = 0;
+    while bytes[offset..].starts_with(b"OSTM") {
+        let payload_bytes = bytes[offset + 8..offset + 12].try_into().expect("four bytes");
+        let end = offset + 32 + u32::from_le_bytes(payload_bytes) as usize;
+        if end > bytes.len() {
+            break;
+        }
+        records.push(offset as u64..end as u64);
+        offset = end.next_multiple_of(BLOCK_BYTES).min(bytes.len());
+    }
+    let is_intact = |range: &Range<u64>| {
+        let range = range.start as usize..range.end as usize;
+        stored[range.clone()] == bytes[range]
+    };
+    let newest_intact = records.iter().rposition(is_intact);
+    let numbered = records.into_iter().enumerate();
+    let believed = numbered.map(|(number, range)| Believed {
+        path: path.to_owned(),
+        range,
+        is_covered: newest_intact.is_some_and(|newest| number < newest),
+    });
+    believed.collect()
 }
 
 /// The log and segment of a path, if a start reads it.
@@ -116,6 +155,16 @@ fn place_of(path: &Path, data: &Path) -> Option<(LogId, SegmentSequence)> {
     Some((log, SegmentSequence(u64::from_str_radix(digits, 16).ok()?)))
 }
 
+/// The bytes of a file with the right ones put back.
+fn without_damage(stored: &[u8], path: &Path, damage: &[DamageRecord]) -> Vec<u8> {
+    let mut bytes = stored.to_vec();
+    for record in damage.iter().rev().filter(|record| record.path == path) {
+        let start = record.offset as usize;
+        bytes[start..start + record.right.len()].copy_from_slice(&record.right);
+    }
+    bytes
+}
+
 /// Reads a segment with the right bytes put back.
 fn undamaged(
     disk: &HostDisk,
@@ -124,11 +173,7 @@ fn undamaged(
     damage: &[DamageRecord],
 ) -> Segment {
     let stored = disk.read(&path).expect("it was listed");
-    let mut bytes = stored.clone();
-    for record in damage.iter().rev().filter(|record| record.path == path) {
-        let start = record.offset as usize;
-        bytes[start..start + record.right.len()].copy_from_slice(&record.right);
-    }
+    let bytes = without_damage(&stored, &path, damage);
     let mut batches: Vec<BatchHeader> = Vec::new();
     let mut offset = 0;
     while let Ok(header) = check_batch(

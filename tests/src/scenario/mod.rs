@@ -24,6 +24,7 @@ pub mod run;
 pub mod damage;
 pub mod judge;
 pub mod refusal;
+mod rest;
 pub mod strikes;
 
 pub mod campaign;

@@ -82,6 +82,7 @@ impl SimNode {
                 idle_timeout_ms: IDLE_TIMEOUT_MS,
                 ..ConnectionLimits::default()
             },
+            scrub: settings.storage.scrub,
             told: Arc::new(ToldClocks::new(settings.cores)),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);

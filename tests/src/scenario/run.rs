@@ -4,7 +4,8 @@
 //!    log has failed, the run starts it again, as an operator would.
 //! 2. When the threads are through, everything is healed. The node is killed and started once more, so that
 //!    damage that nobody has read must show. From here on nothing may fail: that is the check of liveness.
-//! 3. All keys are read, the node is drained and started again, and all keys are read again.
+//! 3. Bits flip and blocks go bad in tables and manifests that nobody reads, and the scrub must find all of it; then it
+//!    is repaired. All keys are read, the node is drained and started again, and all keys are read again.
 //! 4. The checkers judge the history.
 //!
 //! A start may be refused only for the reason that it names ([`super::refusal`]), and must find the damage in what it
@@ -23,13 +24,14 @@ use super::node::{NodeSettings, Progress, SimNode};
 use super::plan::{Operation, OperationKind, Plan, SERVER, Sending};
 use super::record::Recorder;
 use super::refusal::{Reason, Since, take_away};
+use super::rest::AtRest;
 use super::rude::be_rude;
 use super::shared::{Clocks, Counts, Shared};
 use super::strikes::{self, MUST_STRIKE, Operations};
 use super::values;
 use super::workload::Thread;
 use crate::check::history::History;
-use crate::sim::{Counters, CrashStyle, Fault, FaultKind, HostId, ProcessStatus, RunEnd, World};
+use crate::sim::{Counters, CrashStyle, Fault, FaultKind, HostId, ProcessStatus, RunEnd, SimRandom, World};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Virtual time that the threads have for their operations, pauses and faults included.
@@ -126,6 +128,8 @@ struct Runner<'a> {
     refused_for_damage: usize,
     /// Operations and faults, until the heal.
     before_heal: Option<(Operations, Counters)>,
+    /// What was damaged once all was healed.
+    at_rest: AtRest,
 }
 
 impl<'a> Runner<'a> {
@@ -176,6 +180,7 @@ impl<'a> Runner<'a> {
             next_number: plan.next_number(),
             refused_for_damage: 0,
             before_heal: None,
+            at_rest: AtRest::default(),
         }
     }
 
@@ -215,6 +220,7 @@ impl<'a> Runner<'a> {
         self.clients.iter().for_each(|client| client.disconnect());
         self.start()?;
         self.liveness_phase()?;
+        self.scrub_phase()?;
         self.read_everything()?;
         self.drain()?;
         self.start()?;
@@ -461,6 +467,33 @@ impl<'a> Runner<'a> {
         self.all_answered(finished, threads, threads as u64 * HEALED_OPERATIONS)
     }
 
+    /// Damages tables and manifests that nobody asks for, waits until the scrub has found all of it, and repairs it.
+    fn scrub_phase(&mut self) -> Result<(), Failure> {
+        let disk = self.world.disk(SERVER);
+        let random = SimRandom::stream(self.plan.seed, "damage at rest", &[]);
+        self.at_rest = AtRest::strike(&disk, &self.world.data_directory(), &random);
+        let node = self.node.as_ref().expect("it serves");
+        let scrub = self.plan.storage.storage().scrub;
+        let stored_bytes: u64 = disk.files().iter().map(|(_, len_bytes)| len_bytes).sum();
+        let round_ns = stored_bytes * SECOND_NS / scrub.bytes_per_second + scrub.interval.as_nanos() as u64;
+        let deadline_ns = self.world.now_ns() + LIVENESS_NS + 2 * round_ns;
+        let at_rest = &self.at_rest;
+        let end = self.world.run_until(deadline_ns, |world| {
+            needs_restart(world, Some(node)) || at_rest.unfound(&disk, &node.events()).is_empty()
+        });
+        if end == RunEnd::Panicked {
+            return self.panicked();
+        }
+        let unfound = at_rest.unfound(&disk, &node.events());
+        if !unfound.is_empty() {
+            return fail("a scrub finds damage that nobody asks for", unfound.join("\n"));
+        }
+        let found = &self.shared.counts.found_at_rest;
+        found.set(found.get() + at_rest.count() as u64);
+        at_rest.repair(&disk);
+        Ok(())
+    }
+
     /// Reads every key, and scans them all.
     fn read_everything(&mut self) -> Result<(), Failure> {
         let finished = self.shared.finished.get();
@@ -516,9 +549,10 @@ impl<'a> Runner<'a> {
             (RunEnd::Panicked, _) => self.panicked(),
             (RunEnd::Met, ProcessStatus::Exited) => {
                 let events = node.events();
-                let complaint = events
-                    .iter()
-                    .find(|event| !matches!(event, NodeEvent::Serving { .. } | NodeEvent::TailCut(_)));
+                let complaint = events.iter().find(|event| {
+                    !matches!(event, NodeEvent::Serving { .. } | NodeEvent::TailCut(_))
+                        && !self.at_rest.explains(event)
+                });
                 complaint.map_or(Ok(()), |event| {
                     fail("a healed node ends without complaint", format!("{event:?}"))
                 })

@@ -37,17 +37,20 @@ pub struct Counts {
     pub expired: Cell<u64>,
     /// Requests given up in time.
     pub cancelled: Cell<u64>,
+    /// Files in which damage was found that nobody had asked for.
+    pub found_at_rest: Cell<u64>,
 }
 
 impl Counts {
     /// All of them, in words.
-    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+    pub fn by_name(&self) -> [(&'static str, u64); 6] {
         [
             ("write answered again", self.answered_again.get()),
             ("write overtaken by its own retry", self.overtaken.get()),
             ("write sent again after a restart", self.sent_after_restart.get()),
             ("expired value read", self.expired.get()),
             ("request cancelled", self.cancelled.get()),
+            ("damage found at rest", self.found_at_rest.get()),
         ]
     }
 }

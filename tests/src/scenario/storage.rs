@@ -1,6 +1,9 @@
 //! What a node may take for its data, and how it keeps its tables: for most seeds so little and so small that memtables
 //! are flushed and tables merged all the time.
 
+use core::time::Duration;
+
+use ostrakon::server::scrub::ScrubOptions;
 use ostrakon::shard::host::HostOptions;
 use ostrakon::storage::sstable::builder::TableOptions;
 use ostrakon::storage::sstable::format::Codec;
@@ -42,6 +45,8 @@ pub struct Storage {
     pub host: HostOptions,
     /// Tables.
     pub store: StoreOptions,
+    /// How damage is looked for.
+    pub scrub: ScrubOptions,
 }
 
 impl Storage {
@@ -50,6 +55,10 @@ impl Storage {
         Storage {
             host: HostOptions::for_memory(256 << 20),
             store: StoreOptions::default(),
+            scrub: ScrubOptions {
+                bytes_per_second: 1 << 20,
+                interval: Duration::from_millis(500),
+            },
         }
     }
 
@@ -99,6 +108,10 @@ impl Storage {
                     droppable_percent: random.between(5, 80),
                 },
             },
+            scrub: ScrubOptions {
+                bytes_per_second: random.between(100, 4_000) * 1024,
+                interval: Duration::from_millis(random.between(20, 2_000)),
+            },
         }
     }
 
@@ -126,6 +139,10 @@ impl Storage {
                     merge_bytes_max: 64 << 10,
                     droppable_percent: 30,
                 },
+            },
+            scrub: ScrubOptions {
+                bytes_per_second: 1 << 20,
+                interval: Duration::from_secs(1),
             },
         }
     }

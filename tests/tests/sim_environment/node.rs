@@ -33,6 +33,7 @@ fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -
         },
         listen: Some("0.0.0.0:5750".parse().unwrap()),
         connections: ConnectionLimits::default(),
+        scrub: Storage::ample().scrub,
         told: Arc::new(ToldClocks::new(cores)),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }

@@ -15,5 +15,6 @@ mod live;
 mod recycled;
 mod room;
 mod segments;
+mod survey;
 mod torn_tail;
 mod writer;

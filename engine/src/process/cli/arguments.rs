@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::requests::{ClientCommand, ConnectArguments, PrintArguments};
+use super::requests::{ClientCommand, ConnectArguments, Key, KeyParser, PrintArguments};
 use crate::process::configuration::settings::{SETTINGS, Setting, Shape};
 use crate::process::configuration::{DEFAULT_DATA, Flags};
 use crate::process::version::VERSION;
@@ -91,6 +91,10 @@ pub enum Command {
     Client(ClientCommand),
     /// Check this machine and a data directory, and say how to fix what is wrong.
     Doctor(DoctorArguments),
+    /// Read all that a node has stored, while it does not run, and tell all damage. Nothing is changed.
+    Check(CheckArguments),
+    /// Print legibly what a file of a data directory says. Nothing is changed; the node may run.
+    Inspect(InspectArguments),
 }
 
 /// `ostrakon serve`: a flag for each of [`SETTINGS`], and how to read and show them.
@@ -184,6 +188,72 @@ pub struct DoctorArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ostrakon check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Data directory of a node that does not run.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+    /// Print JSON, an object for each finding and one for the summary.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ostrakon inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// What the file is.
+    #[command(subcommand)]
+    pub file: InspectedFile,
+}
+
+/// The kinds of file that can be inspected.
+#[derive(Debug, Subcommand)]
+pub enum InspectedFile {
+    /// A segment of a log (`log/NNNN/*.seg`): its batches, and what lies between them.
+    Log(InspectLogArguments),
+    /// A table (`shard/NNNN/*.sst`): its properties, index and blocks, and with --entries its keys and versions.
+    Sstable(InspectTableArguments),
+    /// A manifest (`shard/NNNN/manifest`): its records, and the tables that they come to.
+    Manifest(InspectManifestArguments),
+}
+
+/// `ostrakon inspect log`.
+#[derive(Debug, Args)]
+pub struct InspectLogArguments {
+    /// The segment.
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print the records of each batch.
+    #[arg(long)]
+    pub entries: bool,
+}
+
+/// `ostrakon inspect sstable`.
+#[derive(Debug, Args)]
+pub struct InspectTableArguments {
+    /// The table.
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print keys and versions.
+    #[arg(long)]
+    pub entries: bool,
+    /// Print keys and versions from this key on.
+    #[arg(long, value_name = "KEY", value_parser = KeyParser, requires = "entries")]
+    pub from: Option<Key>,
+    /// Print so many versions at most.
+    #[arg(long, value_name = "N", requires = "entries")]
+    pub limit: Option<u64>,
+}
+
+/// `ostrakon inspect manifest`.
+#[derive(Debug, Args)]
+pub struct InspectManifestArguments {
+    /// The manifest.
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! The command line: `ostrakon serve`, one-shot commands against a running node, `ostrakon doctor`.
+//! The command line: `ostrakon serve`, one-shot commands against a running node, `ostrakon doctor`, and what looks at
+//! stored files: `ostrakon check`, `ostrakon inspect`.
 //!
 //! Results go to stdout, everything else to stderr. The exit code tells a script what happened
 //! ([`Outcome`]); a bad command line is refused before anything is opened or connected.
 
 mod arguments;
+mod check;
 mod commands;
 mod failure;
+mod inspect;
 mod interrupt;
 mod key;
 mod link;
@@ -21,7 +24,11 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 
-pub use arguments::{Cli, Command, DoctorArguments, Invocation, ServeArguments, ShellArguments};
+pub use arguments::{
+    CheckArguments, Cli, Command, DoctorArguments, InspectArguments, InspectLogArguments,
+    InspectManifestArguments, InspectTableArguments, InspectedFile, Invocation, ServeArguments,
+    ShellArguments,
+};
 pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};
 pub use output::Format;
@@ -44,7 +51,7 @@ use link::Link;
 pub enum Outcome {
     /// Exit code 0: it did what it was asked.
     Done,
-    /// Exit code 1: `doctor` found an error, and has printed it.
+    /// Exit code 1: `doctor`, `check` or `inspect` found something wrong, and has printed it.
     FoundErrors,
     /// A shell has gone on after commands that failed, and has said so: the exit code of the first of them.
     FailedBefore(u8),
@@ -81,6 +88,8 @@ pub fn run() -> ExitCode {
 
 fn execute(invocation: Invocation) -> Result<Outcome, Failure> {
     match invocation.command {
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Inspect(arguments) => inspect::inspect(&arguments.file),
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Shell(arguments) => shell::shell(&arguments),
         Command::Client(command) => {

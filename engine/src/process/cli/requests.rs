@@ -325,7 +325,7 @@ impl RangeArguments {
 
 /// Reads a [`Key`] out of an argument that need not be UTF-8.
 #[derive(Clone)]
-struct KeyParser;
+pub(super) struct KeyParser;
 
 impl clap::builder::TypedValueParser for KeyParser {
     type Value = Key;

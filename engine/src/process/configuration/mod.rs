@@ -21,7 +21,7 @@ use self::settings::Setting;
 use super::logging::DEFAULT_FILTER;
 use super::node::NodeOptions;
 use super::preflight::Intent;
-use crate::limits::HELLO_TIMEOUT_MS;
+use crate::limits::{HELLO_TIMEOUT_MS, SCRUB_BYTES_PER_SECOND_DEFAULT};
 use crate::server::connection_limits::CONNECTIONS_DEFAULT;
 use crate::storage::store::files::StoreOptions;
 
@@ -91,6 +91,8 @@ pub struct Configuration {
     pub hello_timeout_ms: u64,
     /// `idle-timeout`; zero is off.
     pub idle_timeout_ms: u64,
+    /// `scrub-rate`, in bytes; zero is off.
+    pub scrub_bytes_per_second: u64,
     /// `spin`.
     pub spin: bool,
     /// `cut-corrupt-log`.
@@ -136,6 +138,9 @@ impl Configuration {
                 .text("hello-timeout", values::hello_timeout)?
                 .unwrap_or(HELLO_TIMEOUT_MS),
             idle_timeout_ms: sources.text("idle-timeout", values::idle_timeout)?.unwrap_or(0),
+            scrub_bytes_per_second: sources
+                .text("scrub-rate", values::rate)?
+                .unwrap_or(SCRUB_BYTES_PER_SECOND_DEFAULT),
             spin: sources.text("spin", values::switch)?.unwrap_or(false),
             cut_corrupt_log: sources.text("cut-corrupt-log", values::switch)?.unwrap_or(false),
             log: sources
@@ -216,6 +221,7 @@ impl Configuration {
             connections_per_address_max: self.connections_per_address_max,
             hello_timeout_ms: self.hello_timeout_ms,
             idle_timeout_ms: self.idle_timeout_ms,
+            scrub_bytes_per_second: self.scrub_bytes_per_second,
         }
     }
 }

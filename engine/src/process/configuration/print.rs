@@ -111,6 +111,8 @@ impl Configuration {
             "hello-timeout" => values::format_time(self.hello_timeout_ms),
             "idle-timeout" if self.idle_timeout_ms == 0 => "off".to_owned(),
             "idle-timeout" => values::format_time(self.idle_timeout_ms),
+            "scrub-rate" if self.scrub_bytes_per_second == 0 => "off".to_owned(),
+            "scrub-rate" => values::format_size(self.scrub_bytes_per_second),
             "spin" => self.spin.to_string(),
             "cut-corrupt-log" => self.cut_corrupt_log.to_string(),
             "log" => self.log.clone(),

@@ -58,7 +58,7 @@ impl Setting {
 }
 
 /// Every setting, in the order of the help and of the printed configuration.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     Setting::new(
         "data",
         "DIR",
@@ -172,6 +172,13 @@ pub const SETTINGS: [Setting; 19] = [
         Shape::Text,
         r#""10m""#,
         "Close a connection that sends nothing and waits for nothing for so long, such as 90s or 10m [default: off]",
+    ),
+    Setting::new(
+        "scrub-rate",
+        "SIZE",
+        Shape::Text,
+        r#""8MiB""#,
+        "Bytes a second that each core reads to look for damage in tables, such as 8MiB, or off [default: 8MiB]",
     ),
     Setting::new(
         "spin",

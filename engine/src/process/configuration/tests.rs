@@ -186,6 +186,7 @@ fn what_is_printed_reads_as_the_same() {
         ("max-connections-per-address", "7"),
         ("hello-timeout", "1500ms"),
         ("idle-timeout", "90s"),
+        ("scrub-rate", "3MiB"),
         ("spin", "true"),
         ("cut-corrupt-log", "true"),
         ("log", "warn,ostrakon::log=trace"),

@@ -21,6 +21,9 @@ const HELLO_TIMEOUT_MS_MAX: u64 = 10 * 60_000;
 /// Longest idle time-out. Longer ones mean none.
 const IDLE_TIMEOUT_MS_MAX: u64 = 366 * 24 * 3_600_000;
 
+/// Lowest rate, in bytes a second: below it a look at all tables would never come to its end.
+const RATE_MIN: u64 = 64 << 10;
+
 /// Units of times in milliseconds, the longest first.
 const TIME_UNITS: [(&str, u64); 5] = [
     ("d", 24 * 3_600_000),
@@ -131,6 +134,19 @@ pub(super) fn size(text: &str) -> Parsed<u64> {
         Ok(ByteSize(0)) => Err("a size is more than nothing".to_owned()),
         Ok(ByteSize(bytes)) => Ok(bytes),
         Err(_) => Err("write a number of bytes with a unit, such as 512MiB or 8GiB".to_owned()),
+    }
+}
+
+/// Bytes a second; 0 for "off".
+pub(super) fn rate(text: &str) -> Parsed<u64> {
+    if text == "off" {
+        return Ok(0);
+    }
+    match size(text) {
+        Ok(bytes_per_second) if bytes_per_second >= RATE_MIN => Ok(bytes_per_second),
+        _ => Err(
+            "a rate is the bytes of one second, 64KiB at least, such as 8MiB; off turns it off".to_owned(),
+        ),
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) type PerCore = (&'static str, Type, &'static str, fn(&CoreReport) -> 
 pub(super) type PerShard = (&'static str, &'static str, fn(&ShardStatistics) -> usize);
 
 /// In the order in which they are told.
-pub(super) const PER_CORE: [PerCore; 43] = [
+pub(super) const PER_CORE: [PerCore; 46] = [
     (
         "ostrakon_forwarded_requests_total",
         Type::Counter,
@@ -184,6 +184,24 @@ pub(super) const PER_CORE: [PerCore; 43] = [
         Type::Counter,
         "Bytes of tables that merges have written.",
         |core| core.storage.merge_written_bytes as f64,
+    ),
+    (
+        "ostrakon_scrubbed_bytes_total",
+        Type::Counter,
+        "Bytes of tables and manifests that the scrub has read.",
+        |core| core.storage.scrubbed_bytes as f64,
+    ),
+    (
+        "ostrakon_scrub_rounds_total",
+        Type::Counter,
+        "Times that the scrub has looked at everything.",
+        |core| core.storage.scrub_rounds as f64,
+    ),
+    (
+        "ostrakon_scrub_damages_total",
+        Type::Counter,
+        "Places in tables and manifests that the scrub has found damaged.",
+        |core| core.storage.scrub_damages as f64,
     ),
     (
         "ostrakon_merge_debt_bytes",

@@ -10,7 +10,8 @@ use super::Change;
 use crate::env::disk::BLOCK_BYTES;
 
 const MAGIC: [u8; 4] = *b"OSTM";
-const HEADER_BYTES: usize = 32;
+/// Bytes of a record before its payload.
+pub(super) const HEADER_BYTES: usize = 32;
 
 /// A record that was read.
 pub(super) struct Record {
@@ -20,6 +21,8 @@ pub(super) struct Record {
     pub change: Change,
     /// Its length with its padding.
     pub bytes: usize,
+    /// Length of its payload.
+    pub payload_bytes: usize,
 }
 
 /// The bytes of a record that lies at this offset.
@@ -103,7 +106,15 @@ pub(super) fn record_at(bytes: &[u8], offset: usize, shard: u32) -> Result<Recor
         sequence: u64_at(16),
         change: change.ok_or("the payload of a record is not what it should be")?,
         bytes: (HEADER_BYTES + payload.len()).next_multiple_of(BLOCK_BYTES),
+        payload_bytes: payload.len(),
     })
+}
+
+/// The shard that a record at an offset names, if it is whole.
+pub(super) fn own_shard(bytes: &[u8], offset: usize) -> Option<u32> {
+    let shard = bytes.get(offset + 12..offset + 16)?;
+    let shard = u32::from_le_bytes(shard.try_into().expect("four bytes"));
+    record_at(bytes, offset, shard).is_ok().then_some(shard)
 }
 
 /// What is left of a payload.

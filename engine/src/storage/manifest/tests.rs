@@ -276,3 +276,74 @@ fn a_change_that_fits_no_tree_is_damage() {
     let (offset, what) = replay(&bytes, SHARD).unwrap_err();
     assert_eq!((offset, what), (0, Misfit::Absent(TableNumber(9)).to_string()));
 }
+
+#[test]
+fn a_judgement_finds_each_flipped_byte_and_refuses_what_an_opening_refuses() {
+    let disk = written();
+    let whole = bytes(&disk);
+    let judged = judge(&whole, SHARD);
+    assert!(judged.is_readable() && judged.flaws.is_empty() && judged.torn.is_none());
+    assert_eq!(judged.files, after(&changes()));
+    let last = whole.len() - BLOCK_BYTES;
+    for at in (0..whole.len()).filter(|at| at % BLOCK_BYTES < 300 || at % 97 == 0) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        let judged = judge(&flipped, SHARD);
+        assert_eq!(
+            judged.is_readable(),
+            replay(&flipped, SHARD).is_ok(),
+            "{at} was flipped"
+        );
+        let found = judged.flaws.iter().chain(&judged.torn).collect::<Vec<_>>();
+        assert_eq!(found.len(), 1, "{at} was flipped: {found:?}");
+        let range = found[0].offset..found[0].offset + found[0].bytes;
+        assert!(range.contains(&(at as u64)), "{at} was flipped: {found:?}");
+        // Of the last record nobody knows whether it was ever whole.
+        let is_torn = judged.torn.is_some();
+        assert!(!is_torn || at >= last, "{at} was flipped: {found:?}");
+    }
+    // Two places: both are told, and the records between them are there.
+    let mut flipped = whole.clone();
+    flipped[BLOCK_BYTES + 40] ^= 1;
+    flipped[4 * BLOCK_BYTES + 40] ^= 1;
+    let judged = judge(&flipped, SHARD);
+    let offsets: Vec<u64> = judged.flaws.iter().map(|flaw| flaw.offset).collect();
+    assert_eq!(offsets, [BLOCK_BYTES as u64, 4 * BLOCK_BYTES as u64]);
+    let records = judged.parts.iter();
+    let records = records.filter(|part| matches!(part, judgement::Part::Record { .. }));
+    assert_eq!(records.count(), whole.len() / BLOCK_BYTES - 2);
+    assert_eq!(judgement::shard_of(&flipped), Some(SHARD));
+    assert_eq!(judge(&[], SHARD).flaws.len(), 1, "there is no record");
+}
+
+#[test]
+fn an_open_manifest_is_held_against_its_file() {
+    let disk = written();
+    let path = directory().join(MANIFEST);
+    let shared: Rc<dyn Disk> = Rc::new(disk.clone());
+    let mut manifest = run(Manifest::open(&shared, directory(), SHARD)).unwrap();
+    let whole = bytes(&disk);
+    let (read_bytes, flaws) = run(manifest.verify()).unwrap();
+    assert_eq!((read_bytes, flaws), (whole.len() as u64, Vec::new()));
+    for at in [
+        0,
+        20,
+        BLOCK_BYTES + 50,
+        BLOCK_BYTES - 1,
+        whole.len() - BLOCK_BYTES + 40,
+    ] {
+        disk.flip(&path, at, 3);
+        let (_, flaws) = run(manifest.verify()).unwrap();
+        assert_eq!(flaws.len(), 1, "{at} was flipped: {flaws:?}");
+        disk.flip(&path, at, 3);
+    }
+    // The last record is gone.
+    disk.put_file(&path, whole[..whole.len() - BLOCK_BYTES].to_vec());
+    let (_, flaws) = run(manifest.verify()).unwrap();
+    assert_eq!(flaws.len(), 1, "{flaws:?}");
+    disk.put_file(&path, whole);
+    disk.inject("read", 0, io::ErrorKind::Other);
+    run(manifest.verify()).expect_err("it can't be read");
+    assert_eq!(run(manifest.verify()).unwrap().1, []);
+    run(manifest.close()).unwrap();
+}

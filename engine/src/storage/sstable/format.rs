@@ -356,6 +356,24 @@ impl Footer {
         bytes
     }
 
+    /// What the last bytes of a file say, whether or not they can be believed; `None` if that leads beyond the file.
+    pub fn claimed(bytes: &[u8; FOOTER_BYTES], file_bytes: u64) -> Option<Footer> {
+        let handle = |number: usize| {
+            let at = 32 + number * Handle::BYTES;
+            Handle::decode(&bytes[at..at + Handle::BYTES], file_bytes)
+        };
+        Some(Footer {
+            table: TableId {
+                shard: ShardId(u32::from_le_bytes(bytes[68..72].try_into().ok()?)),
+                number: TableNumber(u64::from_le_bytes(bytes[16..24].try_into().ok()?)),
+            },
+            file_bytes,
+            root: handle(0)?,
+            filter: handle(1)?,
+            properties: handle(2)?,
+        })
+    }
+
     /// The footer of the file of this table and length, whose last bytes these are; they may be any.
     ///
     /// # Errors

@@ -196,6 +196,11 @@ impl Table {
         &self.path
     }
 
+    /// The open file, for whoever looks it through.
+    pub(in crate::storage) fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
     /// What it has.
     pub fn properties(&self) -> &Properties {
         &self.properties

@@ -31,6 +31,7 @@ use crate::storage::sstable::format::{Codec, TableId};
 use crate::storage::sstable::merge::{Merge, RunCursor};
 use crate::storage::sstable::reader::{Table, TableError};
 use crate::storage::sstable::writer::{TableWriter, WriteError};
+use crate::storage::verify::Flaw;
 
 /// How tables are made and kept in shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +186,13 @@ pub fn shards_directory(data: &Path) -> PathBuf {
 /// The directory of a shard.
 pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
     shards_directory(data).join(format!("{:04}", shard.0))
+}
+
+/// The shard whose directory has this name.
+pub fn parse_shard_directory(name: &str) -> Option<ShardId> {
+    let shard = ShardId(name.parse().ok()?);
+    // Only the form that `shard_directory` makes.
+    (format!("{:04}", shard.0) == name).then_some(shard)
 }
 
 /// The file name of a table.
@@ -432,6 +440,24 @@ impl ShardFiles {
         manifest.note(&change).await?;
         install(&change.edit);
         Ok(())
+    }
+
+    /// Reads the manifest again: how many bytes, and what is wrong with them. Nobody changes it meanwhile.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub async fn verify_manifest(&self) -> Result<(u64, Vec<Flaw>), ManifestError> {
+        self.manifest.hold().await.verify().await
+    }
+
+    /// The directory of the shard.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Tables that are made from now on have this number or a higher one.
+    pub fn next_number(&self) -> TableNumber {
+        self.next_number.get()
     }
 
     /// These tables went. They are removed by [`ShardFiles::remove_obsolete`].

@@ -12,6 +12,7 @@
 //! down.
 
 use ostrakon_core::sessions::SessionId;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// First byte of what a shard keeps for itself; below that of users' keys.
 pub const OWN: u8 = 0;
@@ -45,4 +46,9 @@ pub fn stored_key(into: &mut Vec<u8>, key: &[u8]) {
 /// The user's key of one of tables, if it is one's.
 pub fn users_key(stored: &[u8]) -> Option<&[u8]> {
     stored.strip_prefix(&[USERS])
+}
+
+/// The xxh3-64 by which filters know one of tables' keys: of a user's key that of the key itself.
+pub fn stored_hash(stored: &[u8]) -> u64 {
+    xxh3_64(users_key(stored).unwrap_or(stored))
 }

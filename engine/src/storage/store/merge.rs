@@ -4,10 +4,9 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::{Choice, Edit, Place, TableInfo};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::files::{ShardFiles, StoreError};
-use super::keys::users_key;
+use super::keys::stored_hash;
 use super::output::Output;
 use super::tables::Tables;
 use crate::storage::sstable::builder::TableOptions;
@@ -110,7 +109,7 @@ impl ShardFiles {
                 key.clone_into(&mut last_key);
             }
             if collector.keeps(key, &version, |key| tables.tree().has_older(choice, key)) {
-                let hash = xxh3_64(users_key(key).unwrap_or(key));
+                let hash = stored_hash(key);
                 output.add(hash, key, &version).await?;
             } else {
                 output.let_others_run().await;

@@ -1,4 +1,5 @@
-//! How far an import or an export is: a bar on stderr if that is a terminal, and the figures for the last line.
+//! How far an import, an export or a check is: a bar on stderr if that is a terminal, and the figures for the last
+//! line.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,14 @@ const DRAWS_PER_SECOND: u8 = 8;
 
 /// The bar of one transfer; it goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(in crate::process::cli) struct Progress {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Progress {
     /// Of so many bytes; `None`: nobody knows how many.
-    pub(super) fn new(what: &'static str, total_bytes: Option<u64>) -> Progress {
+    pub(in crate::process::cli) fn new(what: &'static str, total_bytes: Option<u64>) -> Progress {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(total_bytes, target);
         let template = match total_bytes {
@@ -32,7 +33,7 @@ impl Progress {
     }
 
     /// The bar, to wrap readers and writers with.
-    pub(super) fn bar(&self) -> &ProgressBar {
+    pub(in crate::process::cli) fn bar(&self) -> &ProgressBar {
         &self.bar
     }
 
