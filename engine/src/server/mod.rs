@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`outbox`], [`told`], [`status`], [`startup`], [`node`].
+//! [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
@@ -30,6 +30,8 @@ pub mod several;
 pub mod status;
 pub mod told;
 
+mod checkpoint_task;
+pub mod checkpoints;
 mod upkeep;
 
 pub mod node;

@@ -73,6 +73,8 @@ pub enum OperatorCommand {
 pub struct NodeConfig {
     /// Data directory, shards, memory.
     pub options: StartOptions,
+    /// The data directory as other processes of the machine name it: absolute.
+    pub data_absolute: PathBuf,
     /// Where to listen; port 0 lets the system choose one for all cores.
     pub listen: SocketAddr,
     /// How many clients, and how slow they may be.
@@ -199,7 +201,7 @@ async fn start(
         });
     }
     let control_work = Rc::clone(&core.borrow().control_work);
-    let upkeep = Upkeep::start(&core, env, Arc::clone(&config.events));
+    let upkeep = Upkeep::start(&core, env, &config.options.data, Arc::clone(&config.events));
     let running = Running {
         core,
         log,
@@ -286,7 +288,8 @@ async fn recover_core(
     );
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
     let told = Arc::clone(&config.told);
-    let core = Core::new(env.clone(), identity, owners, host, config.connections, told).shared();
+    let data = config.data_absolute.clone();
+    let core = Core::new(env.clone(), identity, owners, host, config.connections, told, data).shared();
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {

@@ -311,7 +311,7 @@ impl ShardFiles {
         Ok(())
     }
 
-    fn directory_failed(&self, operation: &'static str, source: io::Error) -> StoreError {
+    pub(super) fn directory_failed(&self, operation: &'static str, source: io::Error) -> StoreError {
         StoreError::Directory {
             path: self.directory.clone(),
             operation,
@@ -380,6 +380,16 @@ impl ShardFiles {
             }
         }
         Ok(opened)
+    }
+
+    /// The file of a table.
+    pub(super) fn table_path(&self, number: TableNumber) -> PathBuf {
+        self.directory.join(table_name(number))
+    }
+
+    /// The number that the next table gets.
+    pub(super) fn next_number(&self) -> TableNumber {
+        self.next_number.get()
     }
 
     /// Makes sure that so many bytes can be written, and that something stays free for manifests besides: a manifest
