@@ -9,14 +9,14 @@ const DRAWS_PER_SECOND: u8 = 8;
 
 /// The bar of one transfer; it goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(in super::super) struct Progress {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Progress {
     /// Of so many bytes; `None`: nobody knows how many.
-    pub(super) fn new(what: &'static str, total_bytes: Option<u64>) -> Progress {
+    pub(in super::super) fn new(what: &'static str, total_bytes: Option<u64>) -> Progress {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(total_bytes, target);
         let template = match total_bytes {
@@ -32,7 +32,7 @@ impl Progress {
     }
 
     /// The bar, to wrap readers and writers with.
-    pub(super) fn bar(&self) -> &ProgressBar {
+    pub(in super::super) fn bar(&self) -> &ProgressBar {
         &self.bar
     }
 
