@@ -37,17 +37,20 @@ pub struct Counts {
     pub expired: Cell<u64>,
     /// Requests given up in time.
     pub cancelled: Cell<u64>,
+    /// Checkpoints whose content went into the history.
+    pub checkpoints: Cell<u64>,
 }
 
 impl Counts {
     /// All of them, in words.
-    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+    pub fn by_name(&self) -> [(&'static str, u64); 6] {
         [
             ("write answered again", self.answered_again.get()),
             ("write overtaken by its own retry", self.overtaken.get()),
             ("write sent again after a restart", self.sent_after_restart.get()),
             ("expired value read", self.expired.get()),
             ("request cancelled", self.cancelled.get()),
+            ("checkpoint read", self.checkpoints.get()),
         ]
     }
 }
@@ -172,7 +175,8 @@ impl Shared {
     /// True if a get or a scan may be refused with this code, by what has happened so far.
     pub fn may_refuse_read(&self, code: ErrorCode) -> bool {
         match code {
-            ErrorCode::Busy => true,
+            // A checkpoint may fail because flushes are slow, which is no fault.
+            ErrorCode::Busy | ErrorCode::CheckpointFailed => true,
             // Any operation may be told that the disk is full, a read too.
             ErrorCode::Unreadable => {
                 self.disk_has_erred()
