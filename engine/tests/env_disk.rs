@@ -298,7 +298,11 @@ fn directories_are_made_listed_renamed_synced_and_removed() {
         );
         disk.remove(&second).await.unwrap();
         disk.remove_dir(&inner).await.unwrap();
-        assert_eq!(fs::read(&linked).unwrap()[0], 1, "the bytes go with their last name");
+        assert_eq!(
+            fs::read(&linked).unwrap()[0],
+            1,
+            "the bytes go with their last name"
+        );
         assert_eq!(
             kind(disk.link(&second, &directory.join("other")).await),
             io::ErrorKind::NotFound

@@ -103,7 +103,9 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
         for entry in entries {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
@@ -142,14 +144,17 @@ fn load(node: &Node, numbers: std::ops::Range<u32>, round: u32) {
     let mut client = client(node);
     let numbers: Vec<u32> = numbers.collect();
     for some in numbers.chunks(500) {
-        let pairs: Vec<_> = some.iter().map(|number| (key(*number), value(*number, round))).collect();
+        let pairs: Vec<_> = some
+            .iter()
+            .map(|number| (key(*number), value(*number, round)))
+            .collect();
         let entries: Vec<PutEntry<'_>> = some
             .iter()
             .zip(&pairs)
             .map(|(number, (key, value))| PutEntry {
                 key,
                 value,
-                ttl_ms: if number % 10 == 0 { DAY_MS } else { 0 },
+                ttl_ms: if number.is_multiple_of(10) { DAY_MS } else { 0 },
             })
             .collect();
         let mut pipeline = client.pipeline();
@@ -193,7 +198,9 @@ fn content(node: &Node, snapshot: u64) -> Content {
 }
 
 fn number(json: &Json, field: &str) -> u64 {
-    json[field].as_u64().unwrap_or_else(|| panic!("no {field} in {json}"))
+    json[field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {field} in {json}"))
 }
 
 /// The number by which a backup is named.
@@ -220,7 +227,7 @@ fn write_on(node: &Node, is_over: &AtomicBool) {
                 return;
             }
             let number = (number + round) % KEYS;
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 client.delete(&key(number)).expect("a delete");
             } else {
                 client.put(&key(number), &value(number, round)).expect("a put");
@@ -243,7 +250,9 @@ fn what_is_restored_is_what_a_scan_had_at_the_time_of_the_backup() {
         drop(over);
         (backup, content)
     });
-    assert!(number(&first, "tables_shared") == 0 && number(&first, "bytes_copied") == number(&first, "bytes"));
+    assert!(
+        number(&first, "tables_shared") == 0 && number(&first, "bytes_copied") == number(&first, "bytes")
+    );
 
     // Little changes: tables are shared.
     for number in 0..40 {
@@ -253,7 +262,10 @@ fn what_is_restored_is_what_a_scan_had_at_the_time_of_the_backup() {
     let at_second = content(&node, snapshot(&second));
     assert!(at_first != at_second);
     assert!(number(&second, "tables_shared") > 0, "{second}");
-    assert!(number(&second, "bytes_copied") < number(&second, "bytes"), "{second}");
+    assert!(
+        number(&second, "bytes_copied") < number(&second, "bytes"),
+        "{second}"
+    );
     let listed = place.run(&node, "backup", &["--list"]);
     assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 2);
 
@@ -285,7 +297,11 @@ fn what_is_damaged_is_named_and_not_restored() {
     place.done(&node, "backup", &[]);
     let other = place.node("other", 1, 2);
     let flip = |path: &Path, offset: u64| {
-        let file = fs::File::options().read(true).write(true).open(path).expect("a file");
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("a file");
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset).expect("a byte");
         file.write_all_at(&[byte[0] ^ 1], offset).expect("a byte");
@@ -352,7 +368,10 @@ fn a_backup_that_is_cut_short_counts_for_nothing_and_the_next_one_works() {
 
     let failed = cut_short(&place, &node, true);
     let stderr = String::from_utf8_lossy(&failed.stderr);
-    assert!(failed.status.code() == Some(1) && stderr.contains("cannot write"), "{stderr}");
+    assert!(
+        failed.status.code() == Some(1) && stderr.contains("cannot write"),
+        "{stderr}"
+    );
     assert_eq!(place.tables(), Vec::<PathBuf>::new(), "it has tidied up");
     assert_eq!(checkpoints(&place, "node"), Vec::<PathBuf>::new());
 
@@ -386,7 +405,12 @@ fn nodes_without_keys_or_without_work_can_be_backed_up() {
     // Old ones go, and what only they had.
     place.done(&node, "backup", &["--keep", "2"]);
     assert_eq!(place.catalogues(), 2);
-    place.refused(&node, "backup", &["--delete", &snapshot(&empty).to_string()], "has no backup");
+    place.refused(
+        &node,
+        "backup",
+        &["--delete", &snapshot(&empty).to_string()],
+        "has no backup",
+    );
     let left = snapshot(&idle[1]).to_string();
     let deleted = place.run(&node, "backup", &["--delete", &left]);
     assert!(deleted.status.success());
@@ -422,18 +446,30 @@ fn a_checkpoint_keeps_its_tables_until_it_is_released_or_the_node_starts_again()
     let before: Vec<Vec<u8>> = files.iter().map(|path| fs::read(path).expect("a file")).collect();
     for round in 0..3 {
         load(&node, 0..500, round);
-        client.release_checkpoint(2 + u64::from(round)).expect("it is released");
-        client.make_checkpoint(20 + u64::from(round)).expect("a checkpoint");
+        client
+            .release_checkpoint(2 + u64::from(round))
+            .expect("it is released");
+        client
+            .make_checkpoint(20 + u64::from(round))
+            .expect("a checkpoint");
     }
     let after: Vec<Vec<u8>> = files.iter().map(|path| fs::read(path).expect("a file")).collect();
     assert!(before == after);
     client.release_checkpoint(1).expect("it is released");
-    client.release_checkpoint(1).expect("there is none, which is as well");
+    client
+        .release_checkpoint(1)
+        .expect("there is none, which is as well");
     assert!(!directory.exists());
     assert_eq!(checkpoints(&place, "node").len(), 7);
     client.put(b"k", b"v").expect("the node goes on");
     node.kill();
     let node = place.node("node", 3, 4);
     assert!(!place.path("node").join("checkpoint").exists());
-    assert_eq!(node.client(None).expect("it answers").scan(ScanOptions::default()).count(), 501);
+    assert_eq!(
+        node.client(None)
+            .expect("it answers")
+            .scan(ScanOptions::default())
+            .count(),
+        501
+    );
 }

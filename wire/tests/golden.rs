@@ -11,9 +11,9 @@ use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::{
-    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply,
-    Kind, MultiPutReply, MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
-    TopologyReply,
+    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
+    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, Kind, MultiPutReply, MultiValue, PutEntry,
+    Request, Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 
 const REQUEST_ID: u64 = 0x0102_0304_0506_0708;

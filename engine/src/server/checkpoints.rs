@@ -222,11 +222,7 @@ impl Core {
     }
 
     /// A core has linked its tables, or can't.
-    pub(super) fn checkpoint_heard(
-        &mut self,
-        id: GatherId,
-        part: Result<CheckpointPart, CheckpointRefusal>,
-    ) {
+    pub(super) fn checkpoint_heard(&mut self, id: GatherId, part: Result<CheckpointPart, CheckpointRefusal>) {
         let heard = self.gathers.heard(id, |gather| {
             if let GatherKind::Checkpoint { parts, refusal, .. } = &mut gather.kind {
                 match part {

@@ -389,9 +389,9 @@ impl Core {
             ..
         } = &mut self.gathers;
         let is_meant = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
-        let of_all = under_way
-            .values_mut()
-            .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled && !gather.kind.is_of_checkpoint());
+        let of_all = under_way.values_mut().find(|gather| {
+            is_meant(&gather.ticket) && !gather.is_cancelled && !gather.kind.is_of_checkpoint()
+        });
         let of_keys = values
             .values_mut()
             .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled);

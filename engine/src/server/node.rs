@@ -289,7 +289,16 @@ async fn recover_core(
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
     let told = Arc::clone(&config.told);
     let data = config.data_absolute.clone();
-    let core = Core::new(env.clone(), identity, owners, host, config.connections, told, data).shared();
+    let core = Core::new(
+        env.clone(),
+        identity,
+        owners,
+        host,
+        config.connections,
+        told,
+        data,
+    )
+    .shared();
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {

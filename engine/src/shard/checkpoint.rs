@@ -62,7 +62,8 @@ impl ShardHost {
             }
             replica.seal(&mut self.core);
             if replica.store().sealed().len() > 0 {
-                self.upkeep.flush_first(replica.shard(), replica.sealed_through.index);
+                self.upkeep
+                    .flush_first(replica.shard(), replica.sealed_through.index);
             }
             sealed.push((replica.shard(), replica.sealed_through));
         }

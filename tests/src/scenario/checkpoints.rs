@@ -65,7 +65,8 @@ impl Thread {
                 if let Err(complaint) = &entries
                     && !shared.may_refuse_read(ErrorCode::Unreadable)
                 {
-                    self.recorder().violation(format!("checkpoint {id:016x}: {complaint}"));
+                    self.recorder()
+                        .violation(format!("checkpoint {id:016x}: {complaint}"));
                 }
                 entries.map(|entries| (entries, snapshot))
             }

@@ -2,8 +2,8 @@
 
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::message::{
-    BatchReply, CheckpointReply, CheckpointShard, ErrorCode, Found, HelloReply, Kind, MultiPutReply, Response, ScanEntry, ScanReply,
-    TopologyReply,
+    BatchReply, CheckpointReply, CheckpointShard, ErrorCode, Found, HelloReply, Kind, MultiPutReply,
+    Response, ScanEntry, ScanReply, TopologyReply,
 };
 
 use crate::error::{Error, ProtocolError};

@@ -4,9 +4,9 @@
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::limits::TTL_MS_MAX;
 use ostrakon_wire::message::{
-    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition, Encoder,
-    ErrorCode, ErrorReply, Found, Hello, HelloReply, MultiPutReply, MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
-    TopologyReply,
+    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
+    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, MultiPutReply, MultiValue, PutEntry, Request,
+    Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;

@@ -27,9 +27,10 @@ pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};
 pub use output::Format;
 pub use requests::{
-    AddArguments, BackupArguments, BatchArguments, ClientCommand, ConditionArguments, ConnectArguments, DeleteArguments,
-    ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments, MputArguments,
-    PrintArguments, PutArguments, RangeArguments, RestoreArguments, ScanArguments, Spelling, TtlOption,
+    AddArguments, BackupArguments, BatchArguments, ClientCommand, ConditionArguments, ConnectArguments,
+    DeleteArguments, ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments,
+    MputArguments, PrintArguments, PutArguments, RangeArguments, RestoreArguments, ScanArguments, Spelling,
+    TtlOption,
 };
 pub use transfer::{BadRecord, BinaryReader, BinaryWriter, Expiry, JsonReader, Record, write_json_line};
 pub use words::{CommandText, Words, WordsError, read_commands};

@@ -4,7 +4,8 @@ use super::Encoder;
 use crate::frame;
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::message::response::{
-    BatchReply, CheckpointReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response, ScanReply, TopologyReply,
+    BatchReply, CheckpointReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response,
+    ScanReply, TopologyReply,
 };
 use crate::message::{ErrorCode, Kind, layout};
 

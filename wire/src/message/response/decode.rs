@@ -276,7 +276,10 @@ fn decode_checkpoint(body: &[u8]) -> Result<Response<'_>, DecodeError> {
     let tables = table.tables().unwrap_or_default();
     let bytes = table.bytes().unwrap_or_default();
     if tables.len() != bytes.len() {
-        return contradiction(kind, "it counts the tables of some shards, and the bytes of others");
+        return contradiction(
+            kind,
+            "it counts the tables of some shards, and the bytes of others",
+        );
     }
     if tables.len() > SHARDS_MAX as usize {
         return contradiction(kind, "it has more than 65536 shards");

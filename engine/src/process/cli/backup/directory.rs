@@ -78,9 +78,12 @@ impl BackupDirectory {
             let Some(digits) = digits else { continue };
             let bytes = fs::read(&path).map_err(|error| failed("read", &path, &error))?;
             let catalogue = Catalogue::decode(&bytes)
-                .and_then(|catalogue| match catalogue.snapshot.to_string() == digits {
-                    true => Ok(catalogue),
-                    false => Err(format!("it is that of backup {}", catalogue.snapshot)),
+                .and_then(|catalogue| {
+                    if catalogue.snapshot.to_string() == digits {
+                        Ok(catalogue)
+                    } else {
+                        Err(format!("it is that of backup {}", catalogue.snapshot))
+                    }
                 })
                 .map_err(|what| {
                     Failure::Failed(format!(
@@ -107,10 +110,7 @@ impl BackupDirectory {
                 "{} has no backup {wanted}; `ostrakon backup {0} --list` tells which there are",
                 self.path.display()
             ))),
-            _ => Err(Failure::Failed(format!(
-                "{} has no backup",
-                self.path.display()
-            ))),
+            _ => Err(Failure::Failed(format!("{} has no backup", self.path.display()))),
         }
     }
 

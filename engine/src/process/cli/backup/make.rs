@@ -70,6 +70,7 @@ pub(in super::super) fn backup(arguments: &BackupArguments, context: &mut Contex
 #[derive(Debug)]
 struct Made {
     catalogue: Catalogue,
+    /// Of all tables, what shards keep for themselves included.
     versions: u64,
     copied: u64,
     copied_bytes: u64,
@@ -94,10 +95,9 @@ impl Made {
             }));
         }
         output::text(&format!(
-            "backup {} in {}: {} versions in {} tables of {} shards ({}); {} tables shared, {} copied ({}) in {:.1} s\n",
+            "backup {} in {}: {} tables of {} shards ({}); {} tables shared, {} copied ({}) in {:.1} s\n",
             self.catalogue.snapshot,
             directory.path().display(),
-            HumanCount(self.versions),
             HumanCount(tables),
             self.catalogue.shards.len(),
             HumanBytes(bytes),
@@ -246,14 +246,14 @@ fn copy_checkpoint(
         let mut tables = Vec::with_capacity(sources.len());
         for source in &sources {
             interrupt.check()?;
-            tables.push(match source.shared {
-                Some(shared) => shared,
-                None => {
-                    made.copied += 1;
-                    made.copied_bytes += source.bytes;
-                    copy(directory, source, &progress, &interrupt)?
-                }
-            });
+            let table = if let Some(shared) = source.shared {
+                shared
+            } else {
+                made.copied += 1;
+                made.copied_bytes += source.bytes;
+                copy(directory, source, &progress, &interrupt)?
+            };
+            tables.push(table);
         }
         made.catalogue.shards.push(BackupShard { manifest, tables });
     }
@@ -292,7 +292,10 @@ fn check_place(
 }
 
 /// Of each shard its manifest, and its tables.
-fn read_checkpoint(checkpoint: &Checkpoint) -> Result<Vec<(Vec<u8>, Vec<Source>)>, Failure> {
+type Sources = Vec<(Vec<u8>, Vec<Source>)>;
+
+/// Looks at all files of a checkpoint.
+fn read_checkpoint(checkpoint: &Checkpoint) -> Result<Sources, Failure> {
     let data = Path::new(&checkpoint.directory);
     let read = |(shard, extent): (u32, &ostrakon_client::CheckpointShard)| {
         let files = shard_directory(data, ShardId(shard));
@@ -306,12 +309,19 @@ fn read_checkpoint(checkpoint: &Checkpoint) -> Result<Vec<(Vec<u8>, Vec<Source>)
                 shard: ShardId(shard),
                 number: table.number,
             };
-            read_source(files.join(table_name(table.number)), id, table.bytes, table.versions)
+            read_source(
+                files.join(table_name(table.number)),
+                id,
+                table.bytes,
+                table.versions,
+            )
         });
         let sources: Vec<Source> = sources.collect::<Result<_, _>>()?;
         if sources.len() != extent.tables as usize {
             let (found, expected) = (sources.len(), extent.tables);
-            return Err(damaged(format!("it has {found} tables, and the node said {expected}")));
+            return Err(damaged(format!(
+                "it has {found} tables, and the node said {expected}"
+            )));
         }
         Ok((bytes, sources))
     };
@@ -414,8 +424,7 @@ fn check_blocks(source: &Source, copy: &Path) -> Result<(), Failure> {
     let damaged = |what: String| {
         Failure::Failed(format!(
             "table {} of shard {} is damaged in the node's data directory ({what}), so that there is no backup of it",
-            source.id.number.0,
-            source.id.shard.0
+            source.id.number.0, source.id.shard.0
         ))
     };
     let cache = Rc::new(BlockCache::new(0));

@@ -66,9 +66,16 @@ impl BackupReader {
                     number,
                 };
                 let path = directory.table_path(shard, table);
-                open.insert(number, open_table(&path, id, &cache).map_err(unreadable)?);
+                open.insert(
+                    number,
+                    open_table(&path, id, &cache).map_err(|error| unreadable(&error))?,
+                );
             }
-            if let Some(missing) = files.tree.tables().find(|table| !open.contains_key(&table.number)) {
+            if let Some(missing) = files
+                .tree
+                .tables()
+                .find(|table| !open.contains_key(&table.number))
+            {
                 return Err(Failure::Failed(format!(
                     "table {} of shard {shard} is missing in the catalogue of backup {}",
                     missing.number.0, catalogue.snapshot
@@ -93,7 +100,7 @@ impl BackupReader {
             let Some(start) = self.resume_key.take() else {
                 return Ok(None);
             };
-            self.read_page(start).map_err(unreadable)?;
+            self.read_page(start).map_err(|error| unreadable(&error))?;
         }
         Ok(self.page.pop_front())
     }
@@ -126,7 +133,7 @@ impl BackupReader {
     }
 }
 
-fn unreadable(error: TableError) -> Failure {
+fn unreadable(error: &TableError) -> Failure {
     Failure::Failed(error.to_string())
 }
 

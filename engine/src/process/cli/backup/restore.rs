@@ -132,7 +132,10 @@ fn check_files(
 
 fn damaged(path: &Path, table: &BackupTable, bytes: u64, checksum: u64) -> Failure {
     let what = if bytes == table.bytes {
-        format!("its checksum is {checksum:016x}, expected {:016x}", table.checksum)
+        format!(
+            "its checksum is {checksum:016x}, expected {:016x}",
+            table.checksum
+        )
     } else {
         format!("it has {bytes} bytes, expected {}", table.bytes)
     };

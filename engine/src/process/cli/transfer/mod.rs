@@ -15,8 +15,8 @@ use std::path::Path;
 pub use binary::{BinaryReader, BinaryWriter};
 pub(super) use export::export;
 pub(super) use import::{import, load};
-pub(super) use progress::Progress;
 pub use json::{JsonReader, write_line as write_json_line};
+pub(super) use progress::Progress;
 pub use record::{BadRecord, Expiry, Record};
 pub(super) use stream::open_input;
 

@@ -68,7 +68,16 @@ fn a_checkpoint_that_fails_leaves_nothing_once_it_is_released() {
     let rig = Rig::new(options(CompactionStrategy::Leveled));
     let (shard, model) = some_tables(&rig);
     let files = rig.memory.files();
-    let operations = ["create_dir", "link", "open", "fill", "sync", "close", "rename", "sync_dir"];
+    let operations = [
+        "create_dir",
+        "link",
+        "open",
+        "fill",
+        "sync",
+        "close",
+        "rename",
+        "sync_dir",
+    ];
     for operation in operations {
         let mut failed = 0;
         for skip in 0.. {
