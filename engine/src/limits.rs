@@ -101,6 +101,8 @@ pub const GATHERED_BYTES_MAX: usize = 64 << 20;
 pub const REPORTS_MAX: usize = 16;
 /// The same, with those that the operator asks for.
 pub const REPORTS_OPERATOR_MAX: usize = 24;
+/// Checkpoints of a node that exist or are being made.
+pub const CHECKPOINTS_MAX: usize = 8;
 /// Keys that one page of a scan looks at on one core, found or deleted, before it answers with a resume key.
 pub const SCAN_EXAMINED_MAX: usize = 100_000;
 

@@ -286,12 +286,28 @@ fn directories_are_made_listed_renamed_synced_and_removed() {
                 .any(|entry| entry.name == "inner" && entry.is_dir && entry.len_bytes == 0)
         );
 
+        let linked = directory.join("linked");
+        disk.link(&second, &linked).await.unwrap();
+        assert_eq!(
+            kind(disk.link(&second, &linked).await),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(
             kind(disk.remove_dir(&inner).await),
             io::ErrorKind::DirectoryNotEmpty
         );
         disk.remove(&second).await.unwrap();
         disk.remove_dir(&inner).await.unwrap();
+        assert_eq!(
+            fs::read(&linked).unwrap()[0],
+            1,
+            "the bytes go with their last name"
+        );
+        assert_eq!(
+            kind(disk.link(&second, &directory.join("other")).await),
+            io::ErrorKind::NotFound
+        );
+        disk.remove(&linked).await.unwrap();
         for failed in [
             disk.sync_dir(&inner).await,
             disk.remove(&second).await,

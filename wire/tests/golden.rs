@@ -11,9 +11,9 @@ use ostrakon_wire::ClusterId;
 use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::{
-    Action, BatchOperation, BatchReply, Condition, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply,
-    Kind, MultiPutReply, MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
-    TopologyReply,
+    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
+    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, Kind, MultiPutReply, MultiValue, PutEntry,
+    Request, Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 
 const REQUEST_ID: u64 = 0x0102_0304_0506_0708;
@@ -198,6 +198,20 @@ fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
             },
         ),
         ("stats", Request::Stats),
+        (
+            "checkpoint",
+            Request::Checkpoint {
+                action: CheckpointAction::Make,
+                id: 0x9192_9394_9596_9798,
+            },
+        ),
+        (
+            "checkpoint release",
+            Request::Checkpoint {
+                action: CheckpointAction::Release,
+                id: 0x9192_9394_9596_9798,
+            },
+        ),
         ("timed get", Request::Get { key: b"key" }),
     ]
 }
@@ -368,8 +382,26 @@ fn responses_of_several_keys() -> Vec<(&'static str, Response<'static>)> {
                 json: "{\"cores\":[]}",
             },
         ),
+        ("checkpoint reply", Response::Checkpoint(checkpoint_reply())),
         ("timed get reply", Response::Get { found: Some(FOUND) }),
     ]
+}
+
+fn checkpoint_reply() -> CheckpointReply<'static> {
+    CheckpointReply {
+        id: 0x9192_9394_9596_9798,
+        snapshot: VERSION,
+        directory: "/data/checkpoint/9192939495969798",
+        node_id: 0x6162_6364_6566_6768,
+        cluster_id: CLUSTER_ID,
+        shards: vec![
+            CheckpointShard {
+                tables: 3,
+                bytes: 0x1_0000_0000,
+            },
+            CheckpointShard { tables: 0, bytes: 0 },
+        ],
+    }
 }
 
 /// The bytes as they stand in the file: sixteen to a line.

@@ -4,7 +4,7 @@
 //! Promises of an implementation:
 //! 1. A write to a file opened with [`OpenMode::WriteDurable`] is on stable storage when its future
 //!    resolves with `Ok`; short writes are continued inside.
-//! 2. `create`, `rename` and `remove` last only after [`Disk::sync_dir`] of the directory that holds the name.
+//! 2. `create`, `rename`, `link` and `remove` last only after [`Disk::sync_dir`] of the directory that holds the name.
 //! 3. A failed write or sync is reported once and never retried.
 //! 4. A future may be dropped only after it resolved: callers await to the end.
 
@@ -100,11 +100,14 @@ pub trait Disk {
     /// Renames a file or directory within the data directory. A file replaces `to`; a directory needs `to` to be
     /// absent or an empty directory.
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()>;
-    /// Removes a file.
+    /// Gives a file another name, which must be absent, within the data directory. Both name the same bytes; the file goes
+    /// with the last of its names.
+    fn link<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()>;
+    /// Removes a name of a file.
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()>;
     /// Removes an empty directory.
     fn remove_dir<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()>;
-    /// Makes creations, renames and removals in this directory durable (a full `fsync` of it).
+    /// Makes creations, renames, links and removals in this directory durable (a full `fsync` of it).
     fn sync_dir<'a>(&'a self, directory: &'a Path) -> IoFuture<'a, ()>;
     /// Bytes that an unprivileged user can still write on the file system of `path`.
     fn free_bytes<'a>(&'a self, path: &'a Path) -> IoFuture<'a, u64>;

@@ -442,6 +442,8 @@ fn node_config(
     );
     NodeConfig {
         options: start_options(options, effective),
+        // Without a current directory the name is no worse than before.
+        data_absolute: std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()),
         listen,
         connections: ConnectionLimits {
             hello_timeout_ms: options.hello_timeout_ms,

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use ostrakon_wire::frame::HEADER_BYTES;
 use ostrakon_wire::message::{ClusterId, HelloReply};
 
 use super::answer::Answers;
+use super::checkpoints::Checkpoints;
 use super::connection::Connections;
 use super::connection_limits::ConnectionLimits;
 use super::gather::Gathers;
@@ -52,6 +54,8 @@ pub struct Core {
     pub(super) answers: Answers,
     /// Questions to all cores that this core asked.
     pub(super) gathers: Gathers,
+    /// Checkpoints that this core takes part in.
+    pub(super) checkpoints: Checkpoints,
     pub(super) next_read: u64,
     /// Requests that lack something which is being read from tables.
     pub(super) fetches: usize,
@@ -69,7 +73,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that is about to serve.
+    /// A core that is about to serve. `data` is the data directory, as other processes of the machine name it.
     pub fn new(
         env: Env<CoreBatch>,
         identity: Identity,
@@ -77,12 +81,14 @@ impl Core {
         host: ShardHost,
         limits: ConnectionLimits,
         told: Arc<ToldClocks>,
+        data: PathBuf,
     ) -> Core {
         let clock = Rc::clone(&env.clock);
         let connections = Connections::new(limits);
         Core {
             answers: Answers::new(env.core, env.cores, clock, connections),
             gathers: Gathers::default(),
+            checkpoints: Checkpoints::new(data),
             next_read: 0,
             fetches: 0,
             itself: Weak::new(),
@@ -194,6 +200,12 @@ impl Core {
                 CoreMessage::Values(gather, part) => self.values_heard(gather, part.map(|part| *part)),
                 CoreMessage::AskPuts(ticket, body) => self.execute_puts(ticket, &bytes[body]),
                 CoreMessage::Puts(gather, shard, part) => self.puts_heard(gather, shard, part),
+                CoreMessage::AskCheckpoint(gather, id, snapshot) => {
+                    self.begin_checkpoint(from, gather, id, snapshot);
+                }
+                CoreMessage::Checkpoint(gather, part) => self.checkpoint_heard(gather, *part),
+                CoreMessage::AskRelease(gather, id) => self.begin_release(from, gather, id),
+                CoreMessage::Released(gather) => self.released_heard(gather),
                 CoreMessage::AskStatus(gather) => {
                     let status = Box::new(self.status());
                     self.answers.outboxes[from.index()].push(CoreMessage::Status(gather, status));

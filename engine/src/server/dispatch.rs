@@ -72,6 +72,7 @@ impl Core {
             Request::Topology => self.topology(ticket),
             Request::Status => self.ask_status(ticket),
             Request::Stats => self.ask_stats(ticket),
+            Request::Checkpoint { action, id } => self.ask_checkpoint(ticket, *action, *id),
             Request::Cancel { request_id } => {
                 let cancelled = self.cancel(id, *request_id);
                 let timestamp = self.host.hlc().peek().0;

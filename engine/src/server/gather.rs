@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::{ErrorCode, ScanReply, ScanRequest};
 
+use super::checkpoints::{CheckpointPart, CheckpointRefusal};
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
 use super::programs::{MergedPages, Told};
@@ -45,12 +46,12 @@ impl Gathers {
         self.under_way.get(&id).is_some_and(|gather| !gather.is_cancelled)
     }
 
-    fn count(&self, is_counted: impl Fn(&GatherKind) -> bool) -> usize {
+    pub(super) fn count(&self, is_counted: impl Fn(&GatherKind) -> bool) -> usize {
         let kinds = self.under_way.values().map(|gather| &gather.kind);
         kinds.filter(|kind| is_counted(kind)).count()
     }
 
-    fn add(&mut self, ticket: Ticket, outstanding: usize, kind: GatherKind) -> GatherId {
+    pub(super) fn add(&mut self, ticket: Ticket, outstanding: usize, kind: GatherKind) -> GatherId {
         let id = self.next_id();
         let gather = Gather {
             ticket,
@@ -63,7 +64,7 @@ impl Gathers {
     }
 
     /// A core has answered a question: takes it if that was the last one.
-    fn heard(&mut self, id: GatherId, note: impl FnOnce(&mut Gather)) -> Option<Gather> {
+    pub(super) fn heard(&mut self, id: GatherId, note: impl FnOnce(&mut Gather)) -> Option<Gather> {
         let gather = self.under_way.get_mut(&id).expect("each core answers once");
         note(gather);
         gather.outstanding -= 1;
@@ -79,19 +80,25 @@ impl Gathers {
     }
 }
 
-struct Gather {
-    ticket: Ticket,
+pub(super) struct Gather {
+    pub(super) ticket: Ticket,
     /// The client has been told that it was cancelled. It keeps its place until all cores have answered, so that the
     /// work under way is bounded.
     is_cancelled: bool,
     outstanding: usize,
-    kind: GatherKind,
+    pub(super) kind: GatherKind,
 }
 
-enum GatherKind {
-    /// First round of a scan.
+/// What is done at a timestamp above all clocks.
+pub(super) enum Clocked {
+    Scan(ScanRange),
+    Checkpoint(u64),
+}
+
+pub(super) enum GatherKind {
+    /// First round of a scan or a checkpoint.
     Clock {
-        range: ScanRange,
+        then: Clocked,
         /// True if the disk of a core that was heard is full.
         is_disk_full: bool,
     },
@@ -105,6 +112,34 @@ enum GatherKind {
         refusal: Option<Refusal>,
     },
     Status(Vec<CoreStatus>),
+    /// Second round of a checkpoint.
+    Checkpoint {
+        id: u64,
+        snapshot: Timestamp,
+        parts: CheckpointPart,
+        refusal: Option<CheckpointRefusal>,
+    },
+    /// The end of one; of one that has failed, with the reason.
+    Release {
+        id: u64,
+        failure: Option<CheckpointRefusal>,
+    },
+}
+
+impl GatherKind {
+    /// Is it about a checkpoint?
+    pub(super) fn is_of_checkpoint(&self) -> bool {
+        match self {
+            GatherKind::Checkpoint { .. } | GatherKind::Release { .. } => true,
+            GatherKind::Clock { then, .. } => matches!(then, Clocked::Checkpoint(_)),
+            GatherKind::Scan { .. } | GatherKind::Status(_) => false,
+        }
+    }
+
+    /// Is it of a scan?
+    fn is_of_scan(&self) -> bool {
+        !matches!(self, GatherKind::Status(_)) && !self.is_of_checkpoint()
+    }
 }
 
 /// Hears a node's report, on the core that asked for it.
@@ -135,22 +170,35 @@ impl Core {
     /// Begins a scan at a snapshot that is not ahead of all clocks, or at one of now.
     pub(super) fn ask_range(&mut self, ticket: Ticket, snapshot: Option<Timestamp>, range: ScanRange) {
         self.answers.counters.scans += 1;
-        if self.gathers.count(|kind| !matches!(kind, GatherKind::Status(_))) >= SCANS_MAX {
+        if self.gathers.count(GatherKind::is_of_scan) >= SCANS_MAX {
             return self.refuse(ticket, Refusal::Busy);
         }
         if let Some(snapshot) = snapshot {
             return self.read_at(ticket, (snapshot, true), range);
         }
+        self.ask_clocks(ticket, Clocked::Scan(range));
+    }
+
+    /// Takes a timestamp above all cores' clocks.
+    pub(super) fn ask_clocks(&mut self, ticket: Ticket, then: Clocked) {
         if self.env.cores == 1 {
-            let snapshot = self.host.read_timestamp(false);
-            return self.read_at(ticket, (snapshot, false), range);
+            return self.clocks_heard(ticket, then, false);
         }
         let kind = GatherKind::Clock {
-            range,
+            then,
             is_disk_full: false,
         };
         let gather = self.gathers.add(ticket, usize::from(self.env.cores) - 1, kind);
         self.ask_others(|| CoreMessage::AskClock(gather));
+    }
+
+    /// This core's clock is not below any other.
+    fn clocks_heard(&mut self, ticket: Ticket, then: Clocked, is_disk_full: bool) {
+        let snapshot = self.host.read_timestamp(is_disk_full);
+        match then {
+            Clocked::Scan(range) => self.read_at(ticket, (snapshot, false), range),
+            Clocked::Checkpoint(id) => self.checkpoint_at(ticket, id, snapshot),
+        }
     }
 
     /// A core's clock was heard; the batch that brought it has moved this core's clock.
@@ -161,10 +209,9 @@ impl Core {
             }
         });
         if let Some(gather) = heard
-            && let GatherKind::Clock { range, is_disk_full } = gather.kind
+            && let GatherKind::Clock { then, is_disk_full } = gather.kind
         {
-            let snapshot = self.host.read_timestamp(is_disk_full);
-            self.read_at(gather.ticket, (snapshot, false), range);
+            self.clocks_heard(gather.ticket, then, is_disk_full);
         }
     }
 
@@ -353,9 +400,9 @@ impl Core {
             ..
         } = &mut self.gathers;
         let is_meant = |ticket: &Ticket| ticket.connection == connection && ticket.request_id == request_id;
-        let of_all = under_way
-            .values_mut()
-            .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled);
+        let of_all = under_way.values_mut().find(|gather| {
+            is_meant(&gather.ticket) && !gather.is_cancelled && !gather.kind.is_of_checkpoint()
+        });
         let of_keys = values
             .values_mut()
             .find(|gather| is_meant(&gather.ticket) && !gather.is_cancelled);
@@ -393,7 +440,7 @@ impl Core {
         }
     }
 
-    fn ask_others(&mut self, message: impl Fn() -> CoreMessage) {
+    pub(super) fn ask_others(&mut self, message: impl Fn() -> CoreMessage) {
         let own = self.id().index();
         for (core, outbox) in self.answers.outboxes.iter_mut().enumerate() {
             if core != own {

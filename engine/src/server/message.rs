@@ -10,6 +10,7 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::Kind;
 use ostrakon_wire::routing::ShardId;
 
+use super::checkpoints::{CheckpointPart, CheckpointRefusal};
 use super::several::ValuesPart;
 use super::startup::StartMessage;
 use super::status::CoreStatus;
@@ -92,6 +93,14 @@ pub enum CoreMessage {
     AskPuts(Ticket, Range<usize>),
     /// What became of the entries of one shard.
     Puts(GatherId, ShardId, Result<Timestamp, Refusal>),
+    /// Link your tables, as they are at a timestamp, into a checkpoint.
+    AskCheckpoint(GatherId, u64, Timestamp),
+    /// What was linked, or why nothing was.
+    Checkpoint(GatherId, Box<Result<CheckpointPart, CheckpointRefusal>>),
+    /// Leave a checkpoint alone, which is about to be removed.
+    AskRelease(GatherId, u64),
+    /// Done.
+    Released(GatherId),
     /// Describe yourself.
     AskStatus(GatherId),
     /// The description.

@@ -7,8 +7,8 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`programs`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`]; [`check`] is for when no node
-//! runs.
+//! [`programs`], [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`]; [`check`] is for
+//! when no node runs.
 
 pub mod message;
 
@@ -32,6 +32,8 @@ pub mod several;
 pub mod status;
 pub mod told;
 
+mod checkpoint_task;
+pub mod checkpoints;
 pub mod scrub;
 mod upkeep;
 

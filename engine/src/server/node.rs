@@ -88,6 +88,8 @@ pub struct Inlets {
 pub struct NodeConfig {
     /// Data directory, shards, memory.
     pub options: StartOptions,
+    /// The data directory as other processes of the machine name it: absolute.
+    pub data_absolute: PathBuf,
     /// Where to listen for clients, if at all; port 0 lets the system choose one for all cores.
     pub listen: Option<SocketAddr>,
     /// How many clients, and how slow they may be.
@@ -218,7 +220,7 @@ async fn start(
         });
     }
     let control_work = Rc::clone(&core.borrow().control_work);
-    let upkeep = Upkeep::start(&core, env, Arc::clone(&config.events));
+    let upkeep = Upkeep::start(&core, env, &config.options.data, Arc::clone(&config.events));
     let scrub = Scrub::start(&core, env, config.scrub, Arc::clone(&config.events));
     let running = Running {
         core,
@@ -307,7 +309,17 @@ async fn recover_core(
     );
     let owners = assignment.homes.iter().map(|home| home.owner).collect();
     let told = Arc::clone(&config.told);
-    let core = Core::new(env.clone(), identity, owners, host, config.connections, told).shared();
+    let data = config.data_absolute.clone();
+    let core = Core::new(
+        env.clone(),
+        identity,
+        owners,
+        host,
+        config.connections,
+        told,
+        data,
+    )
+    .shared();
     let failure: Rc<RefCell<Option<String>>> = Rc::default();
     let progress = Rc::new(Notify::default());
     let sink = CoreSink {

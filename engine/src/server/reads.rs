@@ -44,6 +44,12 @@ pub(super) enum ReadKind {
     },
     /// A program waits for it.
     Program(Ticket),
+    /// This core's tables, for a checkpoint.
+    Checkpoint {
+        asker: Asker,
+        id: u64,
+        snapshot: Timestamp,
+    },
     /// This core's keys of a multi-get, with the request's body.
     Values {
         whom: ValuesFor,
@@ -207,6 +213,7 @@ impl Core {
                     key,
                     snapshot,
                 } => self.get_at(ticket, shard, (hash, &key), snapshot, &Fetched::default()),
+                ReadKind::Checkpoint { asker, id, snapshot } => self.seal_for_checkpoint(asker, id, snapshot),
                 ReadKind::Values { whom, .. } if !has_room => self.deliver_values(whom, Err(Refusal::Busy)),
                 ReadKind::Values { whom, body, snapshot } => {
                     self.read_values(whom, &body, snapshot, &Fetched::default());
@@ -222,6 +229,7 @@ impl Core {
             ReadKind::Key { ticket, .. } => self.has_room_towards(ticket),
             ReadKind::Values { whom, .. } => self.has_room_for_values(*whom),
             ReadKind::Page { asker, .. } => self.has_room_for_page(*asker),
+            ReadKind::Checkpoint { .. } => true,
         }
     }
 
@@ -261,6 +269,10 @@ impl Core {
                 ReadKind::Page { asker, .. } => self.deliver_page(asker, Err(refusal)),
                 ReadKind::Key { ticket, .. } | ReadKind::Program(ticket) => self.refuse(ticket, refusal),
                 ReadKind::Values { whom, .. } => self.deliver_values(whom, Err(refusal)),
+                ReadKind::Checkpoint { asker, id, .. } => {
+                    self.checkpoints.forget(id);
+                    self.deliver_checkpoint(asker, Err(refusal.into()));
+                }
             }
         }
     }

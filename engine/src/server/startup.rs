@@ -1,7 +1,8 @@
 //! How the cores of a node start together: who scans which log, who takes over which shard.
 //!
 //! Core 0 leads; every step is a message, so that the same code starts a node in simulation.
-//! 1. Core 0 opens the identity (new boot number), lists the logs, and tells all: [`StartMessage::Open`].
+//! 1. Core 0 opens the identity (new boot number), removes checkpoints, lists the logs, and tells all:
+//!    [`StartMessage::Open`].
 //! 2. Each core scans the logs `l` with `l % cores` equal to its number: [`StartMessage::Scanned`].
 //! 3. Core 0 finds, per shard, the log with the highest complete ownership epoch, and assigns shards to
 //!    cores: [`StartMessage::Assign`].
@@ -38,6 +39,7 @@ use crate::shard::Recovering;
 use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
 use crate::storage::sstable::cache::BlockCache;
+use crate::storage::store::checkpoint::remove_checkpoints;
 use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
 
 /// Suffix of a log directory that is being freed.
@@ -226,6 +228,8 @@ pub(super) struct Recovered {
 pub(super) async fn lead(mesh: &mut StartMesh, options: &StartOptions) -> Result<(), String> {
     let env = mesh.env.clone();
     let (identity, _) = open_identity(&*env.disk, &*env.random, &options.data, options.wanted).await?;
+    let removed = remove_checkpoints(&*env.disk, &options.data).await;
+    removed.map_err(|error| error.to_string())?;
     let logs = list_logs(&env, &options.data).await?;
     mesh.send_all(&StartMessage::Open(identity, logs)).await;
     Ok(())

@@ -1,4 +1,5 @@
-//! The tasks of a core that keep its shards' files in shape: one flushes memtables, one merges tables.
+//! The tasks of a core that keep its shards' files in shape: one flushes memtables, one merges tables; and one makes
+//! checkpoints ([`super::checkpoint_task`]).
 //!
 //! - Too little space: the job is tried again after a while, and puts are refused with `DiskFull` while no flush
 //!   succeeds.
@@ -7,8 +8,9 @@
 //!   nobody knows why.
 //! - A manifest that can't be written: the core gives up at once, since nobody knows what the file says.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::time::Duration;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use super::core::SharedCore;
 use super::message::CoreBatch;
 use super::node::NodeEvent;
 use crate::env::local::Notify;
-use crate::env::{CoreId, Env, Priority, Tasks};
+use crate::env::{CoreId, Disk, Env, Priority, Tasks};
 use crate::log::{Log, LogError};
 use crate::shard::upkeep::{FlushJob, MergeJob};
 use crate::storage::store::files::StoreError;
@@ -27,14 +29,19 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Failures in a row, other than a full disk, after which the core gives up: some 5 seconds.
 const FAILURES_MAX: u32 = 20;
 
-/// Both tasks, for whoever ends them.
+/// All three tasks, for whoever ends them.
 pub(super) struct Upkeep {
-    core: SharedCore,
+    pub(super) core: SharedCore,
+    pub(super) disk: Rc<dyn Disk>,
+    /// The data directory.
+    pub(super) data: PathBuf,
     id: CoreId,
     log: Log,
     tasks: Rc<dyn Tasks>,
     events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
     is_stopping: Cell<bool>,
+    /// What kept a memtable from being flushed, since a checkpoint began to wait for it.
+    flush_failure: RefCell<Option<String>>,
     running: Cell<usize>,
     ended: Notify,
 }
@@ -44,16 +51,20 @@ impl Upkeep {
     pub(super) fn start(
         core: &SharedCore,
         env: &Env<CoreBatch>,
+        data: &Path,
         events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
     ) -> Rc<Upkeep> {
         let upkeep = Rc::new(Upkeep {
             core: Rc::clone(core),
+            disk: Rc::clone(&env.disk),
+            data: data.to_owned(),
             id: env.core,
             log: core.borrow().host.log().clone(),
             tasks: Rc::clone(&env.tasks),
             events,
             is_stopping: Cell::new(false),
-            running: Cell::new(2),
+            flush_failure: RefCell::default(),
+            running: Cell::new(3),
             ended: Notify::default(),
         });
         let flushing = Rc::clone(&upkeep);
@@ -62,6 +73,9 @@ impl Upkeep {
         let merging = Rc::clone(&upkeep);
         let merge = async move { merging.merge_tables().await };
         env.tasks.spawn(Priority::Background, Box::pin(merge));
+        let making = Rc::clone(&upkeep);
+        let checkpoints = async move { making.make_checkpoints().await };
+        env.tasks.spawn(Priority::Background, Box::pin(checkpoints));
         upkeep
     }
 
@@ -71,6 +85,7 @@ impl Upkeep {
         let (flush_work, merge_work) = self.work();
         flush_work.notify();
         merge_work.notify();
+        self.checkpoint_work().notify();
         while self.running.get() > 0 {
             self.ended.notified().await;
         }
@@ -85,13 +100,30 @@ impl Upkeep {
         self.is_stopping.get() || self.log.has_failed()
     }
 
-    fn task_ended(&self) {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    pub(super) fn has_log_failed(&self) -> bool {
+        self.log.has_failed()
+    }
+
+    pub(super) fn flush_failure(&self) -> Option<String> {
+        self.flush_failure.borrow().clone()
+    }
+
+    pub(super) fn forget_flush_failure(&self) {
+        *self.flush_failure.borrow_mut() = None;
+    }
+
+    pub(super) fn task_ended(&self) {
         self.running.set(self.running.get() - 1);
         self.ended.notify();
     }
 
     async fn flush_memtables(&self) {
         let (work, _) = self.work();
+        let checkpoint_work = self.checkpoint_work();
         let mut failures = 0;
         while !self.is_over() {
             let job = self.core.borrow_mut().host.next_flush();
@@ -105,11 +137,17 @@ impl Upkeep {
                 host.flush_ended();
                 host.set_store_full(outcome.as_ref().is_err_and(StoreError::is_disk_full));
             }
+            if let Err(error) = &outcome {
+                *self.flush_failure.borrow_mut() = Some(error.to_string());
+            }
+            checkpoint_work.notify();
             match outcome {
                 Ok(()) => failures = 0,
                 Err(error) => self.after_failure(&error, &mut failures).await,
             }
         }
+        // A checkpoint that waits would wait for ever.
+        checkpoint_work.notify();
         self.task_ended();
     }
 

@@ -14,6 +14,7 @@
 //!
 //! This layer knows neither connections nor messages between cores; a [`Ticket`] stands for whoever waits.
 
+pub mod checkpoint;
 pub mod command;
 mod context;
 mod decide;

@@ -1,12 +1,13 @@
 //! Work on the shards' files that goes on beside requests: which sealed memtable is flushed next, which tables are
 //! merged next, and what becomes of the outcome. Jobs own what they read; nobody waits for them here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::pacing::{Load, rates};
 use ostrakon_core::lsm::{Choice, Edit, TableNumber, debt_bytes, pick};
+use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
 
 use super::host::ShardHost;
@@ -149,6 +150,8 @@ pub(super) struct Upkeep {
     busy: BTreeSet<(ShardId, TableNumber)>,
     /// The shard whose memtable is being flushed.
     flushing: Option<ShardId>,
+    /// Shards that a checkpoint waits for, and through which entry.
+    awaited: BTreeMap<ShardId, LogIndex>,
     pub(super) statistics: UpkeepStatistics,
     /// As the tables are now.
     debt_bytes: u64,
@@ -156,14 +159,26 @@ pub(super) struct Upkeep {
     young_runs: usize,
 }
 
+impl Upkeep {
+    /// The shard's memtables through this entry are flushed before those of shards that nobody waits for.
+    pub(super) fn flush_first(&mut self, shard: ShardId, through: LogIndex) {
+        let awaited = self.awaited.entry(shard).or_insert(through);
+        *awaited = through.max(*awaited);
+    }
+}
+
 impl ShardHost {
-    /// The next flush, of the shard that waits longest with the most memory. To be followed by
+    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. To be followed by
     /// [`ShardHost::flush_ended`].
     pub fn next_flush(&mut self) -> Option<FlushJob> {
         assert!(self.upkeep.flushing.is_none(), "one flush at a time");
         let waiting = self.replicas.iter().flatten();
         let waiting = waiting.filter(|replica| replica.store().sealed().len() > 0);
-        let replica = waiting.max_by_key(|replica| replica.store().sealed_bytes())?;
+        let awaited = &self.upkeep.awaited;
+        let replica = waiting.max_by_key(|replica| {
+            let is_awaited = awaited.contains_key(&replica.shard());
+            (is_awaited, replica.store().sealed_bytes())
+        })?;
         self.upkeep.flushing = Some(replica.shard());
         let sealed = replica.store().sealed().next().expect("filtered above");
         Some(FlushJob {
@@ -182,6 +197,13 @@ impl ShardHost {
         let tables = tables.expect("the manifest has taken the change");
         replica.flushed(core, Rc::new(tables));
         core.log.note_flushed(job.shard, job.sealed.through);
+        let awaited = &mut self.upkeep.awaited;
+        if awaited
+            .get(&job.shard)
+            .is_some_and(|through| *through <= job.sealed.through.index)
+        {
+            awaited.remove(&job.shard);
+        }
         self.upkeep.statistics.flushes += 1;
         self.upkeep.statistics.flushed_bytes += change.written_bytes;
         self.tables_changed();

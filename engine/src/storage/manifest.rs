@@ -167,12 +167,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Opens the manifest of a shard in its directory, or makes one that says that there is no table.
-    ///
-    /// # Errors
-    /// If it can't be read or written, or is damaged.
-    pub async fn open(disk: &Rc<dyn Disk>, directory: &Path, shard: u32) -> Result<Manifest, ManifestError> {
-        let mut manifest = Manifest {
+    fn nothing(disk: &Rc<dyn Disk>, directory: &Path, shard: u32) -> Manifest {
+        Manifest {
             disk: Rc::clone(disk),
             directory: directory.to_owned(),
             shard,
@@ -181,7 +177,15 @@ impl Manifest {
             end: 0,
             next_sequence: 0,
             anew_bytes: 0,
-        };
+        }
+    }
+
+    /// Opens the manifest of a shard in its directory, or makes one that says that there is no table.
+    ///
+    /// # Errors
+    /// If it can't be read or written, or is damaged.
+    pub async fn open(disk: &Rc<dyn Disk>, directory: &Path, shard: u32) -> Result<Manifest, ManifestError> {
+        let mut manifest = Manifest::nothing(disk, directory, shard);
         let listed = disk.list(directory).await;
         let listed = listed.map_err(|source| failed(directory.to_owned(), "list", source))?;
         let has = |name: &str| listed.iter().any(|entry| entry.name == name);
@@ -219,6 +223,24 @@ impl Manifest {
         }
         manifest.write_anew().await?;
         Ok(manifest)
+    }
+
+    /// Writes a manifest that says this into a directory that has none.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub async fn write(
+        disk: &Rc<dyn Disk>,
+        directory: &Path,
+        shard: u32,
+        files: ShardFiles,
+    ) -> Result<(), ManifestError> {
+        let mut manifest = Manifest {
+            files,
+            ..Manifest::nothing(disk, directory, shard)
+        };
+        manifest.write_anew().await?;
+        manifest.close_file().await
     }
 
     /// What it says.
@@ -445,6 +467,18 @@ impl ShardFiles {
         }
         changes
     }
+}
+
+/// What a whole manifest says, given its bytes, which may be any.
+///
+/// # Errors
+/// What is wrong with it, and at which offset in bytes.
+pub fn parse(bytes: &[u8], shard: u32) -> Result<ShardFiles, (u64, String)> {
+    let read = replay(bytes, shard)?;
+    if read.is_torn {
+        return Err((read.end, "no record begins here".to_owned()));
+    }
+    Ok(read.files)
 }
 
 /// What became of the bytes of a manifest.

@@ -65,6 +65,13 @@ pub enum Reply {
     Cancel(bool),
     /// How the node is.
     Json(String),
+    /// A checkpoint that was made, at this timestamp and in this directory; or was released, without them.
+    Checkpoint {
+        /// All that was written at or below it is in the checkpoint.
+        snapshot: u64,
+        /// Where it is.
+        directory: String,
+    },
     /// Which core owns which shard.
     Topology(TopologyReply),
     /// A sign of life.
@@ -419,6 +426,10 @@ fn own(response: &Response<'_>) -> Reply {
         Response::Batch(reply) => Reply::Batch(reply.clone()),
         Response::Scan(page) => Reply::Scan(own_page(page)),
         Response::Cancel { cancelled } => Reply::Cancel(*cancelled),
+        Response::Checkpoint(checkpoint) => Reply::Checkpoint {
+            snapshot: checkpoint.snapshot,
+            directory: checkpoint.directory.to_owned(),
+        },
         Response::Topology(topology) => Reply::Topology(topology.clone()),
         Response::Status { json } | Response::Stats { json } => Reply::Json((*json).to_owned()),
         Response::Error(error) => Reply::Refused {

@@ -394,6 +394,7 @@ fn answers(request: &Request<'_>, reply: &Reply) -> bool {
         Request::Topology => matches!(reply, Reply::Topology(_)),
         Request::Status | Request::Stats => matches!(reply, Reply::Json(_)),
         Request::Cancel { .. } => matches!(reply, Reply::Cancel(_)),
+        Request::Checkpoint { .. } => matches!(reply, Reply::Checkpoint { .. }),
         Request::Hello(_) | Request::Ping => matches!(reply, Reply::Pong),
     }
 }

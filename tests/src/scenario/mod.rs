@@ -31,6 +31,7 @@ pub mod campaign;
 pub mod shrink;
 pub mod sweep;
 
+pub mod checkpoints;
 pub mod client;
 pub mod connections;
 pub mod scans;

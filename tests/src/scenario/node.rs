@@ -77,6 +77,7 @@ impl SimNode {
                 host: settings.storage.host,
                 store: settings.storage.store,
             },
+            data_absolute: world.data_directory(),
             listen: Some(SocketAddr::new(world.address(host), PORT)),
             connections: ConnectionLimits {
                 idle_timeout_ms: IDLE_TIMEOUT_MS,

@@ -110,6 +110,8 @@ pub enum OperationKind {
     PutAtWindow,
     /// Asks how the node is and what it counts, and for a sign of life.
     Status,
+    /// Makes a checkpoint, and reads all keys in it.
+    Checkpoint,
     /// Reads a range of keys at one snapshot.
     Scan {
         /// Keys in the range, whether there or not.

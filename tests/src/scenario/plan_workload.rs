@@ -36,6 +36,9 @@ const MIX: [(Draw, u64); 19] = [
     ),
 ];
 
+/// One operation of so many makes a checkpoint.
+const ONE_CHECKPOINT_IN: u64 = 150;
+
 type Draw = fn(&SimRandom, u32) -> OperationKind;
 
 fn scan(random: &SimRandom, keys: u32) -> OperationKind {
@@ -99,7 +102,14 @@ impl Workload {
             draw -= self.weights[place];
             place += 1;
         }
-        let kind = (MIX[place].0)(random, self.keys);
+        let drawn = (MIX[place].0)(random, self.keys);
+        // Beside the mix, since one takes as long as many others.
+        let takes_checkpoint = random.derived("checkpoint").one_in(ONE_CHECKPOINT_IN);
+        let kind = if takes_checkpoint {
+            OperationKind::Checkpoint
+        } else {
+            drawn
+        };
         let is_burst = random.per_thousand(self.burst_per_thousand);
         let pause_ns = random.below(self.pause_ns);
         let large = random.per_thousand(self.large_per_thousand);

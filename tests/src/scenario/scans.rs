@@ -66,7 +66,7 @@ impl Wish {
     }
 
     /// The range in a history. What begins with some bytes lies from these to just below their successor.
-    fn range(&self) -> KeyRange {
+    pub(super) fn range(&self) -> KeyRange {
         let start = self.start.as_slice().max(&self.prefix);
         let end = [self.end.clone(), past(&self.prefix)].into_iter().flatten().min();
         KeyRange {
@@ -91,21 +91,24 @@ pub fn past(prefix: &[u8]) -> Option<Vec<u8>> {
 impl Thread {
     /// Reads a range of keys at one snapshot, page by page.
     pub(super) async fn scan(&mut self, wish: Wish, asking: Asking<'_>) {
-        let shared = Rc::clone(&self.client().shared);
-        let range = wish.range();
         let called = Action::Transaction {
             steps: Vec::new(),
-            scan: Some(range.clone()),
+            scan: Some(wish.range()),
         };
         self.recorder().invoke_read(self.process(), &called);
         let found = match self.scan_pages(&wish, asking).await {
             Err(reason) => return self.recorder().failed(self.process(), &called, reason),
             Ok(found) => found,
         };
+        self.record_scan(&wish, &found.entries, found.snapshot);
+    }
+
+    /// Records what a scan has found.
+    pub(super) fn record_scan(&self, wish: &Wish, entries: &BTreeMap<Vec<u8>, Value>, snapshot: u64) {
+        let shared = Rc::clone(&self.client().shared);
         let known = shared.keys.iter().filter(|key| wish.contains(key));
-        let steps = known.map(|key| self.seen(key, found.entries.get(key))).collect();
-        for key in found
-            .entries
+        let steps = known.map(|key| self.seen(key, entries.get(key))).collect();
+        for key in entries
             .keys()
             .filter(|key| shared.keys.binary_search(key).is_err())
         {
@@ -115,9 +118,9 @@ impl Thread {
         }
         let read = Action::Transaction {
             steps,
-            scan: Some(range),
+            scan: Some(wish.range()),
         };
-        self.read_at(&read, found.snapshot);
+        self.read_at(&read, snapshot);
     }
 
     async fn scan_pages(&self, wish: &Wish, asking: Asking<'_>) -> Result<Found, String> {

@@ -39,11 +39,13 @@ pub struct Counts {
     pub cancelled: Cell<u64>,
     /// Files in which damage was found that nobody had asked for.
     pub found_at_rest: Cell<u64>,
+    /// Checkpoints whose content went into the history.
+    pub checkpoints: Cell<u64>,
 }
 
 impl Counts {
     /// All of them, in words.
-    pub fn by_name(&self) -> [(&'static str, u64); 6] {
+    pub fn by_name(&self) -> [(&'static str, u64); 7] {
         [
             ("write answered again", self.answered_again.get()),
             ("write overtaken by its own retry", self.overtaken.get()),
@@ -51,6 +53,7 @@ impl Counts {
             ("expired value read", self.expired.get()),
             ("request cancelled", self.cancelled.get()),
             ("damage found at rest", self.found_at_rest.get()),
+            ("checkpoint read", self.checkpoints.get()),
         ]
     }
 }
@@ -175,7 +178,8 @@ impl Shared {
     /// True if a get or a scan may be refused with this code, by what has happened so far.
     pub fn may_refuse_read(&self, code: ErrorCode) -> bool {
         match code {
-            ErrorCode::Busy => true,
+            // A checkpoint may fail because flushes are slow, which is no fault.
+            ErrorCode::Busy | ErrorCode::CheckpointFailed => true,
             // Any operation may be told that the disk is full, a read too.
             ErrorCode::Unreadable => {
                 self.disk_has_erred()

@@ -96,6 +96,7 @@ impl Thread {
                 self.scan(wish, asking).await;
             }
             OperationKind::Status => self.look(asking).await,
+            OperationKind::Checkpoint => self.checkpoint(operation.number, asking).await,
             _ => self.write(operation).await,
         }
     }

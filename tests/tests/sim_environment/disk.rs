@@ -228,6 +228,37 @@ fn names_last_once_their_directory_is_synced() {
 }
 
 #[test]
+fn links_last_once_their_directory_is_synced_and_keep_the_bytes_of_a_name_that_went() {
+    let (old, link) = (data().join("old"), data().join("link"));
+    let linked = |is_synced: bool| {
+        move |env: Env<()>| async move {
+            let (old, link) = (data().join("old"), data().join("link"));
+            make_file(&env, &old, 1).await;
+            env.disk.sync_dir(data()).await.unwrap();
+            env.disk.link(&old, &link).await.unwrap();
+            let again = env.disk.link(&old, &link).await.unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            if is_synced {
+                env.disk.sync_dir(data()).await.unwrap();
+                env.disk.remove(&old).await.unwrap();
+                env.disk.sync_dir(data()).await.unwrap();
+            }
+        }
+    };
+    let mut seen = BTreeSet::new();
+    crash_many(40, CrashStyle::PowerLoss, linked(false), |world, host| {
+        let disk = world.disk(host);
+        assert!(disk.read(&old).is_some());
+        seen.insert(disk.read(&link).map(|bytes| bytes == disk.read(&old).unwrap()));
+    });
+    assert_eq!(seen, BTreeSet::from([None, Some(true)]));
+    crash_many(40, CrashStyle::PowerLoss, linked(true), |world, host| {
+        let disk = world.disk(host);
+        assert!(disk.read(&old).is_none() && disk.read(&link).is_some());
+    });
+}
+
+#[test]
 fn a_disk_stops_before_during_and_after_a_sync() {
     for (point, expected) in [
         (CrashPoint::Before, [0, 0]),

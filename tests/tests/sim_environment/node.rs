@@ -31,6 +31,7 @@ fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -
             host: Storage::ample().host,
             store: Storage::ample().store,
         },
+        data_absolute: world.data_directory(),
         listen: Some("0.0.0.0:5750".parse().unwrap()),
         connections: ConnectionLimits::default(),
         scrub: Storage::ample().scrub,

@@ -89,9 +89,9 @@ pub use options::{Options, PutOptions, ScanOptions};
 pub use ostrakon_wire::ClusterId;
 pub use ostrakon_wire::frame::StageTimings;
 pub use ostrakon_wire::message::{
-    Action, BatchOperation, BatchReply, Condition, ErrorCode, Kind, PutEntry, Request, Response, Retry,
-    ScanRequest, TopologyReply,
+    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointShard, Condition, ErrorCode, Kind,
+    PutEntry, Request, Response, Retry, ScanRequest, TopologyReply,
 };
 pub use protocol::{Protocol, RequestId};
 pub use session::{CallId, CallOptions, ConnectionId, Duty, Finished, Session};
-pub use values::{Answer, Entry, MultiValue, MultiWritten, Page, Server, Value, Written};
+pub use values::{Answer, Checkpoint, Entry, MultiValue, MultiWritten, Page, Server, Value, Written};

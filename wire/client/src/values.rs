@@ -2,8 +2,8 @@
 
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::message::{
-    BatchReply, ErrorCode, Found, HelloReply, Kind, MultiPutReply, Response, ScanEntry, ScanReply,
-    TopologyReply,
+    BatchReply, CheckpointReply, CheckpointShard, ErrorCode, Found, HelloReply, Kind, MultiPutReply,
+    Response, ScanEntry, ScanReply, TopologyReply,
 };
 
 use crate::error::{Error, ProtocolError};
@@ -108,6 +108,23 @@ pub struct Page {
     pub resume_key: Option<Vec<u8>>,
 }
 
+/// A checkpoint that was made; or that was released, then only its id and the node's are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// As it was named.
+    pub id: u64,
+    /// All that was written at or below this timestamp is in it; 0 of one that was released.
+    pub snapshot: u64,
+    /// Its absolute path on the node's machine.
+    pub directory: String,
+    /// The node.
+    pub node_id: u64,
+    /// The cluster that the node belongs to.
+    pub cluster_id: ClusterId,
+    /// What it holds of each shard.
+    pub shards: Vec<CheckpointShard>,
+}
+
 /// A response that is no error, by kind of request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -134,6 +151,8 @@ pub enum Answer {
     Cancel(bool),
     /// To a stats request: one JSON object.
     Stats(String),
+    /// To a checkpoint request.
+    Checkpoint(Checkpoint),
     /// To a scan.
     Scan(Page),
     /// To a topology request.
@@ -224,6 +243,19 @@ impl From<&MultiPutReply<'_>> for MultiWritten {
     }
 }
 
+impl From<&CheckpointReply<'_>> for Checkpoint {
+    fn from(reply: &CheckpointReply<'_>) -> Checkpoint {
+        Checkpoint {
+            id: reply.id,
+            snapshot: reply.snapshot,
+            directory: reply.directory.to_owned(),
+            node_id: reply.node_id,
+            cluster_id: reply.cluster_id,
+            shards: reply.shards.clone(),
+        }
+    }
+}
+
 impl From<&Response<'_>> for Answer {
     /// The response with bytes of its own.
     ///
@@ -245,6 +277,7 @@ impl From<&Response<'_>> for Answer {
             Response::MultiPut(reply) => Answer::MultiPut(MultiWritten::from(reply)),
             Response::Batch(reply) => Answer::Batch(reply.clone()),
             Response::Cancel { cancelled } => Answer::Cancel(*cancelled),
+            Response::Checkpoint(reply) => Answer::Checkpoint(Checkpoint::from(reply)),
             Response::Stats { json } => Answer::Stats((*json).to_owned()),
             Response::Scan(reply) => Answer::Scan(Page::from(reply)),
             Response::Topology(topology) => Answer::Topology(topology.clone()),
@@ -290,5 +323,6 @@ taken_apart! {
     into_batch: Answer::Batch(reply) => reply, BatchReply;
     into_page: Answer::Scan(page) => page, Page;
     into_topology: Answer::Topology(topology) => topology, TopologyReply;
+    into_checkpoint: Answer::Checkpoint(checkpoint) => checkpoint, Checkpoint;
     into_json: Answer::Status(json) | Answer::Stats(json) => json, String;
 }

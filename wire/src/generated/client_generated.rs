@@ -198,6 +198,90 @@ impl<'a> ::flatbuffers::Verifiable for Operation {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Operation {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_CHECKPOINT_ACTION: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_CHECKPOINT_ACTION: u8 = 1;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_CHECKPOINT_ACTION: [CheckpointAction; 2] = [
+  CheckpointAction::Make,
+  CheckpointAction::Release,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct CheckpointAction(pub u8);
+#[allow(non_upper_case_globals)]
+impl CheckpointAction {
+  pub const Make: Self = Self(0);
+  pub const Release: Self = Self(1);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 1;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Make,
+    Self::Release,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Make => Some("Make"),
+      Self::Release => Some("Release"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for CheckpointAction {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for CheckpointAction {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for CheckpointAction {
+    type Output = CheckpointAction;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for CheckpointAction {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for CheckpointAction {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for CheckpointAction {}
 // struct Retry, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
@@ -4839,6 +4923,334 @@ impl ::core::fmt::Debug for Error<'_> {
       ds.field("code", &self.code());
       ds.field("message", &self.message());
       ds.field("retry_after_ms", &self.retry_after_ms());
+      ds.finish()
+  }
+}
+pub enum CheckpointOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Checkpoint<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Checkpoint<'a> {
+  type Inner = Checkpoint<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Checkpoint<'a> {
+  pub const VT_ACTION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ID: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Checkpoint { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CheckpointArgs
+  ) -> ::flatbuffers::WIPOffset<Checkpoint<'bldr>> {
+    let mut builder = CheckpointBuilder::new(_fbb);
+    builder.add_id(args.id);
+    builder.add_action(args.action);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn action(&self) -> CheckpointAction {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<CheckpointAction>(Checkpoint::VT_ACTION, Some(CheckpointAction::Make)).unwrap()}
+  }
+  #[inline]
+  pub fn id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Checkpoint::VT_ID, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Checkpoint<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<CheckpointAction>("action", Self::VT_ACTION, false)?
+     .visit_field::<u64>("id", Self::VT_ID, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CheckpointArgs {
+    pub action: CheckpointAction,
+    pub id: u64,
+}
+impl<'a> Default for CheckpointArgs {
+  #[inline]
+  fn default() -> Self {
+    CheckpointArgs {
+      action: CheckpointAction::Make,
+      id: 0,
+    }
+  }
+}
+
+pub struct CheckpointBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CheckpointBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_action(&mut self, action: CheckpointAction) {
+    self.fbb_.push_slot::<CheckpointAction>(Checkpoint::VT_ACTION, action, CheckpointAction::Make);
+  }
+  #[inline]
+  pub fn add_id(&mut self, id: u64) {
+    self.fbb_.push_slot::<u64>(Checkpoint::VT_ID, id, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CheckpointBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CheckpointBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Checkpoint<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Checkpoint<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Checkpoint");
+      ds.field("action", &self.action());
+      ds.field("id", &self.id());
+      ds.finish()
+  }
+}
+pub enum CheckpointReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct CheckpointReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for CheckpointReply<'a> {
+  type Inner = CheckpointReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> CheckpointReply<'a> {
+  pub const VT_ID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_SNAPSHOT: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DIRECTORY: ::flatbuffers::VOffsetT = 8;
+  pub const VT_NODE_ID: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CLUSTER_ID_HIGH: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CLUSTER_ID_LOW: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TABLES: ::flatbuffers::VOffsetT = 16;
+  pub const VT_BYTES: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    CheckpointReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CheckpointReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<CheckpointReply<'bldr>> {
+    let mut builder = CheckpointReplyBuilder::new(_fbb);
+    builder.add_cluster_id_low(args.cluster_id_low);
+    builder.add_cluster_id_high(args.cluster_id_high);
+    builder.add_node_id(args.node_id);
+    builder.add_snapshot(args.snapshot);
+    builder.add_id(args.id);
+    if let Some(x) = args.bytes { builder.add_bytes(x); }
+    if let Some(x) = args.tables { builder.add_tables(x); }
+    if let Some(x) = args.directory { builder.add_directory(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(CheckpointReply::VT_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn snapshot(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(CheckpointReply::VT_SNAPSHOT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn directory(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(CheckpointReply::VT_DIRECTORY, None)}
+  }
+  #[inline]
+  pub fn node_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(CheckpointReply::VT_NODE_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn cluster_id_high(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(CheckpointReply::VT_CLUSTER_ID_HIGH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn cluster_id_low(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(CheckpointReply::VT_CLUSTER_ID_LOW, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn tables(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(CheckpointReply::VT_TABLES, None)}
+  }
+  #[inline]
+  pub fn bytes(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(CheckpointReply::VT_BYTES, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for CheckpointReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("id", Self::VT_ID, false)?
+     .visit_field::<u64>("snapshot", Self::VT_SNAPSHOT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("directory", Self::VT_DIRECTORY, false)?
+     .visit_field::<u64>("node_id", Self::VT_NODE_ID, false)?
+     .visit_field::<u64>("cluster_id_high", Self::VT_CLUSTER_ID_HIGH, false)?
+     .visit_field::<u64>("cluster_id_low", Self::VT_CLUSTER_ID_LOW, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("tables", Self::VT_TABLES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("bytes", Self::VT_BYTES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CheckpointReplyArgs<'a> {
+    pub id: u64,
+    pub snapshot: u64,
+    pub directory: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub node_id: u64,
+    pub cluster_id_high: u64,
+    pub cluster_id_low: u64,
+    pub tables: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
+    pub bytes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for CheckpointReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    CheckpointReplyArgs {
+      id: 0,
+      snapshot: 0,
+      directory: None,
+      node_id: 0,
+      cluster_id_high: 0,
+      cluster_id_low: 0,
+      tables: None,
+      bytes: None,
+    }
+  }
+}
+
+pub struct CheckpointReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CheckpointReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_id(&mut self, id: u64) {
+    self.fbb_.push_slot::<u64>(CheckpointReply::VT_ID, id, 0);
+  }
+  #[inline]
+  pub fn add_snapshot(&mut self, snapshot: u64) {
+    self.fbb_.push_slot::<u64>(CheckpointReply::VT_SNAPSHOT, snapshot, 0);
+  }
+  #[inline]
+  pub fn add_directory(&mut self, directory: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(CheckpointReply::VT_DIRECTORY, directory);
+  }
+  #[inline]
+  pub fn add_node_id(&mut self, node_id: u64) {
+    self.fbb_.push_slot::<u64>(CheckpointReply::VT_NODE_ID, node_id, 0);
+  }
+  #[inline]
+  pub fn add_cluster_id_high(&mut self, cluster_id_high: u64) {
+    self.fbb_.push_slot::<u64>(CheckpointReply::VT_CLUSTER_ID_HIGH, cluster_id_high, 0);
+  }
+  #[inline]
+  pub fn add_cluster_id_low(&mut self, cluster_id_low: u64) {
+    self.fbb_.push_slot::<u64>(CheckpointReply::VT_CLUSTER_ID_LOW, cluster_id_low, 0);
+  }
+  #[inline]
+  pub fn add_tables(&mut self, tables: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(CheckpointReply::VT_TABLES, tables);
+  }
+  #[inline]
+  pub fn add_bytes(&mut self, bytes: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(CheckpointReply::VT_BYTES, bytes);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CheckpointReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CheckpointReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<CheckpointReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for CheckpointReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("CheckpointReply");
+      ds.field("id", &self.id());
+      ds.field("snapshot", &self.snapshot());
+      ds.field("directory", &self.directory());
+      ds.field("node_id", &self.node_id());
+      ds.field("cluster_id_high", &self.cluster_id_high());
+      ds.field("cluster_id_low", &self.cluster_id_low());
+      ds.field("tables", &self.tables());
+      ds.field("bytes", &self.bytes());
       ds.finish()
   }
 }

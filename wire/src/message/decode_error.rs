@@ -105,6 +105,11 @@ pub enum DecodeError {
         /// The number.
         operation: u8,
     },
+    /// No action on checkpoints has this number.
+    UnknownCheckpointAction {
+        /// The number.
+        action: u8,
+    },
     /// An operation of a batch with fields that contradict each other.
     BatchFields {
         /// What was found.
@@ -250,6 +255,10 @@ impl fmt::Display for DecodeError {
             DecodeError::UnknownOperation { operation } => write!(
                 formatter,
                 "operation {operation} of a batch is unknown to version 1 of the protocol"
+            ),
+            DecodeError::UnknownCheckpointAction { action } => write!(
+                formatter,
+                "action {action} on a checkpoint is unknown to version 1 of the protocol"
             ),
             DecodeError::BatchFields { what } => {
                 write!(formatter, "an operation of a batch contradicts itself: {what}")

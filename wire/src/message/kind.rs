@@ -34,6 +34,7 @@ pub enum Kind {
     Batch = 12,
     Cancel = 13,
     Stats = 14,
+    Checkpoint = 16,
     HelloReply = 0x8001,
     Pong = 0x8002,
     GetReply = 0x8003,
@@ -47,12 +48,13 @@ pub enum Kind {
     BatchReply = 0x800C,
     CancelReply = 0x800D,
     StatsReply = 0x800E,
+    CheckpointReply = 0x8010,
     Error = 0xFFFF,
 }
 
 impl Kind {
     /// Every kind of this version.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Hello,
         Kind::Ping,
         Kind::Get,
@@ -67,6 +69,7 @@ impl Kind {
         Kind::Batch,
         Kind::Cancel,
         Kind::Stats,
+        Kind::Checkpoint,
         Kind::HelloReply,
         Kind::Pong,
         Kind::GetReply,
@@ -80,6 +83,7 @@ impl Kind {
         Kind::BatchReply,
         Kind::CancelReply,
         Kind::StatsReply,
+        Kind::CheckpointReply,
         Kind::Error,
     ];
 
@@ -126,6 +130,7 @@ impl TryFrom<u16> for Kind {
             12 => Kind::Batch,
             13 => Kind::Cancel,
             14 => Kind::Stats,
+            16 => Kind::Checkpoint,
             0x8001 => Kind::HelloReply,
             0x8002 => Kind::Pong,
             0x8003 => Kind::GetReply,
@@ -139,6 +144,7 @@ impl TryFrom<u16> for Kind {
             0x800C => Kind::BatchReply,
             0x800D => Kind::CancelReply,
             0x800E => Kind::StatsReply,
+            0x8010 => Kind::CheckpointReply,
             0xFFFF => Kind::Error,
             kind => return Err(DecodeError::UnknownKind { kind }),
         })
@@ -162,6 +168,7 @@ impl fmt::Display for Kind {
             Kind::Batch => "batch",
             Kind::Cancel => "cancel",
             Kind::Stats => "stats",
+            Kind::Checkpoint => "checkpoint",
             Kind::HelloReply => "hello reply",
             Kind::Pong => "pong",
             Kind::GetReply => "get reply",
@@ -175,6 +182,7 @@ impl fmt::Display for Kind {
             Kind::BatchReply => "batch reply",
             Kind::CancelReply => "cancel reply",
             Kind::StatsReply => "stats reply",
+            Kind::CheckpointReply => "checkpoint reply",
             Kind::Error => "error",
         })
     }
@@ -227,6 +235,8 @@ pub enum ErrorCode {
     IdleTimeout,
     /// 21: a file of the shard can't be read at the place where the request's data lies. Not executed.
     Unreadable,
+    /// 22: a checkpoint could not be made, nothing of it is left.
+    CheckpointFailed,
     /// A code that this version doesn't name, from a newer server. Never made from a number that has a name.
     Other(u16),
 }
@@ -256,6 +266,7 @@ impl ErrorCode {
             ErrorCode::SessionWindow => 19,
             ErrorCode::IdleTimeout => 20,
             ErrorCode::Unreadable => 21,
+            ErrorCode::CheckpointFailed => 22,
             ErrorCode::Other(number) => number,
         }
     }
@@ -285,6 +296,7 @@ impl From<u16> for ErrorCode {
             19 => ErrorCode::SessionWindow,
             20 => ErrorCode::IdleTimeout,
             21 => ErrorCode::Unreadable,
+            22 => ErrorCode::CheckpointFailed,
             number => ErrorCode::Other(number),
         }
     }

@@ -94,6 +94,22 @@ pub enum Request<'a> {
     Status,
     /// Asks for all that the node counts and measures. Answered by `Response::Stats`.
     Stats,
+    /// Makes or releases a checkpoint. Answered by `Response::Checkpoint`.
+    Checkpoint {
+        /// What is done about it.
+        action: CheckpointAction,
+        /// A random number that the client has drawn.
+        id: u64,
+    },
+}
+
+/// What is done about a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointAction {
+    /// It is made.
+    Make,
+    /// It is removed; nothing is done if there is none of this id.
+    Release,
 }
 
 /// First request of a connection.
@@ -193,6 +209,7 @@ impl<'a> Request<'a> {
             Request::Topology => Kind::Topology,
             Request::Status => Kind::Status,
             Request::Stats => Kind::Stats,
+            Request::Checkpoint { .. } => Kind::Checkpoint,
         }
     }
 
@@ -256,6 +273,7 @@ impl<'a> Request<'a> {
                     request_id: table.request_id(),
                 }
             }
+            Kind::Checkpoint => decode_checkpoint(verified_table::<tables::Checkpoint<'a>>(kind, body)?)?,
             kind => return Err(DecodeError::WrongDirection { kind }),
         };
         request.check()?;
@@ -370,9 +388,12 @@ impl<'a> Request<'a> {
             }
             Request::Scan(scan) => check_scan(scan),
             Request::Hello(hello) => check_hello(hello),
-            Request::Ping | Request::Topology | Request::Status | Request::Stats | Request::Cancel { .. } => {
-                Ok(())
-            }
+            Request::Ping
+            | Request::Topology
+            | Request::Status
+            | Request::Stats
+            | Request::Checkpoint { .. }
+            | Request::Cancel { .. } => Ok(()),
         }
     }
 }
@@ -427,6 +448,18 @@ fn decode_batch(table: tables::Batch<'_>) -> Result<Request<'_>, DecodeError> {
     Ok(Request::Batch {
         operations: BatchOperations::received(table.operations()),
         retry: table.retry().map(Retry::from_wire),
+    })
+}
+
+fn decode_checkpoint(table: tables::Checkpoint<'_>) -> Result<Request<'_>, DecodeError> {
+    let action = match table.action() {
+        tables::CheckpointAction::Make => CheckpointAction::Make,
+        tables::CheckpointAction::Release => CheckpointAction::Release,
+        tables::CheckpointAction(action) => return Err(DecodeError::UnknownCheckpointAction { action }),
+    };
+    Ok(Request::Checkpoint {
+        action,
+        id: table.id(),
     })
 }
 

@@ -4,9 +4,9 @@
 use ostrakon_wire::ClusterId;
 use ostrakon_wire::limits::TTL_MS_MAX;
 use ostrakon_wire::message::{
-    Action, BatchOperation, BatchReply, Condition, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply,
-    MultiPutReply, MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
-    TopologyReply,
+    Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
+    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, MultiPutReply, MultiValue, PutEntry, Request,
+    Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -45,7 +45,8 @@ pub(crate) fn response(check: CheckResponse) -> impl Strategy<Value = Sample> {
         scan_reply(check),
         hello_reply(check),
         topology_reply(check),
-        words(check)
+        words(check),
+        checkpoint_reply(check)
     ]
 }
 
@@ -257,12 +258,20 @@ fn hello(check: CheckRequest) -> impl Strategy<Value = Sample> {
 
 /// The requests of one number, or of nothing.
 fn small(check: CheckRequest) -> impl Strategy<Value = Sample> {
-    (head(), 0..5, any::<u64>()).prop_map(move |(head, which, request_id)| {
+    (head(), 0..7, any::<u64>()).prop_map(move |(head, which, request_id)| {
         let request = match which {
             0 => Request::Ping,
             1 => Request::Topology,
             2 => Request::Status,
             3 => Request::Stats,
+            4 => Request::Checkpoint {
+                action: CheckpointAction::Make,
+                id: request_id,
+            },
+            5 => Request::Checkpoint {
+                action: CheckpointAction::Release,
+                id: request_id,
+            },
             _ => Request::Cancel { request_id },
         };
         sample_request(check, head, &request)
@@ -437,6 +446,24 @@ fn topology_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
             };
             sample_response(check, head, &Response::Topology(topology))
         })
+}
+
+fn checkpoint_reply(check: CheckResponse) -> impl Strategy<Value = Sample> {
+    let shards = vec(any::<(u32, u64)>(), 0..9);
+    (head(), any::<[u64; 3]>(), cluster_id(), shards, ".{0,20}").prop_map(
+        move |(head, [id, snapshot, node_id], cluster_id, shards, directory)| {
+            let shard = |&(tables, bytes): &(u32, u64)| CheckpointShard { tables, bytes };
+            let reply = CheckpointReply {
+                id,
+                snapshot,
+                directory: &directory,
+                node_id,
+                cluster_id,
+                shards: shards.iter().map(shard).collect(),
+            };
+            sample_response(check, head, &Response::Checkpoint(reply))
+        },
+    )
 }
 
 /// The responses that consist of text, or of nothing.

@@ -1,7 +1,7 @@
 //! Files on glommio's direct IO, and the directory operations on its helper thread.
 //!
 //! Reads, writes, open, close and data syncs are `io_uring` operations. Everything that glommio has no ring
-//! operation for (list, rename, remove, directory sync) runs on the executor's helper thread: it must not
+//! operation for (list, rename, link, remove, directory sync) runs on the executor's helper thread: it must not
 //! stop the core. A panic there is carried back to the caller, who would hang otherwise.
 
 use core::any::Any;
@@ -252,6 +252,11 @@ impl Disk for DmaDisk {
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()> {
         let to = to.to_owned();
         Box::pin(blocking("rename", from, move |from| fs::rename(from, to)))
+    }
+
+    fn link<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()> {
+        let to = to.to_owned();
+        Box::pin(blocking("link", from, move |from| fs::hard_link(from, to)))
     }
 
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()> {

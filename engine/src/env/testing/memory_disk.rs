@@ -433,6 +433,19 @@ impl Disk for MemoryDisk {
         })
     }
 
+    fn link<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()> {
+        Box::pin(async move {
+            self.step("link").await?;
+            let inner = &mut *self.0.borrow_mut();
+            let content = inner.file(from)?;
+            if inner.seen.contains_key(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            inner.seen.insert(to.to_path_buf(), Node::File(content));
+            Ok(())
+        })
+    }
+
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()> {
         Box::pin(async move {
             self.step("remove").await?;

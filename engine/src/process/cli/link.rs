@@ -74,6 +74,19 @@ impl Link {
         }
     }
 
+    /// Another link to the same node, which no Ctrl-C ends.
+    pub(super) fn apart(&self) -> Link {
+        Link {
+            address: self.address.clone(),
+            timeout_ms: self.timeout_ms,
+            client: None,
+            interrupt: Arc::default(),
+            asks_for_timings: false,
+            waited: Duration::ZERO,
+            served: StageTimings::default(),
+        }
+    }
+
     /// Where the node is.
     pub(super) fn address(&self) -> &str {
         &self.address

@@ -5,6 +5,7 @@
 //! ([`Outcome`]); a bad command line is refused before anything is opened or connected.
 
 mod arguments;
+mod backup;
 mod check;
 mod commands;
 mod failure;
@@ -33,9 +34,10 @@ pub use failure::Failure;
 pub use key::{KeyError, escape, unescape};
 pub use output::Format;
 pub use requests::{
-    AddArguments, BatchArguments, ClientCommand, ConditionArguments, ConnectArguments, DeleteArguments,
-    ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments, MputArguments,
-    PrintArguments, PutArguments, RangeArguments, ScanArguments, Spelling, TtlOption,
+    AddArguments, BackupArguments, BatchArguments, ClientCommand, ConditionArguments, ConnectArguments,
+    DeleteArguments, ExportArguments, FileFormat, ImportArguments, Key, KeyArgument, MgetArguments,
+    MputArguments, PrintArguments, PutArguments, RangeArguments, RestoreArguments, ScanArguments, Spelling,
+    TtlOption,
 };
 pub use transfer::{BadRecord, BinaryReader, BinaryWriter, Expiry, JsonReader, Record, write_json_line};
 pub use words::{CommandText, Words, WordsError, read_commands};
@@ -118,9 +120,9 @@ fn execute_client(
     connect: &ConnectArguments,
     print: &PrintArguments,
 ) -> Result<Outcome, Failure> {
-    // An export that is cancelled removes what it has half made; all others leave nothing behind.
+    // An export or a backup that is cancelled removes what it has half made; all others leave nothing behind.
     let interrupt = match command {
-        ClientCommand::Export(_) => {
+        ClientCommand::Export(_) | ClientCommand::Backup(_) => {
             Interrupt::install().map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?
         }
         _ => Arc::new(Interrupt::default()),

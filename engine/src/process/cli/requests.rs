@@ -52,6 +52,10 @@ pub enum ClientCommand {
     Import(ImportArguments),
     /// Write all entries into a file, all of one moment.
     Export(ExportArguments),
+    /// Back up the node, which runs on this machine, as of one moment; only what is new is copied.
+    Backup(BackupArguments),
+    /// Write a backup into a node, or compare the two.
+    Restore(RestoreArguments),
 }
 
 /// How a one-shot command reaches a node.
@@ -210,6 +214,40 @@ pub struct ExportArguments {
     /// What to export besides.
     #[command(flatten)]
     pub range: RangeArguments,
+}
+
+/// `backup`.
+#[derive(Debug, Clone, Args)]
+pub struct BackupArguments {
+    /// The directory of backups; made if it is missing. Those of one node share what they have in common.
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// Then remove old backups until this many are left.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+    /// Make none, but list those that there are.
+    #[arg(long, conflicts_with_all = ["keep", "delete"])]
+    pub list: bool,
+    /// Make none, but remove this one.
+    #[arg(long, value_name = "BACKUP", conflicts_with = "keep")]
+    pub delete: Option<u64>,
+}
+
+/// `restore`.
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArguments {
+    /// The directory of backups.
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// The backup, by the number that `backup` has printed [default: the newest].
+    #[arg(long, value_name = "BACKUP")]
+    pub at: Option<u64>,
+    /// Go on if the node has keys: those of the backup are written over, others stay.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Write nothing, but compare the node with the backup.
+    #[arg(long, conflicts_with = "overwrite")]
+    pub verify: bool,
 }
 
 /// What a file of entries is made of.

@@ -321,7 +321,7 @@ impl ShardFiles {
         Ok(())
     }
 
-    fn directory_failed(&self, operation: &'static str, source: io::Error) -> StoreError {
+    pub(super) fn directory_failed(&self, operation: &'static str, source: io::Error) -> StoreError {
         StoreError::Directory {
             path: self.directory.clone(),
             operation,
@@ -391,6 +391,11 @@ impl ShardFiles {
             }
         }
         Ok(opened)
+    }
+
+    /// The file of a table.
+    pub(super) fn table_path(&self, number: TableNumber) -> PathBuf {
+        self.directory.join(table_name(number))
     }
 
     /// Makes sure that so many bytes can be written, and that something stays free for manifests besides: a manifest

@@ -4,6 +4,7 @@
 //! Of any key, versions in the memtable are newer than those in sealed ones, these newer the later they were sealed,
 //! and all of them newer than those in tables. So a look goes from one to the next and ends where it finds a version.
 
+pub mod checkpoint;
 pub mod files;
 pub mod flush;
 pub mod gaps;

@@ -25,7 +25,7 @@ pub enum DiskOperations {
     Open,
     /// Lists of directories, questions for the free space.
     List,
-    /// Creation of directories, renames, removals.
+    /// Creation of directories, renames, links, removals.
     Names,
     /// Syncs of directories.
     SyncDir,

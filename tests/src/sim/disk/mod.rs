@@ -166,6 +166,10 @@ impl Disk for SimDisk {
         Box::pin(self.done(from, Request::Rename(to.into())))
     }
 
+    fn link<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()> {
+        Box::pin(self.done(from, Request::Link(to.into())))
+    }
+
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()> {
         Box::pin(self.done(path, Request::Remove))
     }

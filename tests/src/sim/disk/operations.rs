@@ -93,6 +93,7 @@ impl DiskState {
                 self.tree.create_directory(path).map(|()| Response::Done)
             }
             Request::Rename(to) => self.tree.rename(path, to).map(|()| Response::Done),
+            Request::Link(to) => self.tree.link(path, to).map(|()| Response::Done),
             Request::Remove => {
                 self.tree.remove(path, false)?;
                 Ok(Response::Done)

@@ -35,6 +35,7 @@ pub(super) enum Request {
     List,
     CreateDir,
     Rename(Rc<Path>),
+    Link(Rc<Path>),
     Remove,
     RemoveDir,
     /// With the sequence of the last change that it covers.
@@ -62,9 +63,11 @@ impl Request {
         match self {
             Request::Open(_) | Request::Close(_) => DiskOperations::Open,
             Request::List | Request::FreeBytes => DiskOperations::List,
-            Request::CreateDir | Request::Rename(_) | Request::Remove | Request::RemoveDir => {
-                DiskOperations::Names
-            }
+            Request::CreateDir
+            | Request::Rename(_)
+            | Request::Link(_)
+            | Request::Remove
+            | Request::RemoveDir => DiskOperations::Names,
             Request::SyncDir(_) => DiskOperations::SyncDir,
             Request::Read(..) => DiskOperations::Read,
             Request::Write(..) => DiskOperations::Write,
@@ -78,6 +81,7 @@ impl Request {
             Request::List => "list",
             Request::CreateDir => "create the directory",
             Request::Rename(_) => "rename",
+            Request::Link(_) => "link",
             Request::Remove => "remove",
             Request::RemoveDir => "remove the directory",
             Request::SyncDir(_) => "sync the directory",

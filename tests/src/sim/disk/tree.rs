@@ -262,6 +262,20 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives a file another name.
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.find(from)?;
+        if !self.files.contains_key(&inode) {
+            return Err(os_error(libc::EPERM));
+        }
+        let at = self.place(to)?;
+        if self.seen.contains_key(&at) {
+            return Err(os_error(libc::EEXIST));
+        }
+        self.change(Change::Add { at, inode });
+        Ok(())
+    }
+
     /// True when `directory` is `ancestor` or lies below it.
     fn is_within(&self, mut directory: Inode, ancestor: Inode) -> bool {
         while directory != ancestor {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::message::{
-    BatchOperation, BatchReply, Condition, Encoder, Kind, PutEntry, Request, TopologyReply,
+    BatchOperation, BatchReply, CheckpointAction, Condition, Encoder, Kind, PutEntry, Request, TopologyReply,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::{Options, PutOptions, ScanOptions, addresses};
 use crate::session::Prepared;
 use crate::steps::{MultiGetSteps, check_count};
-use crate::values::{Answer, MultiWritten, Server, Value, Written};
+use crate::values::{Answer, Checkpoint, MultiWritten, Server, Value, Written};
 
 /// Requests on their way to the task at most; who sends more waits.
 const COMMANDS_MAX: usize = 1024;
@@ -295,6 +295,26 @@ impl AsyncClient {
     /// See [`Error`].
     pub async fn status(&self) -> Result<String, Error> {
         self.ask(&Request::Status).await.map(Answer::into_json)
+    }
+
+    /// Makes a checkpoint of the node under a random number that the caller has drawn, so that it can be released
+    /// whatever becomes of the answer: links to the tables of one moment, in a directory on the node's machine.
+    ///
+    /// # Errors
+    /// See [`Error`]. Whether there is a checkpoint then is not known: release it.
+    pub async fn make_checkpoint(&self, id: u64) -> Result<Checkpoint, Error> {
+        let action = CheckpointAction::Make;
+        let answer = self.ask(&Request::Checkpoint { action, id }).await;
+        answer.map(Answer::into_checkpoint)
+    }
+
+    /// Removes a checkpoint; no error if there is none of this number.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release_checkpoint(&self, id: u64) -> Result<(), Error> {
+        let action = CheckpointAction::Release;
+        self.ask(&Request::Checkpoint { action, id }).await.map(drop)
     }
 
     /// Asks for all that the node counts and measures: one JSON object.

@@ -1,7 +1,9 @@
 //! The client that most programs use: one method per request, which waits for its answer.
 
 use ostrakon_wire::frame::StageTimings;
-use ostrakon_wire::message::{BatchOperation, BatchReply, Condition, Kind, PutEntry, Request, TopologyReply};
+use ostrakon_wire::message::{
+    BatchOperation, BatchReply, CheckpointAction, Condition, Kind, PutEntry, Request, TopologyReply,
+};
 
 use super::driver::Driver;
 use super::interrupter::Interrupter;
@@ -10,7 +12,7 @@ use super::scan::Scan;
 use crate::error::Error;
 use crate::options::{Options, PutOptions, ScanOptions, addresses};
 use crate::steps::{MultiGetSteps, check_count};
-use crate::values::{Answer, MultiWritten, Server, Value, Written};
+use crate::values::{Answer, Checkpoint, MultiWritten, Server, Value, Written};
 
 /// A blocking client of one node.
 ///
@@ -200,6 +202,26 @@ impl Client {
     /// See [`Error`].
     pub fn status(&mut self) -> Result<String, Error> {
         self.ask(&Request::Status).map(Answer::into_json)
+    }
+
+    /// Makes a checkpoint of the node under a random number that the caller has drawn, so that it can be released
+    /// whatever becomes of the answer: links to the tables of one moment, in a directory on the node's machine.
+    ///
+    /// # Errors
+    /// See [`Error`]. Whether there is a checkpoint then is not known: release it.
+    pub fn make_checkpoint(&mut self, id: u64) -> Result<Checkpoint, Error> {
+        let action = CheckpointAction::Make;
+        self.ask(&Request::Checkpoint { action, id })
+            .map(Answer::into_checkpoint)
+    }
+
+    /// Removes a checkpoint; no error if there is none of this number.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn release_checkpoint(&mut self, id: u64) -> Result<(), Error> {
+        let action = CheckpointAction::Release;
+        self.ask(&Request::Checkpoint { action, id }).map(drop)
     }
 
     /// Asks for all that the node counts and measures: one JSON object.

@@ -45,7 +45,8 @@ impl Refusal {
             | ErrorCode::NotANumber
             | ErrorCode::NumberOverflow
             | ErrorCode::NotOneShard
-            | ErrorCode::Unreadable => Refusal::Final,
+            | ErrorCode::Unreadable
+            | ErrorCode::CheckpointFailed => Refusal::Final,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::Encoder;
 use crate::frame;
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::message::list::{BatchOperations, Keys, PutEntries};
-use crate::message::request::{Hello, MAGIC, Request, ScanRequest};
+use crate::message::request::{CheckpointAction, Hello, MAGIC, Request, ScanRequest};
 use crate::message::write::{Action, Condition, Retry};
 use crate::message::{Kind, layout};
 
@@ -55,6 +55,7 @@ impl Encoder {
             Request::Cancel {
                 request_id: cancelled,
             } => self.cancel(out, request_id, timestamp, cancelled),
+            Request::Checkpoint { action, id } => self.checkpoint(out, request_id, timestamp, action, id),
             Request::Scan(ref scan) => self.scan(out, request_id, timestamp, scan),
             Request::Hello(ref hello) => self.hello(out, request_id, timestamp, hello),
             Request::Ping | Request::Topology | Request::Status | Request::Stats => {
@@ -209,6 +210,24 @@ impl Encoder {
         let root = tables::Cancel::create(&mut self.builder, &args);
         self.builder.finish_minimal(root);
         self.append(out, Kind::Cancel, request_id, timestamp);
+    }
+
+    fn checkpoint(
+        &mut self,
+        out: &mut Vec<u8>,
+        request_id: u64,
+        timestamp: u64,
+        action: CheckpointAction,
+        id: u64,
+    ) {
+        self.builder.reset();
+        let action = match action {
+            CheckpointAction::Make => tables::CheckpointAction::Make,
+            CheckpointAction::Release => tables::CheckpointAction::Release,
+        };
+        let root = tables::Checkpoint::create(&mut self.builder, &tables::CheckpointArgs { action, id });
+        self.builder.finish_minimal(root);
+        self.append(out, Kind::Checkpoint, request_id, timestamp);
     }
 
     fn hello(&mut self, out: &mut Vec<u8>, request_id: u64, timestamp: u64, hello: &Hello<'_>) {

@@ -4,7 +4,8 @@ use super::Encoder;
 use crate::frame;
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::message::response::{
-    BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response, ScanReply, TopologyReply,
+    BatchReply, CheckpointReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response,
+    ScanReply, TopologyReply,
 };
 use crate::message::{ErrorCode, Kind, layout};
 
@@ -25,6 +26,7 @@ impl Encoder {
             Response::MultiPut(reply) => self.multi_put_reply(out, request_id, timestamp, reply),
             Response::Batch(reply) => self.batch_reply(out, request_id, timestamp, reply),
             Response::Cancel { cancelled } => self.cancel_reply(out, request_id, timestamp, *cancelled),
+            Response::Checkpoint(reply) => self.checkpoint_reply(out, request_id, timestamp, reply),
             Response::Stats { json } => self.stats_reply(out, request_id, timestamp, json),
             Response::Scan(reply) => self.scan_reply(out, request_id, timestamp, reply),
             Response::Pong => self.pong(out, request_id, timestamp),
@@ -270,5 +272,32 @@ impl Encoder {
         let table = tables::StatsReply::create(&mut self.builder, &tables::StatsReplyArgs { json });
         self.builder.finish_minimal(table);
         self.append(out, Kind::StatsReply, request_id, timestamp);
+    }
+
+    /// Appends the answer to a checkpoint request.
+    pub fn checkpoint_reply(
+        &mut self,
+        out: &mut Vec<u8>,
+        request_id: u64,
+        timestamp: u64,
+        reply: &CheckpointReply<'_>,
+    ) {
+        let builder = &mut self.builder;
+        builder.reset();
+        let tables: Vec<u32> = reply.shards.iter().map(|shard| shard.tables).collect();
+        let bytes: Vec<u64> = reply.shards.iter().map(|shard| shard.bytes).collect();
+        let args = tables::CheckpointReplyArgs {
+            id: reply.id,
+            snapshot: reply.snapshot,
+            directory: (!reply.directory.is_empty()).then(|| builder.create_string(reply.directory)),
+            node_id: reply.node_id,
+            cluster_id_high: reply.cluster_id.high,
+            cluster_id_low: reply.cluster_id.low,
+            tables: (!tables.is_empty()).then(|| builder.create_vector(&tables)),
+            bytes: (!bytes.is_empty()).then(|| builder.create_vector(&bytes)),
+        };
+        let root = tables::CheckpointReply::create(builder, &args);
+        builder.finish_minimal(root);
+        self.append(out, Kind::CheckpointReply, request_id, timestamp);
     }
 }

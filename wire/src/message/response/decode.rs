@@ -1,7 +1,10 @@
 //! Reading of responses from outside. Besides the limits, what contradicts itself is refused, so that a client need not
 //! decide which half to believe.
 
-use super::{BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, Response, ScanReply, TopologyReply};
+use super::{
+    BatchReply, CheckpointReply, CheckpointShard, ErrorReply, Found, HelloReply, MultiPutReply, Response,
+    ScanReply, TopologyReply,
+};
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::limits::{SCAN_BOUND_BYTES_MAX, SHARDS_MAX};
 use crate::message::list::{MultiValues, ScanEntries};
@@ -55,6 +58,7 @@ impl<'a> Response<'a> {
                 let table = verified_table::<tables::StatsReply<'a>>(kind, body)?;
                 Ok(Response::Stats { json: table.json() })
             }
+            Kind::CheckpointReply => decode_checkpoint(body),
             Kind::Error => {
                 let table = verified_table::<tables::Error<'a>>(kind, body)?;
                 Ok(Response::Error(ErrorReply {
@@ -263,5 +267,34 @@ fn decode_topology(body: &[u8]) -> Result<Response<'_>, DecodeError> {
             high: table.cluster_id_high(),
             low: table.cluster_id_low(),
         },
+    }))
+}
+
+fn decode_checkpoint(body: &[u8]) -> Result<Response<'_>, DecodeError> {
+    let kind = Kind::CheckpointReply;
+    let table = verified_table::<tables::CheckpointReply<'_>>(kind, body)?;
+    let tables = table.tables().unwrap_or_default();
+    let bytes = table.bytes().unwrap_or_default();
+    if tables.len() != bytes.len() {
+        return contradiction(
+            kind,
+            "it counts the tables of some shards, and the bytes of others",
+        );
+    }
+    if tables.len() > SHARDS_MAX as usize {
+        return contradiction(kind, "it has more than 65536 shards");
+    }
+    let shards = tables.iter().zip(bytes.iter());
+    let shards = shards.map(|(tables, bytes)| CheckpointShard { tables, bytes });
+    Ok(Response::Checkpoint(CheckpointReply {
+        id: table.id(),
+        snapshot: table.snapshot(),
+        directory: table.directory().unwrap_or_default(),
+        node_id: table.node_id(),
+        cluster_id: ClusterId {
+            high: table.cluster_id_high(),
+            low: table.cluster_id_low(),
+        },
+        shards: shards.collect(),
     }))
 }

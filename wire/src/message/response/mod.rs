@@ -60,6 +60,8 @@ pub enum Response<'a> {
         /// One JSON object.
         json: &'a str,
     },
+    /// What became of a checkpoint.
+    Checkpoint(CheckpointReply<'a>),
     /// The request was refused or failed.
     Error(ErrorReply<'a>),
 }
@@ -183,6 +185,32 @@ pub struct TopologyReply {
     pub node_id: u64,
     /// The cluster that the node belongs to.
     pub cluster_id: ClusterId,
+}
+
+/// A checkpoint that was made; or that was released, then only its id and the node's are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointReply<'a> {
+    /// As the client has named it.
+    pub id: u64,
+    /// All that was written at or below this timestamp is in it; 0 of one that was released.
+    pub snapshot: u64,
+    /// Its absolute path on the node's machine.
+    pub directory: &'a str,
+    /// The node.
+    pub node_id: u64,
+    /// The cluster that the node belongs to.
+    pub cluster_id: ClusterId,
+    /// What it holds of each shard.
+    pub shards: Vec<CheckpointShard>,
+}
+
+/// What a checkpoint holds of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointShard {
+    /// Number of tables.
+    pub tables: u32,
+    /// Their length.
+    pub bytes: u64,
 }
 
 /// Why a request was refused or failed.

@@ -12,7 +12,7 @@ use super::link::Link;
 use super::output::{self, Format};
 use super::requests::{ClientCommand, Spelling};
 use super::words::COMMAND_BYTES_MAX;
-use super::{Outcome, transfer};
+use super::{Outcome, backup, transfer};
 
 /// Where a command runs.
 #[derive(Debug)]
@@ -103,6 +103,8 @@ fn dispatch(command: &ClientCommand, context: &mut Context, caller: &mut dyn Cal
         ClientCommand::Ping => node::ping(context),
         ClientCommand::Import(arguments) => transfer::import(arguments, context, caller.owns_stdin()),
         ClientCommand::Export(arguments) => transfer::export(arguments, context),
+        ClientCommand::Backup(arguments) => backup::backup(arguments, context),
+        ClientCommand::Restore(arguments) => backup::restore(arguments, context),
     }
 }
 

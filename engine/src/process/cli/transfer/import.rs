@@ -37,6 +37,8 @@ use super::{STANDARD, format_of};
 const BATCH_BYTES: usize = 256 * 1024;
 /// Batches on their way at once.
 const BATCHES_IN_FLIGHT: usize = 8;
+/// What is to be done again when it has failed.
+const IMPORT: &str = "Import";
 /// What is read of the file at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -64,8 +66,8 @@ pub(in super::super) fn import(
     let progress = Progress::new("import", total_bytes);
     let input = BufReader::with_capacity(READ_BYTES, progress.bar().wrap_read(input));
     let tally = match format {
-        FileFormat::Json => load(JsonReader::new(input), context, &interrupt),
-        FileFormat::Binary => load(BinaryReader::new(input), context, &interrupt),
+        FileFormat::Json => load(JsonReader::new(input), context, &interrupt, IMPORT),
+        FileFormat::Binary => load(BinaryReader::new(input), context, &interrupt, IMPORT),
     }?;
     let total = progress.total(tally.written);
     drop(progress);
@@ -79,18 +81,19 @@ pub(in super::super) fn import(
 
 /// What became of the records so far.
 #[derive(Debug, Default)]
-struct Tally {
+pub(in super::super) struct Tally {
     /// Records whose entries are written, later ones for the same key included.
-    written: u64,
+    pub(in super::super) written: u64,
     /// Records whose time was over.
-    over: u64,
+    pub(in super::super) over: u64,
 }
 
-/// Writes all records.
-fn load(
+/// Writes all records. `command` is what is to be done again after a failure.
+pub(in super::super) fn load(
     mut records: impl Iterator<Item = Result<Record, BadRecord>>,
     context: &mut Context,
     interrupt: &Interrupt,
+    command: &'static str,
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let loaded = context.link.run(|client, watch| {
@@ -131,18 +134,18 @@ fn load(
         Ok(None) => Ok(tally),
         Ok(Some(bad)) if written == 0 => Err(Failure::Failed(format!("{bad}; nothing was written"))),
         Ok(Some(bad)) => Err(Failure::Failed(format!(
-            "{bad}; the {written} records before it are written. Import a good file from its beginning: nothing is \
-             lost by writing the same twice"
+            "{bad}; the {written} records before it are written. {command} what is good from its beginning: nothing \
+             is lost by writing the same twice"
         ))),
-        Err(failure) => Err(explained(failure, written)),
+        Err(failure) => Err(explained(failure, written, command)),
     }
 }
 
 /// The failure, and what it means for an import.
-fn explained(failure: Failure, written: u64) -> Failure {
+fn explained(failure: Failure, written: u64, command: &str) -> Failure {
     let more = format!(
-        "{written} records are written for certain, and some behind them may be. Import the whole again when the cause \
-         is gone: nothing is lost by writing the same twice"
+        "{written} records are written for certain, and some behind them may be. {command} the whole again when the \
+         cause is gone: nothing is lost by writing the same twice"
     );
     match failure {
         Failure::OutcomeUnknown(sentence) => Failure::OutcomeUnknown(format!("{sentence}; {more}")),
@@ -373,7 +376,7 @@ mod tests {
             (Failure::OutcomeUnknown("x".to_owned()), 5),
             (Failure::Interrupted("x".to_owned()), 130),
         ] {
-            let explained = explained(failure, 7);
+            let explained = explained(failure, 7, IMPORT);
             assert!(
                 explained.to_string().starts_with("x; 7 records are written"),
                 "{explained}"

@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub use binary::{BinaryReader, BinaryWriter};
 pub(super) use export::export;
-pub(super) use import::import;
+pub(super) use import::{import, load};
 pub use json::{JsonReader, write_line as write_json_line};
 pub(super) use progress::Progress;
 pub use record::{BadRecord, Expiry, Record};

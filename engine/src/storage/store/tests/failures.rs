@@ -8,7 +8,7 @@ use super::*;
 const OPERATIONS: [&str; 6] = ["open", "fill", "sync", "close", "sync_dir", "read"];
 
 /// Adds a run: `keys` keys with values that fill several tables.
-fn fill(shard: &Shard, model: &mut Model, keys: u32) {
+pub(super) fn fill(shard: &Shard, model: &mut Model, keys: u32) {
     for number in 0..keys {
         let timestamp = model.last() + 1;
         let content = (Some(noise(timestamp, 300)), None);

@@ -1,5 +1,6 @@
 //! Shards on a disk in memory: held against a model, crashed, out of space, damaged.
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod failures;
