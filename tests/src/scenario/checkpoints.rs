@@ -1,8 +1,8 @@
 //! Checkpoints of a thread: one is made, and what its tables have at its timestamp goes into the history as a scan of
 //! all keys does. So every write that was acknowledged before must be in it, and nothing of later.
 //!
-//! The tables are read as they lie on the node's disk when the answer comes, with the engine's own code, past all faults
-//! that wait for operations. The node may be writing, flushing and merging meanwhile.
+//! The tables are read as they lie on the node's disk when the answer comes, with the engine's own code, past all
+//! faults that wait for operations. The node may be writing, flushing and merging meanwhile.
 
 use core::any::Any;
 use std::collections::{BTreeMap, VecDeque};
