@@ -105,8 +105,8 @@ pub struct ReadCheckpoint {
 }
 
 impl ReadCheckpoint {
-    /// A write that it lacks: its version is not above the timestamp, and the key has an older one. This holds for writes
-    /// that were not answered yet when the checkpoint was made, too, of which the history as such tells nothing.
+    /// A write that it lacks: its version is not above the timestamp, and the key has an older one. This holds for
+    /// writes that were not answered yet when the checkpoint was made, too, of which the history as such tells nothing.
     pub(super) fn missed(&self, events: &[Event]) -> Option<String> {
         let done = events.iter().filter(|event| event.kind == EventKind::Ok);
         done.flat_map(written)
