@@ -100,8 +100,8 @@ pub trait Disk {
     /// Renames a file or directory within the data directory. A file replaces `to`; a directory needs `to` to be
     /// absent or an empty directory.
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()>;
-    /// Gives a file another name, which must be absent, within the data directory. Both name the same bytes; the file goes
-    /// with the last of its names.
+    /// Gives a file another name, which must be absent, within the data directory. Both name the same bytes; the file
+    /// goes with the last of its names.
     fn link<'a>(&'a self, from: &'a Path, to: &'a Path) -> IoFuture<'a, ()>;
     /// Removes a name of a file.
     fn remove<'a>(&'a self, path: &'a Path) -> IoFuture<'a, ()>;

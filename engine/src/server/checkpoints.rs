@@ -1,7 +1,7 @@
 //! Checkpoints of the whole node. The gateway of the request leads; all cores take part, as in a scan.
 //!
-//! 1. The gateway takes a timestamp above all cores' clocks ([`super::gather`]), and asks all cores to link their tables
-//!    as they are at it ([`CoreMessage::AskCheckpoint`]).
+//! 1. The gateway takes a timestamp above all cores' clocks ([`super::gather`]), and asks all cores to link their
+//!    tables as they are at it ([`CoreMessage::AskCheckpoint`]).
 //! 2. Each core waits until its shards are readable at the timestamp, seals their memtables, and leaves the rest to its
 //!    task ([`super::checkpoint_task`]): wait for the flushes, link.
 //! 3. When all have answered, the client hears of it. If a core could not, or the client has gone, it is released.

@@ -46,8 +46,8 @@ impl PinnedShard {
 }
 
 impl ShardHost {
-    /// Seals the memtables of all shards, which [`ShardHost::prepare_scan`] has made readable at this snapshot: all that
-    /// was written at or below it is in them, or in tables. They are flushed before others.
+    /// Seals the memtables of all shards, which [`ShardHost::prepare_scan`] has made readable at this snapshot: all
+    /// that was written at or below it is in them, or in tables. They are flushed before others.
     ///
     /// # Errors
     /// [`Refusal::CoreFailed`] after a failed log write, [`Refusal::SnapshotTooOld`].
@@ -79,7 +79,8 @@ impl ShardHost {
         })
     }
 
-    /// The tables of these shards, which are flushed. Of each key they have the newest version at or below the snapshot.
+    /// The tables of these shards, which are flushed. Of each key they have the newest version at or below the
+    /// snapshot.
     ///
     /// # Errors
     /// [`Refusal::SnapshotTooOld`] if merges may have dropped some.

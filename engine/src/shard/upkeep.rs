@@ -168,8 +168,8 @@ impl Upkeep {
 }
 
 impl ShardHost {
-    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. To be followed by
-    /// [`ShardHost::flush_ended`].
+    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. To be followed
+    /// by [`ShardHost::flush_ended`].
     pub fn next_flush(&mut self) -> Option<FlushJob> {
         assert!(self.upkeep.flushing.is_none(), "one flush at a time");
         let waiting = self.replicas.iter().flatten();

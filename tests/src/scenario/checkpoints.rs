@@ -1,8 +1,8 @@
 //! Checkpoints of a thread: one is made, and what its tables have at its timestamp goes into the history as a scan of
 //! all keys does. So every write that was acknowledged before must be in it, and nothing of later.
 //!
-//! The tables are read as they lie on the node's disk when the answer comes, with the engine's own code, past all faults
-//! that wait for operations. The node may be writing, flushing and merging meanwhile.
+//! The tables are read as they lie on the node's disk when the answer comes, with the engine's own code, past all
+//! faults that wait for operations. The node may be writing, flushing and merging meanwhile.
 
 use core::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +28,7 @@ use super::connections::Asking;
 use super::plan::SERVER;
 use super::scans::Wish;
 use super::workload::{Thread, describe};
-use crate::check::history::Action;
+use crate::check::history::{Action, Datum, Event, EventKind, StepAction, Version};
 use crate::sim::HostDisk;
 
 /// What is read of tables at once: few, so that there are several pages.
@@ -77,6 +77,12 @@ impl Thread {
             Err(reason) => self.recorder().failed(self.process(), &called, reason),
             Ok((entries, snapshot)) => {
                 self.record_scan(&wish, &entries, snapshot);
+                let versions = entries.iter();
+                let versions = versions.map(|(key, value)| (Datum::from(key.as_slice()), value.version));
+                self.recorder().checkpoint(ReadCheckpoint {
+                    snapshot,
+                    versions: versions.collect(),
+                });
                 shared.counts.checkpoints.set(shared.counts.checkpoints.get() + 1);
             }
         }
@@ -86,6 +92,52 @@ impl Thread {
         };
         // What is not released goes with the process.
         let _ = self.client().call(&release, asking).await;
+    }
+}
+
+/// What a checkpoint was found to have.
+#[derive(Debug)]
+pub struct ReadCheckpoint {
+    /// Its timestamp.
+    pub snapshot: u64,
+    /// Of each key that is there.
+    pub versions: BTreeMap<Datum, u64>,
+}
+
+impl ReadCheckpoint {
+    /// A write that it lacks: its version is not above the timestamp, and the key has an older one. This holds for
+    /// writes that were not answered yet when the checkpoint was made, too, of which the history as such tells nothing.
+    pub(super) fn missed(&self, events: &[Event]) -> Option<String> {
+        let done = events.iter().filter(|event| event.kind == EventKind::Ok);
+        done.flat_map(written)
+            .find_map(|(key, Version(version))| {
+                let found = *self.versions.get(key)?;
+                let is_missed = version <= self.snapshot && version > found;
+                is_missed.then(|| {
+                    format!(
+                        "the checkpoint at {} has {key} at version {found}, and it was written at version {version}",
+                        self.snapshot
+                    )
+                })
+            })
+    }
+}
+
+/// The keys that a call has written, with their versions, as far as these are known.
+fn written(event: &Event) -> Vec<(&Datum, Version)> {
+    match &event.action {
+        Action::Write { key, .. }
+        | Action::CompareAndSet { key, .. }
+        | Action::Delete { key }
+        | Action::Add { key, .. } => event.version.map(|version| (key, version)).into_iter().collect(),
+        Action::Transaction { steps, .. } => steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                StepAction::Write { key, .. } | StepAction::Add { key, .. } => Some((key, step.version?)),
+                StepAction::Append { .. } | StepAction::Read { .. } | StepAction::Check { .. } => None,
+            })
+            .collect(),
+        Action::Read { .. } | Action::Check { .. } => Vec::new(),
     }
 }
 

@@ -38,6 +38,9 @@ pub fn judge(world: &World, recorder: &Recorder) -> Result<(), Failure> {
     if let Some(sentence) = recorder.violations().first() {
         return failed("every answer makes sense by itself", sentence.clone());
     }
+    if let Some(sentence) = recorder.missed_by_a_checkpoint() {
+        return failed("checkpoints have all that is not above them", sentence);
+    }
     match promises::objections(&recorder.history()).into_iter().next() {
         None => Ok(()),
         Some(objection) => failed("the history keeps the promises", objection),

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::checkpoints::ReadCheckpoint;
 use crate::check::history::{Action, Condition, Event, EventKind, Failure, History, Process, Version};
 use crate::sim::World;
 
@@ -15,6 +16,7 @@ struct Inner {
     events: RefCell<Vec<Event>>,
     processes: Cell<u64>,
     violations: RefCell<Vec<String>>,
+    checkpoints: RefCell<Vec<ReadCheckpoint>>,
 }
 
 /// Index of a call in the history.
@@ -81,6 +83,7 @@ impl Recorder {
             events: RefCell::default(),
             processes: Cell::new(0),
             violations: RefCell::default(),
+            checkpoints: RefCell::default(),
         }))
     }
 
@@ -147,6 +150,20 @@ impl Recorder {
     /// What was wrong so far.
     pub fn violations(&self) -> Vec<String> {
         self.0.violations.borrow().clone()
+    }
+
+    /// What a checkpoint has.
+    pub fn checkpoint(&self, read: ReadCheckpoint) {
+        self.0.checkpoints.borrow_mut().push(read);
+    }
+
+    /// A write that a checkpoint lacks, although its version is not above the checkpoint's, as a sentence.
+    pub fn missed_by_a_checkpoint(&self) -> Option<String> {
+        let events = self.0.events.borrow();
+        let checkpoints = self.0.checkpoints.borrow();
+        checkpoints
+            .iter()
+            .find_map(|checkpoint| checkpoint.missed(&events))
     }
 
     /// The history so far.

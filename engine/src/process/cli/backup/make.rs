@@ -4,8 +4,8 @@
 //! 2. Tables that an earlier backup has are shared. The others are copied; each copy is synced, and read as a whole, so
 //!    that a table of the node that is damaged is found here.
 //! 3. The catalogue is written. Until then nothing counts.
-//! 4. The checkpoint is released, whatever has happened. A program that was killed leaves a note of it, and the next one
-//!    releases it.
+//! 4. The checkpoint is released, whatever has happened. A program that was killed leaves a note of it, and the next
+//!    one releases it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -180,8 +180,8 @@ fn make(directory: &BackupDirectory, context: &mut Context) -> Result<Made, Fail
     };
     if let Err(failure) = released {
         eprintln!(
-            "ostrakon: the backup is whole, but the node could not be told that it is: {failure}. It keeps the space of \
-             its tables until the next backup, or until it starts again"
+            "ostrakon: the backup is whole, but the node could not be told that it is: {failure}. It keeps the space \
+             of its tables until the next backup, or until it starts again"
         );
     }
     Ok(Made {
