@@ -213,7 +213,7 @@ fn a_directory_is_clean_however_its_node_ended() {
     assert_eq!(text.status.code(), Some(0));
     let text = String::from_utf8_lossy(&text.stdout);
     assert!(
-        text.ends_with("no damage\n") && text.starts_with("checked "),
+        text.ends_with("no damage\n") && text.contains("\nchecked "),
         "{text}"
     );
     let nowhere = run(Command::new(binary::for_tests()).args(["check", "--data", "/nowhere/at/all"]));

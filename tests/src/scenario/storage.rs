@@ -142,7 +142,7 @@ impl Storage {
             },
             scrub: ScrubOptions {
                 bytes_per_second: 1 << 20,
-                interval: Duration::from_secs(1),
+                interval: Duration::from_secs(5),
             },
         }
     }

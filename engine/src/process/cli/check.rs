@@ -21,12 +21,12 @@ use crate::env::glommio::runtime::{self, RuntimeConfig};
 use crate::process::lock::{DirectoryLock, LockError};
 use crate::process::preflight;
 use crate::process::preflight::machine::allowed_cpus;
-use crate::server::check::{Damage, Loss, Plan, Told, Totals, bytes_to_read, check_node, check_tables};
+use crate::server::check::{Damage, Loss, Plan, Told, Totals, check_node, check_tables, table_bytes};
 use crate::storage::store::keys::users_key;
 
 /// What the cores tell the thread that prints.
 enum Message {
-    /// So many bytes are to be read.
+    /// So many bytes are to be read besides logs and manifests.
     ToRead(u64),
     Told(Told),
     /// What the first core leaves to do.
@@ -101,7 +101,7 @@ fn look_at_node(data: &Path, printer: &mut Printer) -> Result<Plan, Failure> {
             // It fails only if nobody reads what is printed any more.
             let tell = |message| drop(sender.send(message));
             let look = async {
-                tell(Message::ToRead(bytes_to_read(&*env.disk, &data).await?));
+                tell(Message::ToRead(table_bytes(&*env.disk, &data).await?));
                 let seams = (&*env.disk, &*env.tasks);
                 check_node(seams, &data, &|told| tell(Message::Told(told))).await
             };
@@ -112,7 +112,12 @@ fn look_at_node(data: &Path, printer: &mut Printer) -> Result<Plan, Failure> {
     run(data, 1, main, &messages, |message| {
         match message {
             Message::ToRead(bytes) => printer.progress = Some(Progress::new("checking", Some(bytes))),
-            Message::Told(told) => printer.told(told)?,
+            Message::Told(told) => {
+                if let (Told::Read(bytes), Some(progress)) = (&told, &printer.progress) {
+                    progress.bar().inc_length(*bytes);
+                }
+                printer.told(told)?;
+            }
             Message::Planned(plan) => planned = Some(plan),
             Message::Failed(sentence) => return Err(Failure::Failed(sentence)),
             Message::Looked(_) => {}

@@ -12,7 +12,7 @@ use crate::limits::SEGMENT_BYTES_DEFAULT;
 use crate::log::format::LogId;
 use crate::log::{is_half_made, parse_log_directory, parse_segment_name};
 use crate::server::startup::FREED_SUFFIX;
-use crate::storage::store::files::{parse_shard_directory, shards_directory};
+use crate::storage::store::files::{parse_shard_directory, parse_table_name, shards_directory};
 
 /// What a data directory has.
 pub(super) struct Listed {
@@ -46,16 +46,14 @@ async fn entries_below(
     }
 }
 
-pub(super) async fn bytes_to_read(disk: &dyn Disk, data: &Path) -> Result<u64, String> {
+pub(super) async fn table_bytes(disk: &dyn Disk, data: &Path) -> Result<u64, String> {
     let mut bytes = 0;
     let above = entries(disk, data).await?;
-    for name in ["log", "shard"] {
-        for entry in entries_below(disk, (data, &above), name).await? {
-            let is_one = parse_log_directory(&entry.name).is_some();
-            if entry.is_dir && is_one {
-                let files = entries(disk, &data.join(name).join(&entry.name)).await?;
-                bytes += files.iter().map(|file| file.len_bytes).sum::<u64>();
-            }
+    for entry in entries_below(disk, (data, &above), "shard").await? {
+        if entry.is_dir && parse_shard_directory(&entry.name).is_some() {
+            let files = entries(disk, &data.join("shard").join(&entry.name)).await?;
+            let tables = files.iter().filter(|file| parse_table_name(&file.name).is_some());
+            bytes += tables.map(|file| file.len_bytes).sum::<u64>();
         }
     }
     Ok(bytes)
@@ -92,7 +90,6 @@ pub(super) async fn list(check: &Check<'_>) -> Result<Listed, String> {
             }
         }
     }
-    // The directory of shards has names of the same form.
     for entry in entries_below(disk, (data, &above), "shard").await? {
         if let Some(shard) = parse_shard_directory(&entry.name).filter(|_| entry.is_dir) {
             listed.shards.push(shard);

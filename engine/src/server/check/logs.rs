@@ -43,11 +43,12 @@ pub(super) async fn check(
         }
         check_owner(check, &chain, identity);
         let segments = chain.segments.len() as u64;
+        let read_bytes = chain.segments.iter().map(|segment| segment.end_offset).sum();
         check.count(|totals| {
             totals.files += segments;
             totals.segments += segments;
         });
-        (check.tell)(Told::Read(segments * segment_bytes));
+        (check.tell)(Told::Read(read_bytes));
         chains.push(chain);
     }
     let known = identity.map_or(0, |identity| identity.logs);

@@ -167,12 +167,12 @@ impl Check<'_> {
     }
 }
 
-/// Bytes of all files that a check of this data directory reads.
+/// Bytes of all tables, which are most of what a check reads as a rule.
 ///
 /// # Errors
 /// A sentence, when a directory can't be listed.
-pub async fn bytes_to_read(disk: &dyn Disk, data: &Path) -> Result<u64, String> {
-    files::bytes_to_read(disk, data).await
+pub async fn table_bytes(disk: &dyn Disk, data: &Path) -> Result<u64, String> {
+    files::table_bytes(disk, data).await
 }
 
 /// Looks through all but the tables.
