@@ -16,7 +16,9 @@
 pub mod command;
 mod context;
 mod decide;
+mod delete_range;
 pub mod fetched;
+mod hiding;
 pub mod host;
 mod in_flight;
 mod propose;
@@ -30,6 +32,7 @@ pub mod upkeep;
 mod tests;
 
 pub use decide::{KeyWrite, Write};
+pub use delete_range::RangeDelete;
 pub use recovering::Recovering;
 
 use ostrakon_core::sessions::Answer;

@@ -1,10 +1,11 @@
 //! What a shard keeps of its data: the versions of its keys, in memory and in files.
 //!
 //! 1. [`memtable`]: the newest versions, in memory;
-//! 2. [`sstable`]: immutable tables of versions;
-//! 3. [`manifest`]: which tables a shard has;
-//! 4. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged;
-//! 5. [`pace`]: how fast that may go.
+//! 2. [`ranges`]: range tombstones, of a memtable or of a table;
+//! 3. [`sstable`]: immutable tables of versions;
+//! 4. [`manifest`]: which tables a shard has;
+//! 5. [`store`]: all of that together for one shard, how memtables become tables, and how tables are merged;
+//! 6. [`pace`]: how fast that may go.
 //!
 //! Everything here belongs to one core. Looks never wait: what is not in memory is read by futures that own what they
 //! read, so that writes go on meanwhile. Nothing here reads a clock or names the machine but through `env`.
@@ -12,5 +13,6 @@
 pub mod manifest;
 pub mod memtable;
 pub mod pace;
+pub mod ranges;
 pub mod sstable;
 pub mod store;

@@ -7,6 +7,7 @@ mod merges;
 mod model;
 mod older;
 mod pacing;
+mod ranges;
 mod versions;
 mod walk;
 
@@ -22,7 +23,7 @@ use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 use xxhash_rust::xxh3::xxh3_64;
 
-use versions::{Content, Model, key, noise, owned};
+use versions::{Content, Model, RangeDelete, key, noise, owned};
 use walk::{assert_tables_are, walk};
 
 use super::files::{
@@ -36,6 +37,7 @@ use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Mutation;
 use crate::storage::pace::Pace;
+use crate::storage::ranges::RangeTombstone;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::cursor::{Access, TableCursor};
@@ -178,6 +180,11 @@ impl Shard {
         };
         let mut store = self.store.borrow_mut();
         store.insert(xxh3_64(key), key, Timestamp(timestamp), mutation);
+    }
+
+    fn delete_range(&self, (start, end, timestamp): &RangeDelete) {
+        let mut store = self.store.borrow_mut();
+        store.insert_range(start, end.as_deref(), Timestamp(*timestamp));
     }
 
     fn seal(&self, index: u64, own: OwnRecords) {
