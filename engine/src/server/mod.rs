@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`outbox`], [`told`], [`status`], [`startup`], [`node`].
+//! [`ranges`], [`outbox`], [`told`], [`status`], [`startup`], [`node`].
 
 pub mod message;
 
@@ -25,6 +25,7 @@ mod dispatch;
 mod fetch;
 mod gather;
 pub mod outbox;
+mod ranges;
 mod reads;
 pub mod several;
 pub mod status;

@@ -105,9 +105,9 @@ impl<'a> Hiding<'a> {
             return None;
         }
         if REVERSE {
-            hider.down(&self.stored, snapshot).map(Reach::Down)
+            hider.down(&self.stored, snapshot)
         } else {
-            hider.up(&self.stored, snapshot).map(Reach::Up)
+            hider.up(&self.stored, snapshot)
         }
     }
 
@@ -140,17 +140,18 @@ impl<'a> Hider<'a> {
     }
 
     /// Where what covers the key ends.
-    fn up(&self, stored: &[u8], snapshot: Timestamp) -> Option<Option<Vec<u8>>> {
+    fn up(&self, stored: &[u8], snapshot: Timestamp) -> Option<Reach> {
         let (ranges, key) = self.of_key(stored)?;
         let end = ranges.covered_up_to(key, snapshot);
-        Some(end.and_then(|end| self.users(end)).map(<[u8]>::to_vec))
+        let end = end.and_then(|end| self.users(end)).map(<[u8]>::to_vec);
+        Some(Reach::Up(end))
     }
 
     /// Where what covers the key begins.
-    fn down(&self, stored: &[u8], snapshot: Timestamp) -> Option<Vec<u8>> {
+    fn down(&self, stored: &[u8], snapshot: Timestamp) -> Option<Reach> {
         let (ranges, key) = self.of_key(stored)?;
-        self.users(ranges.covered_down_to(key, snapshot))
-            .map(<[u8]>::to_vec)
+        let start = self.users(ranges.covered_down_to(key, snapshot))?;
+        Some(Reach::Down(start.to_vec()))
     }
 }
 

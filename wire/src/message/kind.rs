@@ -34,6 +34,7 @@ pub enum Kind {
     Batch = 12,
     Cancel = 13,
     Stats = 14,
+    DeleteRange = 15,
     HelloReply = 0x8001,
     Pong = 0x8002,
     GetReply = 0x8003,
@@ -47,12 +48,13 @@ pub enum Kind {
     BatchReply = 0x800C,
     CancelReply = 0x800D,
     StatsReply = 0x800E,
+    DeleteRangeReply = 0x800F,
     Error = 0xFFFF,
 }
 
 impl Kind {
     /// Every kind of this version.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Hello,
         Kind::Ping,
         Kind::Get,
@@ -67,6 +69,7 @@ impl Kind {
         Kind::Batch,
         Kind::Cancel,
         Kind::Stats,
+        Kind::DeleteRange,
         Kind::HelloReply,
         Kind::Pong,
         Kind::GetReply,
@@ -80,6 +83,7 @@ impl Kind {
         Kind::BatchReply,
         Kind::CancelReply,
         Kind::StatsReply,
+        Kind::DeleteRangeReply,
         Kind::Error,
     ];
 
@@ -102,7 +106,7 @@ impl Kind {
     pub fn is_write(self) -> bool {
         matches!(
             self,
-            Kind::Put | Kind::Delete | Kind::Add | Kind::MultiPut | Kind::Batch
+            Kind::Put | Kind::Delete | Kind::Add | Kind::MultiPut | Kind::Batch | Kind::DeleteRange
         )
     }
 }
@@ -126,6 +130,7 @@ impl TryFrom<u16> for Kind {
             12 => Kind::Batch,
             13 => Kind::Cancel,
             14 => Kind::Stats,
+            15 => Kind::DeleteRange,
             0x8001 => Kind::HelloReply,
             0x8002 => Kind::Pong,
             0x8003 => Kind::GetReply,
@@ -139,6 +144,7 @@ impl TryFrom<u16> for Kind {
             0x800C => Kind::BatchReply,
             0x800D => Kind::CancelReply,
             0x800E => Kind::StatsReply,
+            0x800F => Kind::DeleteRangeReply,
             0xFFFF => Kind::Error,
             kind => return Err(DecodeError::UnknownKind { kind }),
         })
@@ -162,6 +168,7 @@ impl fmt::Display for Kind {
             Kind::Batch => "batch",
             Kind::Cancel => "cancel",
             Kind::Stats => "stats",
+            Kind::DeleteRange => "delete-range",
             Kind::HelloReply => "hello reply",
             Kind::Pong => "pong",
             Kind::GetReply => "get reply",
@@ -175,6 +182,7 @@ impl fmt::Display for Kind {
             Kind::BatchReply => "batch reply",
             Kind::CancelReply => "cancel reply",
             Kind::StatsReply => "stats reply",
+            Kind::DeleteRangeReply => "delete-range reply",
             Kind::Error => "error",
         })
     }

@@ -23,7 +23,7 @@ fn table(number: u64, keys: core::ops::Range<u32>) -> Rc<TableInfo> {
         bytes: 4096 * number,
         smallest: keys.start.to_be_bytes().into(),
         largest: keys.end.to_be_bytes().into(),
-        is_largest_excluded: number % 2 == 0,
+        is_largest_excluded: number.is_multiple_of(2),
         versions: 10,
         tombstones: 3,
         range_tombstones: number,

@@ -57,7 +57,9 @@ proptest! {
     #[test]
     fn what_is_said_to_be_covered_is(all in tombstones(), snapshot in 0..181_u64) {
         let mut grown = RangeTombstones::default();
-        all.iter().for_each(|tombstone| grown.insert(tombstone.clone()));
+        for tombstone in &all {
+            grown.insert(tombstone.clone());
+        }
         let is_covered = |number| newest(&all, &key(number), snapshot).is_some();
         for number in (0..=101).filter(|number| is_covered(*number)) {
             let own = key(number);
@@ -150,7 +152,7 @@ fn bytes_of_range_tombstones() {
         end: Some((*b"bc").into()),
         timestamp: Timestamp(0x0102),
     };
-    let bytes = encode(&[tombstone.clone()]);
+    let bytes = encode(core::slice::from_ref(&tombstone));
     assert_eq!(bytes, b"\x01\0\0\0\x02\0\0\0\x02\x01\0\0\0\0\0\0abc");
     assert_eq!(decode(&bytes), Some(vec![tombstone.clone()]));
     assert_eq!(decode(&[]), Some(Vec::new()));

@@ -229,13 +229,11 @@ proptest! {
     }
 }
 
-/// The newest version of a key, its own or that of a range, as a range's start, end and timestamp say.
-fn model_with_ranges(
-    model: &Model,
-    ranges: &[(Vec<u8>, Option<Vec<u8>>, u64)],
-    key: &[u8],
-    snapshot: u64,
-) -> Found {
+/// Start, end and timestamp.
+type RangeDelete = (Vec<u8>, Option<Vec<u8>>, u64);
+
+/// The newest version of a key, its own or that of a range.
+fn model_with_ranges(model: &Model, ranges: &[RangeDelete], key: &[u8], snapshot: u64) -> Found {
     let covering = ranges.iter().filter(|(start, end, at)| {
         *at <= snapshot && start.as_slice() <= key && end.as_ref().is_none_or(|end| key < end.as_slice())
     });

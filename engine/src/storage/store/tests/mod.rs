@@ -35,7 +35,7 @@ use super::tables::Tables;
 use super::{Look, OwnRecords, Store};
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
-use crate::storage::memtable::Mutation;
+use crate::storage::memtable::{Memtable, Mutation};
 use crate::storage::pace::Pace;
 use crate::storage::ranges::RangeTombstone;
 use crate::storage::sstable::builder::TableOptions;

@@ -6,10 +6,7 @@ use super::*;
 /// newer the newer the source.
 pub(super) async fn walk(shard: &Shard) -> Model {
     let mut sources = memory_sources(&shard.store.borrow());
-    let store = shard.store.borrow();
-    let memtables = store.memtables().map(|memtable| memtable.ranges());
-    let mut ranges: Vec<Vec<RangeDelete>> = memtables.map(|set| set.iter().map(range).collect()).collect();
-    drop(store);
+    let mut ranges = memory_ranges(&shard.store.borrow());
     for run in shard.tables().runs() {
         let (mut source, mut deleted) = (Vec::new(), Vec::new());
         for open in run {
@@ -57,6 +54,12 @@ pub(super) async fn walk(shard: &Shard) -> Model {
         walked.1.extend(here.1);
     }
     walked
+}
+
+/// Of each memtable, from the newest to the oldest.
+fn memory_ranges(store: &Store) -> Vec<Vec<RangeDelete>> {
+    let sets = store.memtables().map(Memtable::ranges);
+    sets.map(|set| set.iter().map(range).collect()).collect()
 }
 
 fn range(tombstone: &RangeTombstone) -> RangeDelete {
