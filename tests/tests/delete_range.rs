@@ -11,7 +11,7 @@ use ostrakon_tests::process::{Node, NodeCommand, binary};
 use tempfile::TempDir;
 
 /// Keys of a test: enough that each shard has some.
-const KEYS: u32 = 400;
+const KEYS: u32 = 80;
 
 struct Server {
     command: NodeCommand,
@@ -83,16 +83,16 @@ fn a_range_goes_in_all_shards_and_stays_gone() {
     let mut client = server.client();
     fill(&mut client);
     client.put(b"another", b"stays").unwrap();
-    let version = client.delete_range(&key(100), Some(&key(300))).unwrap();
-    let left: Vec<u32> = (0..100).chain(300..KEYS).collect();
+    let version = client.delete_range(&key(20), Some(&key(60))).unwrap();
+    let left: Vec<u32> = (0..20).chain(60..KEYS).collect();
     assert_eq!(present(&mut client), left);
     // What is written now is newer, and finds nothing.
-    let written = client.put_if(&key(200), b"new", Condition::Absent).unwrap();
+    let written = client.put_if(&key(30), b"new", Condition::Absent).unwrap();
     assert!(written.applied && written.version > 0 && version > 0);
-    let refused = client.put_if(&key(201), b"new", Condition::Present).unwrap();
+    let refused = client.put_if(&key(31), b"new", Condition::Present).unwrap();
     assert_eq!((refused.applied, refused.version), (false, 0));
-    assert_eq!(client.add(&key(202), 5).unwrap().1, 5);
-    let expected: Vec<u32> = (0..100).chain([200, 202]).chain(300..KEYS).collect();
+    assert_eq!(client.add(&key(32), 5).unwrap().1, 5);
+    let expected: Vec<u32> = (0..20).chain([30, 32]).chain(60..KEYS).collect();
     assert_eq!(present(&mut client), expected);
     for cores in [1, 3] {
         drop(client);
@@ -112,7 +112,7 @@ fn a_range_goes_in_all_shards_and_stays_gone() {
 fn writes_in_flight_are_ordered_with_it() {
     let server = Server::start();
     let mut client = server.client();
-    for round in 0..50_u32 {
+    for round in 0..20_u32 {
         let (before, after) = (key(round), key(round + 1000));
         let mut pipeline = client.pipeline();
         let put = |key| Request::put(key, b"1", Condition::None);

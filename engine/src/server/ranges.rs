@@ -228,8 +228,8 @@ mod tests {
         assert_eq!(some.refusal, Some(Refusal::CoreFailed), "the graver one");
         assert_eq!(
             some.summary(),
-            "the range was deleted in 2 of 4 shards; it is not known whether it was deleted in 1 of 4 shards; nothing was \
-             deleted in 1 of 4 shards; "
+            "the range was deleted in 2 of 4 shards; it is not known whether it was deleted in 1 of 4 shards; nothing \
+             was deleted in 1 of 4 shards; "
         );
     }
 }
