@@ -155,6 +155,11 @@ fn every_sending_of_a_write_gets_its_first_answer() {
             retry: of(4),
         },
         put(b"put", b"never", Condition::Absent, of(5).unwrap()),
+        Request::DeleteRange {
+            start: b"range",
+            end: Some(b"range/~"),
+            retry: of(6),
+        },
     ];
     let first: Vec<Answer> = requests
         .iter()
@@ -173,6 +178,9 @@ fn every_sending_of_a_write_gets_its_first_answer() {
         matches!(first[5], Answer::Write(Written { applied: false, .. })),
         "{first:?}"
     );
+    assert!(matches!(first[6], Answer::DeleteRange(1..)), "{first:?}");
+    // A repetition of the delete-range must not delete what was written after it.
+    client.put(b"range/later", b"stays").unwrap();
     for (turn, cores) in [2, 3, 1, 2].into_iter().enumerate() {
         let mut other = server.client();
         for (request, first) in requests.iter().zip(&first) {
@@ -185,6 +193,7 @@ fn every_sending_of_a_write_gets_its_first_answer() {
         assert_eq!(value(&mut other, b"number"), Some(b"5".to_vec()));
         assert_eq!(value(&mut other, b"{b}number"), Some(b"3".to_vec()));
         assert_eq!(value(&mut other, b"put"), Some(b"p".to_vec()));
+        assert_eq!(value(&mut other, b"range/later"), Some(b"stays".to_vec()));
         server.kill_and_restart(cores);
     }
 }

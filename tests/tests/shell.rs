@@ -199,6 +199,26 @@ fn counters_and_several_keys() {
 }
 
 #[test]
+fn ranges_are_deleted_by_bounds_or_by_prefix() {
+    let entries = ["mput", "dr/a", "1", "dr/b", "2", "dr/c", "3", "dr2/d", "4"];
+    assert_eq!(run(&entries).code, 0);
+    let deleted = run(&["delete-range", "dr/b", "dr/c"]);
+    assert_eq!(deleted.code, 0, "{deleted:?}");
+    assert!(deleted.stdout.starts_with("version "), "{deleted:?}");
+    assert_done(&run(&["scan", "--prefix", "dr"]), "dr/a\t1\ndr/c\t3\ndr2/d\t4\n");
+    let deleted = json_of(&run(&["delete-range", "--prefix", "dr/", "--json"]));
+    assert!(deleted["version"].is_string(), "{deleted}");
+    let in_shell = shell(&[], "delete-range dr2 dr3\nscan --prefix dr\n");
+    assert_eq!(
+        (in_shell.code, in_shell.stdout.lines().count()),
+        (0, 1),
+        "{in_shell:?}"
+    );
+    assert_failed(&run(&["delete-range", "b", "a"]), 2, "no key lies in the range");
+    assert_failed(&run(&["delete-range"]), 2, "required");
+}
+
+#[test]
 fn scans_have_a_direction_bounds_and_a_prefix() {
     assert_eq!(
         run(&["mput", "s/a", "1", "s/b", "2", "s/c", "3", "t", "4"]).code,

@@ -171,7 +171,7 @@ fn the_limits_are_the_limits() {
             ),
         ),
         (
-            "start, end and prefix of a scan",
+            "start, end and prefix of a scan; start and end of a delete-range",
             format!("{SCAN_BOUND_BYTES_MAX} bytes"),
         ),
         ("stage timings of an answer", format!("{TIMINGS_BYTES} bytes")),

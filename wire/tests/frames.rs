@@ -120,7 +120,14 @@ fn numbers_of_kinds_come_back() {
         );
     }
     let writes = Kind::ALL.into_iter().filter(|kind| kind.is_write());
-    let expected = [Kind::Put, Kind::Delete, Kind::Add, Kind::MultiPut, Kind::Batch];
+    let expected = [
+        Kind::Put,
+        Kind::Delete,
+        Kind::Add,
+        Kind::MultiPut,
+        Kind::Batch,
+        Kind::DeleteRange,
+    ];
     assert!(writes.eq(expected), "exactly these can change data");
     assert!(Kind::Put.is_answered_by(Kind::WriteReply) && Kind::Delete.is_answered_by(Kind::WriteReply));
 }

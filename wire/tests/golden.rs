@@ -12,8 +12,8 @@ use ostrakon_wire::frame::{self, StageTimings};
 use ostrakon_wire::limits::BODY_BYTES_MAX;
 use ostrakon_wire::message::{
     Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
-    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, Kind, MultiPutReply, MultiValue, PutEntry,
-    Request, Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
+    DeleteRangeReply, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, Kind, MultiPutReply,
+    MultiValue, PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 
 const REQUEST_ID: u64 = 0x0102_0304_0506_0708;
@@ -190,6 +190,22 @@ fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
                 retry: RETRY,
             },
         ),
+        (
+            "delete-range",
+            Request::DeleteRange {
+                start: b"key 1",
+                end: Some(b"key 2"),
+                retry: RETRY,
+            },
+        ),
+        (
+            "delete-range of all",
+            Request::DeleteRange {
+                start: b"",
+                end: None,
+                retry: None,
+            },
+        ),
         ("scan in reverse", Request::Scan(reverse)),
         (
             "cancel",
@@ -313,6 +329,7 @@ fn responses() -> Vec<(&'static str, Response<'static>)> {
     ]
     .into_iter()
     .chain(responses_of_several_keys())
+    .chain(responses_of_ranges())
     .collect()
 }
 
@@ -402,6 +419,35 @@ fn checkpoint_reply() -> CheckpointReply<'static> {
             CheckpointShard { tables: 0, bytes: 0 },
         ],
     }
+}
+
+/// Of ranges that are deleted.
+fn responses_of_ranges() -> [(&'static str, Response<'static>); 2] {
+    let deleted = DeleteRangeReply {
+        version: VERSION,
+        applied: 16,
+        refused: 0,
+        unknown: 0,
+        error: None,
+    };
+    let deleted_in_part = DeleteRangeReply {
+        version: VERSION,
+        applied: 9,
+        refused: 5,
+        unknown: 2,
+        error: Some(ErrorReply {
+            code: ErrorCode::CoreFailed,
+            message: "a log has failed",
+            retry_after_ms: 25,
+        }),
+    };
+    [
+        ("delete-range reply", Response::DeleteRange(deleted)),
+        (
+            "delete-range reply, in part",
+            Response::DeleteRange(deleted_in_part),
+        ),
+    ]
 }
 
 /// The bytes as they stand in the file: sixteen to a line.

@@ -6,8 +6,8 @@ use ostrakon_wire::limits::{
     VALUE_BYTES_MAX,
 };
 use ostrakon_wire::message::{
-    Action, BatchOperation, Condition, DecodeError, Encoder, Found, Kind, MultiValue, PutEntry, Request,
-    Response, Retry, ScanEntry, ScanReply, ScanRequest,
+    Action, BatchOperation, Condition, DecodeError, Encoder, ErrorCode, Found, Kind, MultiValue, PutEntry,
+    Request, Response, Retry, ScanEntry, ScanReply, ScanRequest,
 };
 
 /// Encodes without checking, as a faulty client would, and decodes.
@@ -463,6 +463,28 @@ fn a_retry_does_not_say_that_it_is_answered() {
             assert_eq!(received(&request), expected);
         }
     }
+}
+
+#[test]
+fn a_range_to_delete_has_a_key_and_bounds() {
+    let longest = vec![7; SCAN_BOUND_BYTES_MAX];
+    let too_long = vec![7; SCAN_BOUND_BYTES_MAX + 1];
+    let range = |start: &[u8], end: Option<&[u8]>| {
+        let retry = None;
+        received(&Request::DeleteRange { start, end, retry })
+    };
+    let refused = Err(DecodeError::ScanBoundTooLarge {
+        bytes: too_long.len(),
+    });
+    assert_eq!(range(b"", None), Ok(()));
+    assert_eq!(range(b"", Some(&longest)), Ok(()));
+    assert_eq!(range(&longest, None), Ok(()));
+    assert_eq!(range(&too_long, None), refused);
+    assert_eq!(range(b"", Some(&too_long)), refused);
+    for (start, end) in [(&b"b"[..], &b"a"[..]), (b"b", b"b"), (b"", b"")] {
+        assert_eq!(range(start, Some(end)), Err(DecodeError::RangeEmpty));
+    }
+    assert_eq!(DecodeError::RangeEmpty.error_code(), ErrorCode::BadRequest);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(super) struct Answers {
     pub(super) pending_reads: BTreeMap<ReadId, PendingRead>,
     /// Those of them that wait for none any more, in the order in which they came to this.
     pub(super) ready_reads: VecDeque<ReadId>,
-    /// What became of the parts of this core's multi-puts since the turn began.
+    /// What became of the parts of this core's multi-puts and delete-ranges since the turn began.
     pub(super) put_parts: Vec<(GatherId, ShardId, Result<Timestamp, Refusal>)>,
 }
 
@@ -142,13 +142,13 @@ impl Answers {
         self.pending_reads.insert(read, PendingRead { kind, waiting });
     }
 
-    /// Tells what became of one shard's part of a multi-put.
+    /// Tells what became of one shard's part of a multi-put or delete-range.
     fn put_part(&mut self, ticket: Ticket, part: Result<Timestamp, Refusal>) {
         let (gather, shard) = (GatherId(ticket.connection), ShardId(ticket.request_id as u32));
         if ticket.gateway == self.core {
             self.put_parts.push((gather, shard, part));
         } else {
-            self.outboxes[ticket.gateway.index()].push(CoreMessage::Puts(gather, shard, part));
+            self.outboxes[ticket.gateway.index()].push(CoreMessage::Part(gather, shard, part));
         }
     }
 
@@ -280,7 +280,7 @@ fn is_answer_to(kind: Kind, answer: &Answer) -> bool {
         (Kind::Batch, _) => true,
         (Kind::Add, Answer::Applied { numbers, .. }) => numbers.as_slice().len() == 1,
         (_, Answer::Applied { numbers, .. }) => numbers.as_slice().is_empty(),
-        (Kind::MultiPut, Answer::Failed(_)) => false,
+        (Kind::MultiPut | Kind::DeleteRange, Answer::Failed(_)) => false,
         (Kind::Add, Answer::Failed(failure)) => !matches!(failure, Failure::ConditionFailed { .. }),
         (_, Answer::Failed(failure)) => matches!(failure, Failure::ConditionFailed { .. }),
     }

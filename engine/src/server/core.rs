@@ -199,7 +199,8 @@ impl Core {
                 }
                 CoreMessage::Values(gather, part) => self.values_heard(gather, part.map(|part| *part)),
                 CoreMessage::AskPuts(ticket, body) => self.execute_puts(ticket, &bytes[body]),
-                CoreMessage::Puts(gather, shard, part) => self.puts_heard(gather, shard, part),
+                CoreMessage::AskDeleteRange(ticket, body) => self.execute_delete_range(ticket, &bytes[body]),
+                CoreMessage::Part(gather, shard, part) => self.part_heard(gather, shard, part),
                 CoreMessage::AskCheckpoint(gather, id, snapshot) => {
                     self.begin_checkpoint(from, gather, id, snapshot);
                 }

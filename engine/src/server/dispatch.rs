@@ -4,7 +4,7 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::sessions::{self, Sequence, SessionId};
 use ostrakon_wire::message::{
     BatchOperations, ClusterId, ErrorCode, Hello, PROTOCOL_VERSION, Request, Retry, ScanRequest,
-    TopologyReply,
+    TopologyReply, after_prefix,
 };
 use ostrakon_wire::routing::{ShardId, shard_of};
 
@@ -20,7 +20,7 @@ use crate::shard::replica::WriteOutcome;
 use crate::shard::{Completions, Holder, KeyWrite, Refusal, Ticket, Write};
 
 /// A retry as shards know it.
-fn shard_retry(retry: Retry) -> sessions::Retry {
+pub(super) fn shard_retry(retry: Retry) -> sessions::Retry {
     sessions::Retry {
         session: SessionId(retry.session),
         sequence: Sequence(retry.sequence),
@@ -68,6 +68,7 @@ impl Core {
             Request::Batch { operations, retry } => self.batch(ticket, frame.body, operations, *retry),
             Request::MultiGet { keys } => self.multi_get(ticket, frame.body, keys),
             Request::MultiPut { entries, retry } => self.multi_put(ticket, frame.body, entries, *retry),
+            Request::DeleteRange { retry, .. } => self.begin_delete_range(ticket, frame.body, *retry),
             Request::Scan(scan) => self.ask_scan(ticket, scan),
             Request::Topology => self.topology(ticket),
             Request::Status => self.ask_status(ticket),
@@ -342,7 +343,7 @@ impl Core {
 fn bounds(scan: &ScanRequest<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
     let start = scan.start.max(scan.prefix).to_vec();
     let after_prefix = (!scan.prefix.is_empty())
-        .then(|| after_all_with(scan.prefix))
+        .then(|| after_prefix(scan.prefix))
         .flatten();
     let end = scan.end.map(<[u8]>::to_vec);
     let end = match (end, after_prefix) {
@@ -350,14 +351,6 @@ fn bounds(scan: &ScanRequest<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
         (end, after) => end.or(after),
     };
     (start, end)
-}
-
-/// The first key after all that begin with this; `None` if there is none, after bytes that are all 0xFF.
-fn after_all_with(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut after = prefix[..=last].to_vec();
-    after[last] += 1;
-    Some(after)
 }
 
 #[cfg(test)]

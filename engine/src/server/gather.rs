@@ -15,6 +15,7 @@ use super::checkpoints::{CheckpointPart, CheckpointRefusal};
 use super::core::Core;
 use super::message::{Asker, CoreMessage, GatherId};
 use super::programs::{MergedPages, Told};
+use super::ranges::RangeGather;
 use super::reads::ReadKind;
 use super::several::{PutsGather, ValuesGather};
 use super::status::report::{CoreReport, StatsReport};
@@ -33,12 +34,14 @@ pub(super) struct Gathers {
     /// Bytes of the parts in `values`.
     pub(super) values_bytes: usize,
     pub(super) puts: BTreeMap<GatherId, PutsGather>,
+    pub(super) ranges: BTreeMap<GatherId, RangeGather>,
     next: u64,
 }
 
 impl Gathers {
     pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty() && self.values.is_empty() && self.puts.is_empty()
+        let are_several_over = self.values.is_empty() && self.puts.is_empty() && self.ranges.is_empty();
+        self.under_way.is_empty() && are_several_over
     }
 
     /// Is the answer to this question, which was asked for a client, still wanted?

@@ -91,8 +91,10 @@ pub enum CoreMessage {
     Values(GatherId, Result<Box<ValuesPart>, Refusal>),
     /// Write those entries of a multi-put, in the batch's bytes, that are yours.
     AskPuts(Ticket, Range<usize>),
-    /// What became of the entries of one shard.
-    Puts(GatherId, ShardId, Result<Timestamp, Refusal>),
+    /// Delete a range, which is in the batch's bytes, in each of your shards.
+    AskDeleteRange(Ticket, Range<usize>),
+    /// What became of one shard's part of a multi-put or delete-range.
+    Part(GatherId, ShardId, Result<Timestamp, Refusal>),
     /// Link your tables, as they are at a timestamp, into a checkpoint.
     AskCheckpoint(GatherId, u64, Timestamp),
     /// What was linked, or why nothing was.

@@ -7,8 +7,8 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`programs`], [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`]; [`check`] is for
-//! when no node runs.
+//! [`ranges`], [`programs`], [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`];
+//! [`check`] is for when no node runs.
 
 pub mod message;
 
@@ -27,6 +27,7 @@ mod fetch;
 mod gather;
 pub mod outbox;
 pub mod programs;
+mod ranges;
 mod reads;
 pub mod several;
 pub mod status;

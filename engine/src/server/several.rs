@@ -498,10 +498,10 @@ impl Core {
         });
     }
 
-    /// Takes in what this core's own shards have said of multi-puts.
+    /// Takes in what this core's own shards have said of multi-puts and delete-ranges.
     pub(super) fn take_put_parts(&mut self) {
         while let Some((gather, shard, part)) = self.answers.put_parts.pop() {
-            self.puts_heard(gather, shard, part);
+            self.part_heard(gather, shard, part);
         }
     }
 
@@ -513,7 +513,7 @@ impl Core {
         owners
     }
 
-    fn is_any_outbox_full(&self, owners: &[CoreId]) -> bool {
+    pub(super) fn is_any_outbox_full(&self, owners: &[CoreId]) -> bool {
         let others = owners.iter().filter(|owner| **owner != self.id());
         others
             .map(|owner| &self.answers.outboxes[owner.index()])

@@ -7,8 +7,9 @@
 //!   3 ceiling  count: 0                   rest: horizon u64 | watermark u64
 //!   4 batch    count: operations          rest: operations
 //!   5 failure  count: 0                   rest: failure 16
+//!   6 range    count: bytes of the start  rest: start | end
 //! operation  kind u8 | flags u8 | 2 zero bytes | key bytes u32 | value bytes u32 | [expiry u64] | key | value
-//! flags      1 retry   2 expiry   4 the value is the sum of an add
+//! flags      1 retry   2 expiry   4 the value is the sum of an add   8 the range has no end
 //! ```
 //!
 //! An entry is a decision: applying it looks at nothing, and gives the same state on every replica. A failure is a
@@ -33,10 +34,12 @@ const KIND_DELETE: u8 = 2;
 const KIND_CEILING: u8 = 3;
 const KIND_BATCH: u8 = 4;
 const KIND_FAILURE: u8 = 5;
+const KIND_DELETE_RANGE: u8 = 6;
 
 const FLAG_RETRY: u8 = 1;
 const FLAG_EXPIRY: u8 = 2;
 const FLAG_SUM: u8 = 4;
+const FLAG_NO_END: u8 = 8;
 
 /// What happens to one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,13 @@ pub enum Body<'a> {
     },
     /// Several keys change together, each once.
     Batch(Operations<'a>),
+    /// All keys from `start` up to `end`, which is excluded, get a tombstone.
+    DeleteRange {
+        /// The first key.
+        start: &'a [u8],
+        /// Above `start`; `None` is behind all keys.
+        end: Option<&'a [u8]>,
+    },
     /// A write with a retry was decided against.
     Failure(Failure),
     /// The leader may assign timestamps and serve reads up to the command's timestamp. Also the first entry of a term.
@@ -131,6 +141,20 @@ impl Head {
     /// Of a batch; its operations follow, each made by [`append_operation`].
     pub fn of_batch(timestamp: Timestamp, retry: Option<&Retry>, count: usize) -> Head {
         Head::new(KIND_BATCH, count, timestamp, retry)
+    }
+
+    /// Of the deletion of a range; its start follows, and its end if it has one.
+    pub fn of_delete_range(
+        timestamp: Timestamp,
+        retry: Option<&Retry>,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Head {
+        let mut head = Head::new(KIND_DELETE_RANGE, start.len(), timestamp, retry);
+        if end.is_none() {
+            head.bytes[1] |= FLAG_NO_END;
+        }
+        head
     }
 
     /// A whole failure.
@@ -245,6 +269,17 @@ impl<'a> Command<'a> {
             }
             KIND_BATCH if has_no_more_flags && (count > 0 || retry.is_some()) => {
                 Body::Batch(Operations::check(count, rest)?)
+            }
+            KIND_DELETE_RANGE if flags & !(FLAG_RETRY | FLAG_NO_END) == 0 => {
+                let (start, end) = rest.split_at_checked(count)?;
+                let has_end = flags & FLAG_NO_END == 0;
+                if has_end && start >= end || !has_end && !end.is_empty() {
+                    return None;
+                }
+                Body::DeleteRange {
+                    start,
+                    end: has_end.then_some(end),
+                }
             }
             KIND_FAILURE if has_no_more_flags && count == 0 && retry.is_some() => {
                 Body::Failure(Failure::decode(rest)?)

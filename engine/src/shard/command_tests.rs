@@ -77,6 +77,42 @@ fn golden_bytes_of_one_key() {
 }
 
 #[test]
+fn golden_bytes_of_ranges() {
+    let timestamp = Timestamp(0x0102_0304_0506_0708);
+    let encoded = |retry: Option<&Retry>, start: &[u8], end: Option<&[u8]>| {
+        let head = Head::of_delete_range(timestamp, retry, start, end);
+        [head.as_bytes(), start, end.unwrap_or_default()].concat()
+    };
+    let command = |retry, start, end| Command {
+        timestamp,
+        retry,
+        body: Body::DeleteRange { start, end },
+    };
+    let bytes = encoded(None, b"ab", Some(b"c"));
+    assert_eq!(
+        bytes,
+        [6, 0, 0, 0, 2, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, b'a', b'b', b'c']
+    );
+    assert_means(&bytes, &command(None, b"ab", Some(b"c")));
+
+    let bytes = encoded(Some(&RETRY), b"", None);
+    let head = [6, 9, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1];
+    assert_eq!(bytes, [&head[..], &RETRY_BYTES_EXPECTED].concat());
+    assert_means(&bytes, &command(Some(RETRY), b"", None));
+
+    let decode = |bytes: &[u8]| Command::decode(bytes).is_some();
+    assert!(!decode(&encoded(None, b"b", Some(b"b"))), "no key lies in it");
+    assert!(!decode(&encoded(None, b"b", Some(b"a"))));
+    assert!(
+        !decode(&[&encoded(None, b"b", None)[..], b"c"].concat()),
+        "an end that is none"
+    );
+    let mut flagged = encoded(None, b"a", None);
+    flagged[1] |= 4;
+    assert!(!decode(&flagged));
+}
+
+#[test]
 fn golden_bytes_of_the_rest() {
     let ceiling = Head::of_ceiling(Timestamp(2), Timestamp(1), Timestamp(3));
     assert_eq!(

@@ -12,9 +12,9 @@ use std::rc::Rc;
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::routing::ShardId;
 
-use crate::storage::sstable::reader::{Found, TableError};
+use crate::storage::sstable::reader::TableError;
 use crate::storage::store::keys::stored_key;
-use crate::storage::store::tables::Tables;
+use crate::storage::store::tables::{InTables, Tables};
 use crate::storage::store::{Look, Store};
 
 /// A key whose version a request lacks.
@@ -40,7 +40,7 @@ pub struct Fetched {
 struct FetchedVersion {
     snapshot: Timestamp,
     flushes: u64,
-    found: Option<Found>,
+    found: Option<InTables>,
 }
 
 impl Missing {
@@ -106,7 +106,7 @@ impl Fetched {
         Ok(
             match (store.look_in_memory((hash, key), snapshot), &fetched.found) {
                 (Some(version), _) => Look::Memory(version),
-                (None, Some(found)) => Look::Block(found.clone()),
+                (None, Some(found)) => Look::Table(found.clone()),
                 (None, None) => Look::Absent,
             },
         )

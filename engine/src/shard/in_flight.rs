@@ -3,6 +3,7 @@
 //! Invariants:
 //! - `entries` holds exactly the entries after the applied index, in index order; `keys` holds what they do to keys, in
 //!   the same order.
+//! - `ranges` holds the ranges that entries delete, in the same order.
 //! - Timestamps rise with the index; none exceeds the ceiling that precedes it in the log.
 //! - Keys whose hashes end alike are chained from the newest to the oldest. Chains go on into keys that were taken;
 //!   their positions tell.
@@ -102,6 +103,21 @@ impl PendingKey {
     }
 }
 
+/// A range that an entry on its way deletes.
+pub(super) struct PendingRange {
+    pub(super) index: LogIndex,
+    pub(super) timestamp: Timestamp,
+    pub(super) start: Box<[u8]>,
+    /// Excluded; `None` is behind all keys.
+    pub(super) end: Option<Box<[u8]>>,
+}
+
+impl PendingRange {
+    fn covers(&self, key: &[u8]) -> bool {
+        *self.start <= *key && self.end.as_deref().is_none_or(|end| key < end)
+    }
+}
+
 /// The newest version of a key, in flight or applied, as a write at some moment finds it.
 pub(super) struct Newest<'a> {
     /// Version and value, if the key is there.
@@ -120,6 +136,7 @@ const CHAINS_MIN: usize = 64;
 pub(super) struct InFlight {
     entries: VecDeque<Entry>,
     keys: VecDeque<PendingKey>,
+    ranges: VecDeque<PendingRange>,
     /// Keys that were taken. The first of `keys` has the position above it.
     taken: u64,
     /// By the last bits of a hash, the position of the newest key of the chain.
@@ -138,6 +155,11 @@ impl InFlight {
     /// Adds the next entry; its keys follow by [`InFlight::push_key`].
     pub(super) fn push(&mut self, entry: Entry) {
         self.entries.push_back(entry);
+    }
+
+    /// Adds the range of the entry that is pushed next.
+    pub(super) fn push_range(&mut self, range: PendingRange) {
+        self.ranges.push_back(range);
     }
 
     pub(super) fn push_key(&mut self, key: PendingKey) {
@@ -165,7 +187,9 @@ impl InFlight {
 
     /// Takes the first entry if it is at or below `through`.
     pub(super) fn pop_through(&mut self, through: LogIndex) -> Option<Entry> {
-        self.entries.pop_front_if(|entry| entry.index <= through)
+        let entry = self.entries.pop_front_if(|entry| entry.index <= through)?;
+        self.ranges.pop_front_if(|range| range.index == entry.index);
+        Some(entry)
     }
 
     /// Takes the next key of the entry that was popped last.
@@ -184,15 +208,24 @@ impl InFlight {
         self.entries.iter_mut().filter_map(|entry| entry.ticket.take())
     }
 
-    /// What the newest entry on its way that changes this key does to it.
+    /// The newest entry on its way that deletes a range with this key.
+    pub(super) fn range_over(&self, key: &[u8]) -> Option<LogIndex> {
+        let mut newest_first = self.ranges.iter().rev();
+        let range = newest_first.find(|range| range.covers(key));
+        range.map(|range| range.index)
+    }
+
+    /// What the newest entry on its way that names this key does to it.
     pub(super) fn find(&self, log: &Log, hash: u64, key: &[u8]) -> Option<(&Entry, &PendingKey)> {
         self.all_of(log, hash, key).next()
     }
 
     /// Is a write of this key on its way with a timestamp below this one?
     pub(super) fn has_below(&self, log: &Log, hash: u64, key: &[u8], timestamp: Timestamp) -> bool {
-        self.all_of(log, hash, key)
-            .any(|(entry, _)| entry.timestamp < timestamp)
+        let mut writes = self.all_of(log, hash, key);
+        let mut ranges = self.ranges.iter();
+        writes.any(|(entry, _)| entry.timestamp < timestamp)
+            || ranges.any(|range| range.timestamp < timestamp && range.covers(key))
     }
 
     /// The keys of the chain that this hash belongs to, the newest first.
@@ -253,6 +286,29 @@ mod tests {
         }
         assert_eq!(chained(&in_flight, 7), [0; 0]);
         assert_eq!(chained(&InFlight::default(), 7), [0; 0]);
+    }
+
+    #[test]
+    fn the_newest_range_over_a_key_counts() {
+        let mut in_flight = InFlight::default();
+        let range = |index: u64, start: &[u8], end: Option<&[u8]>| PendingRange {
+            index: LogIndex(index),
+            timestamp: Timestamp(index * 10),
+            start: start.into(),
+            end: end.map(Into::into),
+        };
+        in_flight.push_range(range(1, b"a", Some(b"m")));
+        in_flight.push_range(range(3, b"c", Some(b"d")));
+        in_flight.push_range(range(4, b"k", None));
+        let over = |in_flight: &InFlight, key: &[u8]| in_flight.range_over(key).map(|index| index.0);
+        let keys: [&[u8]; 6] = [b"a", b"c", b"d", b"k", b"z", b"A"];
+        let found = |in_flight: &InFlight| keys.map(|key| over(in_flight, key));
+        assert_eq!(
+            found(&in_flight),
+            [Some(1), Some(3), Some(1), Some(4), Some(4), None]
+        );
+        in_flight.ranges.pop_front();
+        assert_eq!(found(&in_flight), [None, Some(3), None, Some(4), Some(4), None]);
     }
 
     #[test]

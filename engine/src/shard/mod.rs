@@ -18,7 +18,9 @@ pub mod checkpoint;
 pub mod command;
 mod context;
 mod decide;
+mod delete_range;
 pub mod fetched;
+mod hiding;
 pub mod host;
 mod in_flight;
 mod propose;
@@ -33,6 +35,7 @@ pub mod upkeep;
 mod tests;
 
 pub use decide::{KeyWrite, Write};
+pub use delete_range::RangeDelete;
 pub use recovering::{Recovering, is_own_record};
 
 use ostrakon_core::sessions::Answer;

@@ -93,6 +93,10 @@ impl Applied {
                 return self.advance_ceiling(command.timestamp, horizon, watermark);
             }
             Body::Failure(failure) => Answer::Failed(failure),
+            Body::DeleteRange { start, end } => {
+                self.store.insert_range(start, end, version);
+                applied(version, &[])
+            }
             Body::Write { key, change } => {
                 self.change(memtable_hash(key), key, version, &change, &mut numbers);
                 applied(version, &numbers)

@@ -154,24 +154,12 @@ impl ShardReplica {
         write: &Write<'_>,
         fetched: &Fetched,
     ) -> Result<WriteOutcome, Refusal> {
-        if core.log.has_failed() {
-            return Err(Refusal::CoreFailed);
+        if let Some(outcome) = self.begin_write(core, write.ticket, write.retry.as_ref())? {
+            return Ok(outcome);
         }
-        if let Some(retry) = &write.retry {
-            if core.is_sent_ahead(retry.first_sent) {
-                return Err(Refusal::SentAhead);
-            }
-            if let Some(outcome) = self.was_here(write.ticket, retry)? {
-                return Ok(outcome);
-            }
-        }
-        let reserved_bytes = match self.admit(core, write) {
-            Err(Refusal::MemoryFull) => {
-                self.forget_sessions(core);
-                return Err(Refusal::MemoryFull);
-            }
-            admitted => admitted?,
-        };
+        let is_delete = write.keys.iter().all(KeyWrite::is_delete);
+        let sizes = (write.payload_bytes_max(), write.cost_bytes());
+        let reserved_bytes = self.admit(core, sizes, is_delete)?;
         let at = core.hlc.now(core.wall_us);
         let mut decided = core::mem::take(&mut core.decided);
         let outcome = match self.decide(core, write.keys, at, fetched, &mut decided) {
@@ -419,6 +407,23 @@ impl ShardReplica {
         tickets
     }
 
+    /// Asks whether a write may be carried out at all. `Some` is what is to be said to one that was here before.
+    pub(super) fn begin_write(
+        &mut self,
+        core: &CoreContext,
+        ticket: Ticket,
+        retry: Option<&Retry>,
+    ) -> Result<Option<WriteOutcome>, Refusal> {
+        if core.log.has_failed() {
+            return Err(Refusal::CoreFailed);
+        }
+        let Some(retry) = retry else { return Ok(None) };
+        if core.is_sent_ahead(retry.first_sent) {
+            return Err(Refusal::SentAhead);
+        }
+        self.was_here(ticket, retry)
+    }
+
     /// What is to be said to a write that may have been here before; `None` if it was not.
     fn was_here(&mut self, ticket: Ticket, retry: &Retry) -> Result<Option<WriteOutcome>, Refusal> {
         let index = match self.applied.sessions.look_up(retry) {
@@ -446,8 +451,26 @@ impl ShardReplica {
         Ok(Some(WriteOutcome::Pending))
     }
 
-    /// The memory that the write may come to need.
-    fn admit(&self, core: &mut CoreContext, write: &Write<'_>) -> Result<usize, Refusal> {
+    /// The memory that a write may come to need, of which upper bounds of its payload and of that memory are given.
+    pub(super) fn admit(
+        &mut self,
+        core: &mut CoreContext,
+        sizes: (usize, usize),
+        is_delete: bool,
+    ) -> Result<usize, Refusal> {
+        let admitted = self.find_room(core, sizes, is_delete);
+        if admitted == Err(Refusal::MemoryFull) {
+            self.forget_sessions(core);
+        }
+        admitted
+    }
+
+    fn find_room(
+        &self,
+        core: &mut CoreContext,
+        (payload_bytes, cost_bytes): (usize, usize),
+        is_delete: bool,
+    ) -> Result<usize, Refusal> {
         // A place for the ceiling entry that may precede the write.
         if self.in_flight.len() + 1 >= SHARD_IN_FLIGHT_MAX
             || self.waiter_count >= SHARD_WAITERS_MAX
@@ -455,12 +478,9 @@ impl ShardReplica {
         {
             return Err(Refusal::Busy);
         }
-        let payload_bytes = write.payload_bytes_max();
-        let cost_bytes = write.cost_bytes();
         if payload_bytes > core.log.payload_bytes_max() {
             return Err(Refusal::TooLarge);
         }
-        let is_delete = write.keys.iter().all(KeyWrite::is_delete);
         let ceiling_and_delete = [CEILING_BYTES, payload_bytes];
         let log = &core.log;
         let finds_room =
@@ -528,7 +548,16 @@ impl ShardReplica {
         fetched: &Fetched,
         look: impl FnOnce(&Newest<'_>) -> R,
     ) -> Result<R, Undecided> {
-        if let Some((entry, pending)) = self.in_flight.find(&core.log, key.hash, key.key) {
+        let own = self.in_flight.find(&core.log, key.hash, key.key);
+        let deleted = self.in_flight.range_over(key.key);
+        if deleted > own.map(|(entry, _)| entry.index) {
+            return Ok(look(&Newest {
+                found: None,
+                expiry: None,
+                index: deleted,
+            }));
+        }
+        if let Some((entry, pending)) = own {
             return Ok(core
                 .log
                 .with_payload(entry.place, |payload| look(&pending.newest(entry, payload, at))));
@@ -598,6 +627,10 @@ impl ShardReplica {
                     return self
                         .applied
                         .advance_ceiling(command.timestamp, horizon, watermark);
+                }
+                Body::DeleteRange { start, end } => {
+                    self.applied.store.insert_range(start, end, entry.timestamp);
+                    applied(entry.timestamp, &[])
                 }
                 Body::Failure(failure) => Answer::Failed(failure),
                 Body::Write { .. } | Body::Batch(_) => applied(Timestamp::ZERO, &[]),

@@ -17,11 +17,13 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::ScanEntry;
 use ostrakon_wire::routing::ShardId;
 
+use super::hiding::{Hiding, Reach};
 use crate::env::together::all;
 use crate::limits::SCAN_EXAMINED_MAX;
-use crate::storage::memtable::{Cursor, Version};
+use crate::storage::memtable::{Cursor, Memtable, Version};
 use crate::storage::sstable::reader::TableError;
 use crate::storage::store::Store;
+use crate::storage::store::tables::OpenRun;
 use crate::storage::store::walk::RunWalk;
 
 /// What to scan.
@@ -212,14 +214,17 @@ impl PageScan {
         let mut shards = core::mem::take(&mut self.shards);
         let is_done = {
             let mut sources: Vec<Source<'_>> = Vec::new();
+            let mut hiding = Hiding::default();
             for ((_, store), walks) in stores.zip(&mut shards) {
                 self.add_cursors(store, &mut sources);
-                sources.extend(walks.walks.iter_mut().map(Source::Run));
+                let runs = walks.walks.iter_mut().zip(store.tables().runs());
+                sources.extend(runs.map(|(walk, run)| Source::Run { walk, run }));
+                hiding.add_shard(store);
             }
             if self.range.reverse {
-                self.fill::<true>(&mut sources)
+                self.fill::<true>(&mut sources, hiding)
             } else {
-                self.fill::<false>(&mut sources)
+                self.fill::<false>(&mut sources, hiding)
             }
         };
         self.shards = shards;
@@ -271,14 +276,18 @@ impl PageScan {
 
     fn add_cursors<'a>(&self, store: &'a Store, sources: &mut Vec<Source<'a>>) {
         let bound = self.bound();
-        let source = |cursor: Cursor<'a>| Source::Memory {
+        let source = |(memtable, cursor): (&'a Memtable, Cursor<'a>)| Source::Memory {
+            memtable,
             key: cursor.key(),
             cursor,
         };
+        let memtables = store.memtables();
         if self.range.reverse {
-            sources.extend(store.cursors_below(bound.as_deref()).map(source));
+            let cursors = store.cursors_below(bound.as_deref());
+            sources.extend(memtables.zip(cursors).map(source));
         } else {
-            sources.extend(store.cursors(&bound.unwrap_or_default()).map(source));
+            let cursors = store.cursors(bound.as_deref().unwrap_or_default());
+            sources.extend(memtables.zip(cursors).map(source));
         }
     }
 
@@ -292,7 +301,11 @@ impl PageScan {
 
     /// Looks at key after key. Among sources that are at one key, those that come first have the newer versions. The
     /// direction is a constant, so that it is not asked for at every comparison.
-    fn fill<const REVERSE: bool>(&mut self, sources: &mut [Source<'_>]) -> Result<bool, TableError> {
+    fn fill<const REVERSE: bool>(
+        &mut self,
+        sources: &mut [Source<'_>],
+        mut hiding: Hiding<'_>,
+    ) -> Result<bool, TableError> {
         let mut heap = SourceHeap::<REVERSE>::new(sources);
         let mut key = Vec::new();
         while let Some(first) = heap.first() {
@@ -301,6 +314,7 @@ impl PageScan {
                 return Ok(true);
             }
             at.clone_into(&mut key);
+            hiding.at(&key);
             let mut is_settled = true;
             let mut is_found = false;
             // All that are at this key, from the newest to the oldest.
@@ -308,12 +322,22 @@ impl PageScan {
             while let Some(place) = at_key {
                 let version = sources[place].version_at(self.snapshot);
                 if !is_found && version.is_some() {
-                    is_found = self.look_at(&key, version);
+                    let is_hidden = |version: &Version<'_>| hiding.hides(place, version, self.snapshot);
+                    let shown = version.filter(|version| hiding.is_empty() || !is_hidden(version));
+                    is_found = self.look_at(&key, shown);
                     if !is_found {
                         return Ok(self.stop_before(&key));
                     }
                 }
-                sources[place].advance::<REVERSE>()?;
+                let reach = if hiding.is_empty() {
+                    None
+                } else {
+                    hiding.leave::<REVERSE>(place, self.snapshot)
+                };
+                match reach {
+                    None => sources[place].advance::<REVERSE>()?,
+                    Some(reach) => sources[place].jump(reach, self.snapshot)?,
+                }
                 is_settled &= !sources[place].is_unsettled();
                 heap.first_moved(sources);
                 at_key = heap
@@ -352,11 +376,15 @@ impl PageScan {
 /// Where versions come from: a memtable, or a run of tables.
 enum Source<'a> {
     Memory {
+        memtable: &'a Memtable,
         cursor: Cursor<'a>,
         /// What the cursor is at.
         key: Option<&'a [u8]>,
     },
-    Run(&'a mut RunWalk),
+    Run {
+        walk: &'a mut RunWalk,
+        run: &'a OpenRun,
+    },
 }
 
 impl Source<'_> {
@@ -364,7 +392,7 @@ impl Source<'_> {
     fn key(&self) -> Option<&[u8]> {
         match self {
             Source::Memory { key, .. } => *key,
-            Source::Run(walk) => walk.key(),
+            Source::Run { walk, .. } => walk.key(),
         }
     }
 
@@ -372,18 +400,18 @@ impl Source<'_> {
     fn version_at(&self, snapshot: Timestamp) -> Option<Version<'_>> {
         match self {
             Source::Memory { cursor, .. } => cursor.version_at(snapshot),
-            Source::Run(walk) => walk.version(),
+            Source::Run { walk, .. } => walk.version(),
         }
     }
 
     fn is_unsettled(&self) -> bool {
-        matches!(self, Source::Run(walk) if walk.is_unsettled())
+        matches!(self, Source::Run { walk, .. } if walk.is_unsettled())
     }
 
     #[inline]
     fn advance<const REVERSE: bool>(&mut self) -> Result<(), TableError> {
         match self {
-            Source::Memory { cursor, key } => {
+            Source::Memory { cursor, key, .. } => {
                 if REVERSE {
                     cursor.retreat();
                 } else {
@@ -392,8 +420,34 @@ impl Source<'_> {
                 *key = cursor.key();
                 Ok(())
             }
-            Source::Run(walk) => walk.advance(),
+            Source::Run { walk, .. } => walk.advance(),
         }
+    }
+
+    /// Goes to the first key that lies beyond, in the direction of the scan.
+    fn jump(&mut self, reach: Reach, snapshot: Timestamp) -> Result<(), TableError> {
+        match self {
+            Source::Memory {
+                memtable,
+                cursor,
+                key,
+            } => {
+                *cursor = match reach {
+                    Reach::Up(Some(end)) => memtable.cursor(&end),
+                    Reach::Up(None) => memtable.cursor_at_end(),
+                    Reach::Down(start) => memtable.cursor_below(Some(&start)),
+                };
+                *key = cursor.key();
+            }
+            Source::Run { walk, run } => {
+                **walk = match reach {
+                    Reach::Up(Some(end)) => RunWalk::up(run, &end, snapshot)?,
+                    Reach::Up(None) => RunWalk::up(&OpenRun::new(), &[], snapshot)?,
+                    Reach::Down(start) => RunWalk::down(run, Some(&start), snapshot)?,
+                };
+            }
+        }
+        Ok(())
     }
 }
 

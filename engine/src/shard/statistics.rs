@@ -103,6 +103,8 @@ pub struct ShardStatistics {
     pub table_versions: u64,
     /// Tombstones in them.
     pub tombstones: u64,
+    /// Range tombstones in them.
+    pub range_tombstones: u64,
     /// Runs above the levels.
     pub young_runs: usize,
     /// Bytes of the young runs, then of each level.
@@ -150,6 +152,7 @@ impl ShardHost {
                 tables: tree.tables().count(),
                 table_versions: tree.tables().map(|table| table.versions).sum(),
                 tombstones: tree.tables().map(|table| table.tombstones).sum(),
+                range_tombstones: tree.tables().map(|table| table.range_tombstones).sum(),
                 young_runs: tree.young.len(),
                 level_bytes: level_bytes(tree),
                 in_flight: replica.in_flight_count(),

@@ -114,6 +114,10 @@ pub fn command(data: &[u8]) {
             }
             encoded
         }
+        Body::DeleteRange { start, end } => {
+            let head = Head::of_delete_range(timestamp, retry, start, end);
+            [head.as_bytes(), start, end.unwrap_or_default()].concat()
+        }
         Body::Failure(failure) => {
             let retry = retry.expect("a failure has a retry");
             Head::of_failure(timestamp, retry, &failure).as_bytes().to_vec()

@@ -59,6 +59,13 @@ pub enum Reply {
     MultiPut(Vec<Result<u64, ErrorCode>>),
     /// What became of a batch.
     Batch(BatchReply),
+    /// What became of a delete-range.
+    DeleteRange {
+        /// The highest version that a shard gave it.
+        version: u64,
+        /// Why it was not applied in all shards, and whether it may have been in one.
+        refused: Option<(ErrorCode, bool)>,
+    },
     /// One page.
     Scan(Page),
     /// Was the request given up?
@@ -424,6 +431,12 @@ fn own(response: &Response<'_>) -> Reply {
             )
         }
         Response::Batch(reply) => Reply::Batch(reply.clone()),
+        Response::DeleteRange(reply) => Reply::DeleteRange {
+            version: reply.version,
+            refused: reply
+                .error
+                .map(|error| (error.code, reply.applied > 0 || reply.unknown > 0)),
+        },
         Response::Scan(page) => Reply::Scan(own_page(page)),
         Response::Cancel { cancelled } => Reply::Cancel(*cancelled),
         Response::Checkpoint(checkpoint) => Reply::Checkpoint {

@@ -285,6 +285,14 @@ impl Client {
                         self.refused(code, message, &asked, answered.timestamp, asking.sequence);
                     }
                 }
+                if let Reply::DeleteRange {
+                    refused: Some((code, _)),
+                    ..
+                } = other
+                {
+                    let message = "a shard of a delete-range";
+                    self.refused(*code, message, &asked, answered.timestamp, asking.sequence);
+                }
                 shared.clocks.answered(&asked, answered.timestamp);
             }
         }
@@ -390,6 +398,7 @@ fn answers(request: &Request<'_>, reply: &Reply) -> bool {
             matches!(reply, Reply::MultiPut(results) if results.len() == entries.len())
         }
         Request::Batch { .. } => matches!(reply, Reply::Batch(_)),
+        Request::DeleteRange { .. } => matches!(reply, Reply::DeleteRange { .. }),
         Request::Scan(_) => matches!(reply, Reply::Scan(_)),
         Request::Topology => matches!(reply, Reply::Topology(_)),
         Request::Status | Request::Stats => matches!(reply, Reply::Json(_)),

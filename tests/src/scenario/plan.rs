@@ -104,6 +104,11 @@ pub enum OperationKind {
     MultiPut,
     /// Does several things to keys of one shard, if the conditions of all hold.
     Batch,
+    /// Removes a range of keys.
+    DeleteRange {
+        /// Keys in the range, whether there or not.
+        keys: u32,
+    },
     /// Reads a key, and some others.
     MultiGet,
     /// Writes a key with a sequence at the edge of its session's window, or beyond.

@@ -4,7 +4,7 @@ use super::plan::{MILLISECOND_NS, Operation, OperationKind, Sending};
 use crate::sim::SimRandom;
 
 /// What operations a run has, with how many of each kind where all are as likely as they can be.
-const MIX: [(Draw, u64); 19] = [
+const MIX: [(Draw, u64); 20] = [
     (|_, _| OperationKind::Get, 300),
     (|_, _| OperationKind::Put, 200),
     (|_, _| OperationKind::PutIfAbsent, 60),
@@ -19,6 +19,12 @@ const MIX: [(Draw, u64); 19] = [
     (|_, _| OperationKind::MultiGet, 60),
     (|_, _| OperationKind::MultiPut, 50),
     (|_, _| OperationKind::Batch, 120),
+    (
+        |random, keys| OperationKind::DeleteRange {
+            keys: range(random, keys).min(range(random, 2 * RANGE_KEYS)),
+        },
+        30,
+    ),
     (|_, _| OperationKind::PutAtWindow, 4),
     (|_, _| OperationKind::Status, 5),
     (scan, 40),
@@ -38,6 +44,8 @@ const MIX: [(Draw, u64); 19] = [
 
 /// One operation of so many makes a checkpoint.
 const ONE_CHECKPOINT_IN: u64 = 150;
+/// Keys of a range that is deleted, as a rule.
+const RANGE_KEYS: u32 = 4;
 
 type Draw = fn(&SimRandom, u32) -> OperationKind;
 

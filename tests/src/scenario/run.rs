@@ -45,7 +45,7 @@ const STARTS_MAX: u32 = 60;
 /// Virtual time after which a node notices by itself that its disk has room again, and the like.
 const RECOVERY_NS: u64 = 2 * SECOND_NS;
 /// Operations of each thread that must succeed once all is healed.
-const HEALED_OPERATIONS: u64 = 9;
+const HEALED_OPERATIONS: u64 = 10;
 
 /// What came of a run.
 pub struct Report {
@@ -443,6 +443,7 @@ impl<'a> Runner<'a> {
                     OperationKind::PutIfAbsent,
                     OperationKind::MultiPut,
                     OperationKind::Batch,
+                    OperationKind::DeleteRange { keys: 2 },
                     OperationKind::MultiGet,
                     OperationKind::ScanBack { keys: 10 },
                 ];

@@ -333,6 +333,7 @@ impl Thread {
         let single = |change, wanted| Write {
             form: Form::Single,
             keys: vec![Self::key_write(operation, operation.key, change, wanted)],
+            range: (Vec::new(), None),
         };
         let known = self.known.get(&operation.key).cloned().unwrap_or_default();
         let version = match known.version {
@@ -353,6 +354,7 @@ impl Thread {
             OperationKind::Add => single(delta_of(operation.number), Wanted::Nothing),
             OperationKind::MultiPut => self.multi_put(operation),
             OperationKind::Batch => self.batch(operation),
+            OperationKind::DeleteRange { keys: count } => self.delete_range(operation, count),
             _ => single(put(), Wanted::Nothing),
         }
     }
@@ -382,6 +384,24 @@ impl Thread {
         Write {
             form: Form::MultiPut,
             keys: numbers.into_iter().enumerate().map(put).collect(),
+            range: (Vec::new(), None),
+        }
+    }
+
+    /// So many of the run's keys in order from this one on; to the end of all keys if they are the last.
+    fn delete_range(&self, operation: &Operation, count: u32) -> Write {
+        let keys = &self.client.shared.keys;
+        let from = operation.key as usize % keys.len();
+        let (start, end) = (&keys[from], keys.get(from + count as usize));
+        let numbers = (0..keys.len() as u32).filter(|number| {
+            let key = values::key(*number);
+            key >= *start && end.is_none_or(|end| key < *end)
+        });
+        let delete = |number| Self::key_write(operation, number, Change::Delete, Wanted::Nothing);
+        Write {
+            form: Form::DeleteRange,
+            keys: numbers.map(delete).collect(),
+            range: (start.clone(), end.cloned()),
         }
     }
 
@@ -414,6 +434,7 @@ impl Thread {
         Write {
             form: Form::Batch,
             keys: numbers.into_iter().enumerate().map(one).collect(),
+            range: (Vec::new(), None),
         }
     }
 

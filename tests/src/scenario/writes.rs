@@ -1,8 +1,9 @@
 //! Writes that own their bytes, so that they can be sent several times; what they are in a history, and what an answer
 //! says of them.
 //!
-//! A multi-put is as many operations of a history as it has shards, since each shard decides for itself; all other
-//! writes are one. These operations are the *parts* of a write.
+//! A multi-put or a delete-range is as many operations of a history as it has shards, since each shard decides for
+//! itself; all other writes are one. A delete-range deletes each key of the run that lies in it. These operations are
+//! the *parts* of a write.
 
 use ostrakon_wire::message::{
     Action, BatchOperation, BatchOperations, BatchReply, Condition, ErrorCode, PutEntries, PutEntry, Request,
@@ -69,6 +70,8 @@ pub enum Form {
     MultiPut,
     /// A batch.
     Batch,
+    /// A delete-range.
+    DeleteRange,
 }
 
 /// A write.
@@ -78,6 +81,8 @@ pub struct Write {
     pub form: Form,
     /// What it does, key by key.
     pub keys: Vec<KeyWrite>,
+    /// Start and end of a delete-range.
+    pub range: (Vec<u8>, Option<Vec<u8>>),
 }
 
 /// A write as one of its sendings says it.
@@ -100,6 +105,11 @@ impl Prepared<'_> {
             },
             Form::Batch => Request::Batch {
                 operations: BatchOperations::from(self.operations.as_slice()),
+                retry,
+            },
+            Form::DeleteRange => Request::DeleteRange {
+                start: &self.write.range.0,
+                end: self.write.range.1.as_deref(),
                 retry,
             },
         }
@@ -218,7 +228,7 @@ impl Write {
     pub fn prepared(&self, retry: Option<Retry>) -> Prepared<'_> {
         let (mut entries, mut operations) = (Vec::new(), Vec::new());
         match self.form {
-            Form::Single => {}
+            Form::Single | Form::DeleteRange => {}
             Form::MultiPut => entries.extend(self.keys.iter().map(put_entry)),
             Form::Batch => operations.extend(self.keys.iter().map(KeyWrite::operation)),
         }
@@ -264,7 +274,7 @@ impl Write {
         match self.form {
             Form::Single => vec![self.single_part(0)],
             Form::Batch => vec![self.transaction((0..self.keys.len()).collect())],
-            Form::MultiPut => {
+            Form::MultiPut | Form::DeleteRange => {
                 let shard = |place: &usize| values::shard(&self.keys[*place].key, shards);
                 let mut places: Vec<usize> = (0..self.keys.len()).collect();
                 places.sort_by_key(shard);
@@ -326,6 +336,9 @@ impl Write {
             Reply::Refused { code, .. } => self.refused(part, *code),
             Reply::MultiPut(results) if self.form == Form::MultiPut => self.said_of_shard(part, results),
             Reply::Batch(reply) if self.form == Form::Batch => self.said_of_batch(part, reply),
+            Reply::DeleteRange { version, refused } if self.form == Form::DeleteRange => {
+                said_of_range(part, *version, *refused)
+            }
             reply if self.form == Form::Single => said_of_single(part, reply),
             reply => Said::Nonsense(format!("{:?} was answered with {reply:?}", self.form)),
         };
@@ -398,6 +411,18 @@ impl Write {
             clock,
             ..Told::done(action, None)
         })
+    }
+}
+
+/// Of one shard it is not told: done in all, surely in none, or something between.
+fn said_of_range(part: &Part, version: u64, refused: Option<(ErrorCode, bool)>) -> Said {
+    match refused {
+        None if version == 0 => Said::Nonsense("a range was deleted without a version".to_owned()),
+        None => Said::Decided(Told::done(part.action.clone(), None)),
+        Some((code, may_be_done)) => match refusal(code) {
+            Said::NotNow(code) if may_be_done => Said::Unknown(code),
+            said => said,
+        },
     }
 }
 

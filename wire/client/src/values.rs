@@ -147,6 +147,8 @@ pub enum Answer {
     MultiPut(MultiWritten),
     /// To a batch.
     Batch(BatchReply),
+    /// To a delete-range that was applied in all shards: the highest version that one gave it.
+    DeleteRange(u64),
     /// To a cancel: was it in time?
     Cancel(bool),
     /// To a stats request: one JSON object.
@@ -276,6 +278,7 @@ impl From<&Response<'_>> for Answer {
             Response::MultiGet { values } => Answer::MultiGet(values.iter().map(MultiValue::from).collect()),
             Response::MultiPut(reply) => Answer::MultiPut(MultiWritten::from(reply)),
             Response::Batch(reply) => Answer::Batch(reply.clone()),
+            Response::DeleteRange(reply) => Answer::DeleteRange(reply.version),
             Response::Cancel { cancelled } => Answer::Cancel(*cancelled),
             Response::Checkpoint(reply) => Answer::Checkpoint(Checkpoint::from(reply)),
             Response::Stats { json } => Answer::Stats((*json).to_owned()),
@@ -321,6 +324,7 @@ taken_apart! {
     into_values: Answer::MultiGet(values) => values, Vec<MultiValue>;
     into_multi_written: Answer::MultiPut(written) => written, MultiWritten;
     into_batch: Answer::Batch(reply) => reply, BatchReply;
+    into_range_version: Answer::DeleteRange(version) => version, u64;
     into_page: Answer::Scan(page) => page, Page;
     into_topology: Answer::Topology(topology) => topology, TopologyReply;
     into_checkpoint: Answer::Checkpoint(checkpoint) => checkpoint, Checkpoint;

@@ -653,3 +653,37 @@ fn a_reply_to_a_multi_put_that_hides_what_an_earlier_one_said_is_no_answer() {
         );
     }
 }
+
+#[test]
+fn a_delete_range_that_is_done_in_part_goes_out_again_or_ends_as_unknown() {
+    use ErrorCode::{Busy, MemoryFull};
+    let after = |refusals: &[ErrorCode], is_in_one: &[bool]| {
+        let mut world = world(1, &options());
+        settle(&mut world);
+        world.model.refusals = refusals.iter().map(|code| (*code, 10)).collect();
+        let first = is_in_one.iter().rev();
+        world.model.first_entries = first.map(|is_in_one| (!is_in_one).then_some(Busy)).collect();
+        let range = Request::DeleteRange {
+            start: b"a",
+            end: None,
+            retry: None,
+        };
+        let call = world.submit(&range, 3_000);
+        world.run_until(world.now_ns + 300 * MS);
+        (count(&world, Kind::DeleteRange), world.ended(call))
+    };
+    let (sendings, ended) = after(&[Busy, Busy], &[true, false]);
+    assert_eq!(sendings, 3, "{ended:?}");
+    assert!(ended.is_ok(), "{ended:?}");
+    let (sendings, ended) = after(&[MemoryFull], &[false]);
+    assert_eq!(sendings, 1);
+    assert!(
+        matches!(ended, Err(Error::Server { code: MemoryFull, .. })),
+        "{ended:?}"
+    );
+    for is_in_one in [&[true][..], &[true, false]] {
+        let refusals = [&vec![Busy; is_in_one.len() - 1][..], &[MemoryFull]].concat();
+        let (_, ended) = after(&refusals, is_in_one);
+        assert!(matches!(ended, Err(Error::UnknownOutcome { .. })), "{ended:?}");
+    }
+}

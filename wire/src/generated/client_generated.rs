@@ -3502,6 +3502,334 @@ impl ::core::fmt::Debug for BatchReply<'_> {
       ds.finish()
   }
 }
+pub enum DeleteRangeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct DeleteRange<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for DeleteRange<'a> {
+  type Inner = DeleteRange<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> DeleteRange<'a> {
+  pub const VT_START: ::flatbuffers::VOffsetT = 4;
+  pub const VT_END: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RETRY: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    DeleteRange { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DeleteRangeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<DeleteRange<'bldr>> {
+    let mut builder = DeleteRangeBuilder::new(_fbb);
+    if let Some(x) = args.retry { builder.add_retry(x); }
+    if let Some(x) = args.end { builder.add_end(x); }
+    if let Some(x) = args.start { builder.add_start(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn start(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DeleteRange::VT_START, None)}
+  }
+  #[inline]
+  pub fn end(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DeleteRange::VT_END, None)}
+  }
+  #[inline]
+  pub fn retry(&self) -> Option<&'a Retry> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Retry>(DeleteRange::VT_RETRY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for DeleteRange<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("start", Self::VT_START, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("end", Self::VT_END, false)?
+     .visit_field::<Retry>("retry", Self::VT_RETRY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DeleteRangeArgs<'a> {
+    pub start: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub end: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub retry: Option<&'a Retry>,
+}
+impl<'a> Default for DeleteRangeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DeleteRangeArgs {
+      start: None,
+      end: None,
+      retry: None,
+    }
+  }
+}
+
+pub struct DeleteRangeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DeleteRangeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_start(&mut self, start: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DeleteRange::VT_START, start);
+  }
+  #[inline]
+  pub fn add_end(&mut self, end: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DeleteRange::VT_END, end);
+  }
+  #[inline]
+  pub fn add_retry(&mut self, retry: &Retry) {
+    self.fbb_.push_slot_always::<&Retry>(DeleteRange::VT_RETRY, retry);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DeleteRangeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DeleteRangeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<DeleteRange<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for DeleteRange<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("DeleteRange");
+      ds.field("start", &self.start());
+      ds.field("end", &self.end());
+      ds.field("retry", &self.retry());
+      ds.finish()
+  }
+}
+pub enum DeleteRangeReplyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct DeleteRangeReply<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for DeleteRangeReply<'a> {
+  type Inner = DeleteRangeReply<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> DeleteRangeReply<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_APPLIED: ::flatbuffers::VOffsetT = 6;
+  pub const VT_REFUSED: ::flatbuffers::VOffsetT = 8;
+  pub const VT_UNKNOWN: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CODE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 14;
+  pub const VT_RETRY_AFTER_MS: ::flatbuffers::VOffsetT = 16;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    DeleteRangeReply { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DeleteRangeReplyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<DeleteRangeReply<'bldr>> {
+    let mut builder = DeleteRangeReplyBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_retry_after_ms(args.retry_after_ms);
+    if let Some(x) = args.message { builder.add_message(x); }
+    builder.add_unknown(args.unknown);
+    builder.add_refused(args.refused);
+    builder.add_applied(args.applied);
+    builder.add_code(args.code);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(DeleteRangeReply::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn applied(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(DeleteRangeReply::VT_APPLIED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn refused(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(DeleteRangeReply::VT_REFUSED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn unknown(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(DeleteRangeReply::VT_UNKNOWN, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn code(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(DeleteRangeReply::VT_CODE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn message(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DeleteRangeReply::VT_MESSAGE, None)}
+  }
+  #[inline]
+  pub fn retry_after_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(DeleteRangeReply::VT_RETRY_AFTER_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for DeleteRangeReply<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u32>("applied", Self::VT_APPLIED, false)?
+     .visit_field::<u32>("refused", Self::VT_REFUSED, false)?
+     .visit_field::<u32>("unknown", Self::VT_UNKNOWN, false)?
+     .visit_field::<u16>("code", Self::VT_CODE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
+     .visit_field::<u32>("retry_after_ms", Self::VT_RETRY_AFTER_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DeleteRangeReplyArgs<'a> {
+    pub version: u64,
+    pub applied: u32,
+    pub refused: u32,
+    pub unknown: u32,
+    pub code: u16,
+    pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub retry_after_ms: u32,
+}
+impl<'a> Default for DeleteRangeReplyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DeleteRangeReplyArgs {
+      version: 0,
+      applied: 0,
+      refused: 0,
+      unknown: 0,
+      code: 0,
+      message: None,
+      retry_after_ms: 0,
+    }
+  }
+}
+
+pub struct DeleteRangeReplyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DeleteRangeReplyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(DeleteRangeReply::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_applied(&mut self, applied: u32) {
+    self.fbb_.push_slot::<u32>(DeleteRangeReply::VT_APPLIED, applied, 0);
+  }
+  #[inline]
+  pub fn add_refused(&mut self, refused: u32) {
+    self.fbb_.push_slot::<u32>(DeleteRangeReply::VT_REFUSED, refused, 0);
+  }
+  #[inline]
+  pub fn add_unknown(&mut self, unknown: u32) {
+    self.fbb_.push_slot::<u32>(DeleteRangeReply::VT_UNKNOWN, unknown, 0);
+  }
+  #[inline]
+  pub fn add_code(&mut self, code: u16) {
+    self.fbb_.push_slot::<u16>(DeleteRangeReply::VT_CODE, code, 0);
+  }
+  #[inline]
+  pub fn add_message(&mut self, message: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DeleteRangeReply::VT_MESSAGE, message);
+  }
+  #[inline]
+  pub fn add_retry_after_ms(&mut self, retry_after_ms: u32) {
+    self.fbb_.push_slot::<u32>(DeleteRangeReply::VT_RETRY_AFTER_MS, retry_after_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DeleteRangeReplyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DeleteRangeReplyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<DeleteRangeReply<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for DeleteRangeReply<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("DeleteRangeReply");
+      ds.field("version", &self.version());
+      ds.field("applied", &self.applied());
+      ds.field("refused", &self.refused());
+      ds.field("unknown", &self.unknown());
+      ds.field("code", &self.code());
+      ds.field("message", &self.message());
+      ds.field("retry_after_ms", &self.retry_after_ms());
+      ds.finish()
+  }
+}
 pub enum ScanOffset {}
 #[derive(Copy, Clone, PartialEq)]
 

@@ -50,7 +50,9 @@ pub enum DecodeError {
         /// Its length.
         bytes: usize,
     },
-    /// Start or end of a scan above [`SCAN_BOUND_BYTES_MAX`].
+    /// A range to be deleted whose end is not above its start.
+    RangeEmpty,
+    /// Start or end of a scan or a range above [`SCAN_BOUND_BYTES_MAX`].
     ScanBoundTooLarge {
         /// Its length.
         bytes: usize,
@@ -203,9 +205,11 @@ impl fmt::Display for DecodeError {
                 formatter,
                 "the value has {bytes} bytes; at most {VALUE_BYTES_MAX} are allowed: use several keys"
             ),
+            DecodeError::RangeEmpty => formatter
+                .write_str("no key lies in the range: its end, which is excluded, has to be above its start"),
             DecodeError::ScanBoundTooLarge { bytes } => write!(
                 formatter,
-                "the start or end of the scan has {bytes} bytes; at most {SCAN_BOUND_BYTES_MAX} are allowed"
+                "the start or end of the range has {bytes} bytes; at most {SCAN_BOUND_BYTES_MAX} are allowed"
             ),
             DecodeError::ScanLimit { limit } => write!(
                 formatter,

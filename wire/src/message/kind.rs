@@ -34,6 +34,7 @@ pub enum Kind {
     Batch = 12,
     Cancel = 13,
     Stats = 14,
+    DeleteRange = 15,
     Checkpoint = 16,
     HelloReply = 0x8001,
     Pong = 0x8002,
@@ -48,13 +49,14 @@ pub enum Kind {
     BatchReply = 0x800C,
     CancelReply = 0x800D,
     StatsReply = 0x800E,
+    DeleteRangeReply = 0x800F,
     CheckpointReply = 0x8010,
     Error = 0xFFFF,
 }
 
 impl Kind {
     /// Every kind of this version.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 32] = [
         Kind::Hello,
         Kind::Ping,
         Kind::Get,
@@ -69,6 +71,7 @@ impl Kind {
         Kind::Batch,
         Kind::Cancel,
         Kind::Stats,
+        Kind::DeleteRange,
         Kind::Checkpoint,
         Kind::HelloReply,
         Kind::Pong,
@@ -83,6 +86,7 @@ impl Kind {
         Kind::BatchReply,
         Kind::CancelReply,
         Kind::StatsReply,
+        Kind::DeleteRangeReply,
         Kind::CheckpointReply,
         Kind::Error,
     ];
@@ -106,7 +110,7 @@ impl Kind {
     pub fn is_write(self) -> bool {
         matches!(
             self,
-            Kind::Put | Kind::Delete | Kind::Add | Kind::MultiPut | Kind::Batch
+            Kind::Put | Kind::Delete | Kind::Add | Kind::MultiPut | Kind::Batch | Kind::DeleteRange
         )
     }
 }
@@ -130,6 +134,7 @@ impl TryFrom<u16> for Kind {
             12 => Kind::Batch,
             13 => Kind::Cancel,
             14 => Kind::Stats,
+            15 => Kind::DeleteRange,
             16 => Kind::Checkpoint,
             0x8001 => Kind::HelloReply,
             0x8002 => Kind::Pong,
@@ -144,6 +149,7 @@ impl TryFrom<u16> for Kind {
             0x800C => Kind::BatchReply,
             0x800D => Kind::CancelReply,
             0x800E => Kind::StatsReply,
+            0x800F => Kind::DeleteRangeReply,
             0x8010 => Kind::CheckpointReply,
             0xFFFF => Kind::Error,
             kind => return Err(DecodeError::UnknownKind { kind }),
@@ -168,6 +174,7 @@ impl fmt::Display for Kind {
             Kind::Batch => "batch",
             Kind::Cancel => "cancel",
             Kind::Stats => "stats",
+            Kind::DeleteRange => "delete-range",
             Kind::Checkpoint => "checkpoint",
             Kind::HelloReply => "hello reply",
             Kind::Pong => "pong",
@@ -182,6 +189,7 @@ impl fmt::Display for Kind {
             Kind::BatchReply => "batch reply",
             Kind::CancelReply => "cancel reply",
             Kind::StatsReply => "stats reply",
+            Kind::DeleteRangeReply => "delete-range reply",
             Kind::CheckpointReply => "checkpoint reply",
             Kind::Error => "error",
         })

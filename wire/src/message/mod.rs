@@ -31,10 +31,10 @@ pub use list::{
     BatchOperations, BatchOperationsIter, Keys, KeysIter, MultiValues, MultiValuesIter, PutEntries,
     PutEntriesIter, ScanEntries, ScanEntriesIter,
 };
-pub use request::{CheckpointAction, Hello, PROTOCOL_VERSION, Request, ScanRequest};
+pub use request::{CheckpointAction, Hello, PROTOCOL_VERSION, Request, ScanRequest, after_prefix};
 pub use response::{
-    BatchReply, CheckpointReply, CheckpointShard, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue,
-    Response, ScanEntry, ScanReply, TopologyReply,
+    BatchReply, CheckpointReply, CheckpointShard, DeleteRangeReply, ErrorReply, Found, HelloReply,
+    MultiPutReply, MultiValue, Response, ScanEntry, ScanReply, TopologyReply,
 };
 pub use write::{Action, BatchOperation, Condition, PutEntry, Retry};
 

@@ -81,6 +81,15 @@ pub enum Request<'a> {
         /// For a write that may be sent again.
         retry: Option<Retry>,
     },
+    /// Removes all keys of a range, in each shard at one moment. Answered by `Response::DeleteRange`.
+    DeleteRange {
+        /// First key, inclusive. Empty: from the first key there is.
+        start: &'a [u8],
+        /// Above `start`, exclusive. `None`: to the last key there is.
+        end: Option<&'a [u8]>,
+        /// For a write that may be sent again.
+        retry: Option<Retry>,
+    },
     /// Reads one page of keys in order. Answered by `Response::Scan`.
     Scan(ScanRequest<'a>),
     /// Gives up a request of this connection. Answered by `Response::Cancel`.
@@ -187,7 +196,8 @@ impl<'a> Request<'a> {
             | Request::Delete { retry, .. }
             | Request::Add { retry, .. }
             | Request::MultiPut { retry, .. }
-            | Request::Batch { retry, .. } => retry,
+            | Request::Batch { retry, .. }
+            | Request::DeleteRange { retry, .. } => retry,
             _ => None,
         }
     }
@@ -204,6 +214,7 @@ impl<'a> Request<'a> {
             Request::MultiGet { .. } => Kind::MultiGet,
             Request::MultiPut { .. } => Kind::MultiPut,
             Request::Batch { .. } => Kind::Batch,
+            Request::DeleteRange { .. } => Kind::DeleteRange,
             Request::Scan(_) => Kind::Scan,
             Request::Cancel { .. } => Kind::Cancel,
             Request::Topology => Kind::Topology,
@@ -249,6 +260,7 @@ impl<'a> Request<'a> {
                 }
             }
             Kind::Batch => decode_batch(verified_table::<tables::Batch<'a>>(kind, body)?)?,
+            Kind::DeleteRange => decode_delete_range(verified_table::<tables::DeleteRange<'a>>(kind, body)?),
             Kind::Scan => Request::Scan(decode_scan(body)?),
             Kind::Hello => Request::Hello(decode_hello(body)?),
             Kind::Ping => {
@@ -386,6 +398,7 @@ impl<'a> Request<'a> {
                 check_sum(Kind::Batch, operations.iter().map(|operation| operation.bytes()))?;
                 check_distinct(Kind::Batch, operations.iter().map(|operation| operation.key))
             }
+            Request::DeleteRange { start, end, .. } => check_range(start, *end),
             Request::Scan(scan) => check_scan(scan),
             Request::Hello(hello) => check_hello(hello),
             Request::Ping
@@ -396,6 +409,14 @@ impl<'a> Request<'a> {
             | Request::Cancel { .. } => Ok(()),
         }
     }
+}
+
+/// The first key after all that begin with a prefix; `None` if there is none, after bytes that are all 0xFF.
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut after = prefix[..=last].to_vec();
+    after[last] += 1;
+    Some(after)
 }
 
 /// The condition in the slots from `condition` on: number, expected version, expected value.
@@ -461,6 +482,26 @@ fn decode_checkpoint(table: tables::Checkpoint<'_>) -> Result<Request<'_>, Decod
         action,
         id: table.id(),
     })
+}
+
+fn decode_delete_range(table: tables::DeleteRange<'_>) -> Request<'_> {
+    Request::DeleteRange {
+        start: table.start().map_or(&[][..], |start| start.bytes()),
+        end: table.end().map(|end| end.bytes()),
+        retry: table.retry().map(Retry::from_wire),
+    }
+}
+
+fn check_range(start: &[u8], end: Option<&[u8]>) -> Result<(), DecodeError> {
+    for bound in [start, end.unwrap_or_default()] {
+        if bound.len() > SCAN_BOUND_BYTES_MAX {
+            return Err(DecodeError::ScanBoundTooLarge { bytes: bound.len() });
+        }
+    }
+    if end.is_some_and(|end| start >= end) {
+        return Err(DecodeError::RangeEmpty);
+    }
+    Ok(())
 }
 
 fn decode_scan(body: &[u8]) -> Result<ScanRequest<'_>, DecodeError> {

@@ -5,8 +5,8 @@ use ostrakon_wire::ClusterId;
 use ostrakon_wire::limits::TTL_MS_MAX;
 use ostrakon_wire::message::{
     Action, BatchOperation, BatchReply, CheckpointAction, CheckpointReply, CheckpointShard, Condition,
-    Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, MultiPutReply, MultiValue, PutEntry, Request,
-    Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
+    DeleteRangeReply, Encoder, ErrorCode, ErrorReply, Found, Hello, HelloReply, MultiPutReply, MultiValue,
+    PutEntry, Request, Response, Retry, ScanEntry, ScanReply, ScanRequest, TopologyReply,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -30,6 +30,7 @@ pub(crate) fn request(check: CheckRequest) -> impl Strategy<Value = Sample> {
         keyed(check),
         several_keys(check),
         scan(check),
+        delete_range(check),
         hello(check),
         small(check)
     ]
@@ -42,6 +43,7 @@ pub(crate) fn response(check: CheckResponse) -> impl Strategy<Value = Sample> {
         write_reply(check),
         several_values(check),
         several_written(check),
+        range_deleted(check),
         scan_reply(check),
         hello_reply(check),
         topology_reply(check),
@@ -234,6 +236,20 @@ fn scan(check: CheckRequest) -> impl Strategy<Value = Sample> {
         )
 }
 
+fn delete_range(check: CheckRequest) -> impl Strategy<Value = Sample> {
+    let start = vec(any::<u8>(), 0..40);
+    (head(), start, option::of(key()), retry()).prop_map(move |(head, start, more, retry)| {
+        // What begins with the start and has more comes after it.
+        let end = more.map(|more| [&start[..], &more].concat());
+        let range = Request::DeleteRange {
+            start: &start,
+            end: end.as_deref(),
+            retry,
+        };
+        sample_request(check, head, &range)
+    })
+}
+
 fn hello(check: CheckRequest) -> impl Strategy<Value = Sample> {
     (
         head(),
@@ -312,6 +328,29 @@ fn several_values(check: CheckResponse) -> impl Strategy<Value = Sample> {
             },
         )
     })
+}
+
+/// Delete-range replies, of all shards and of some.
+fn range_deleted(check: CheckResponse) -> impl Strategy<Value = Sample> {
+    let counts = (0..99_u32, 0..99_u32, 0..99_u32);
+    let error = (1..=u16::MAX, ".{0,20}", any::<u32>());
+    (head(), 1..=u64::MAX, counts, error).prop_map(
+        move |(head, version, (applied, refused, unknown), (code, message, retry_after_ms))| {
+            let is_everywhere = applied > 0 && refused == 0 && unknown == 0;
+            let reply = DeleteRangeReply {
+                version: if applied > 0 { version } else { 0 },
+                applied,
+                refused,
+                unknown,
+                error: (!is_everywhere).then(|| ErrorReply {
+                    code: ErrorCode::from(code),
+                    message: &message,
+                    retry_after_ms,
+                }),
+            };
+            sample_response(check, head, &Response::DeleteRange(reply))
+        },
+    )
 }
 
 /// Multi-put replies, as a whole and in part, and batch replies.

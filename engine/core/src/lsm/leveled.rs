@@ -75,6 +75,7 @@ pub(super) fn pick(
     urgent
         .or_else(|| droppable(tree, busy, options, watermark))
         .or_else(|| droppable_young(tree, busy, options, watermark))
+        .or_else(|| covering(tree, busy, options, watermark))
 }
 
 /// The young runs, when much of them can be dropped: where nothing is written any more they would stay as they are.
@@ -90,7 +91,28 @@ fn droppable_young(
     if droppable == 0 || droppable * 100 < versions * options.droppable_percent {
         return None;
     }
-    let choice = young(tree, busy, options)?;
+    downwards(tree, busy, options)
+}
+
+/// The young runs, if one of them has range tombstones that cover much: what they cover gives its space back when they
+/// meet.
+fn covering(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.droppable_percent);
+    let has_many = tree.young.iter().flatten().any(covers_much);
+    if !has_many {
+        return None;
+    }
+    downwards(tree, busy, options)
+}
+
+/// The young runs into the first level, however few they are: not among themselves, which drops nothing for good.
+fn downwards(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option<Choice> {
+    let choice = young(tree, busy, options).filter(|choice| choice.reason == Reason::Young)?;
     Some(Choice {
         reason: Reason::Droppable,
         is_move: false,
@@ -118,7 +140,7 @@ fn young(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option
     }
     let runs = &tree.young[tree.young.len() - taken..];
     let below = bounds(runs.iter().flatten())
-        .map(|(smallest, largest)| &tree.levels[base][overlapping(&tree.levels[base], smallest, largest)])
+        .map(|extent| &tree.levels[base][overlapping(&tree.levels[base], extent)])
         .filter(|below| below.iter().all(is_idle));
     let Some(below) = below else {
         return among_themselves(tree, busy, options);
@@ -175,8 +197,8 @@ fn one_table(
     Some(with_below(Reason::Level, table, below, level, watermark))
 }
 
-/// The table with the largest part that can be dropped, if that is large: into the next level, or in place if it is in
-/// the last one.
+/// The table with the largest part that can be dropped, if that is large, or whose range tombstones cover much: into
+/// the next level, or in place if it is in the last one.
 fn droppable(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
@@ -187,7 +209,9 @@ fn droppable(
     let candidates = (1..=LEVELS).flat_map(|level| {
         let tables = tree.levels[level - 1].iter();
         tables.filter_map(move |table| {
-            let is_much = percent(table) >= options.droppable_percent && !busy.contains(&table.number);
+            let is_much = (percent(table) >= options.droppable_percent
+                || table.covers_much(watermark, options.droppable_percent))
+                && !busy.contains(&table.number);
             let below = if level == LEVELS {
                 &[][..]
             } else {
@@ -217,7 +241,7 @@ fn down<'a>(
     table: &TableInfo,
 ) -> Option<&'a [Rc<TableInfo>]> {
     let run = &tree.levels[level];
-    let below = &run[overlapping(run, &table.smallest, &table.largest)];
+    let below = &run[overlapping(run, table.extent())];
     let is_busy = |number: &TableNumber| busy.contains(number);
     (!is_busy(&table.number) && !below.iter().any(|table| is_busy(&table.number))).then_some(below)
 }

@@ -12,6 +12,9 @@
 //! than those in all runs below it, and all versions that a run has of a key lie in one table. So a reader may stop
 //! at the first run that has a version at or below its snapshot.
 //!
+//! A *range tombstone* is a version of every key that it covers, so all of this holds for it too: a table reaches as
+//! far as its range tombstones do, and what a run has of one is cut where its tables meet.
+//!
 //! [`leveled`] moves data from level to level, which costs writes and keeps space small; [`tiered`] keeps to young runs
 //! and merges those of like size, which costs space and keeps writes few.
 
@@ -44,28 +47,74 @@ pub struct TableInfo {
     pub number: TableNumber,
     /// Length of its file in bytes.
     pub bytes: u64,
-    /// The first key.
+    /// The first key, or the first that a range tombstone covers.
     pub smallest: Box<[u8]>,
-    /// The last key.
+    /// The last key, or the end of its range tombstones.
     pub largest: Box<[u8]>,
+    /// The table has nothing of the key `largest`: it is where a range tombstone ends.
+    pub is_largest_excluded: bool,
     /// Keys.
     pub keys: u64,
     /// Versions of all keys.
     pub versions: u64,
     /// Versions that are tombstones.
     pub tombstones: u64,
+    /// Range tombstones; none of them counts as a version.
+    pub range_tombstones: u64,
+    /// Bytes of the older tables that the range tombstones covered for a good part when the table was made.
+    pub covered_bytes: u64,
     /// Versions that expire.
     pub expiring: u64,
     /// The latest moment at which one of them does.
     pub last_expiry: Timestamp,
-    /// The newest timestamp of a version.
+    /// The newest timestamp of a version or a range tombstone.
     pub newest: Timestamp,
+}
+
+/// What a table, or several together, reach over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent<'a> {
+    /// The first key.
+    pub smallest: &'a [u8],
+    /// The last key.
+    pub largest: &'a [u8],
+    /// `largest` itself does not belong to it.
+    pub is_largest_excluded: bool,
+}
+
+impl Extent<'_> {
+    /// Does it end before this key?
+    pub fn ends_before(&self, key: &[u8]) -> bool {
+        *self.largest < *key || self.is_largest_excluded && *self.largest == *key
+    }
 }
 
 impl TableInfo {
     /// Could it have a version of this key?
     pub fn covers(&self, key: &[u8]) -> bool {
-        *self.smallest <= *key && *key <= *self.largest
+        *self.smallest <= *key && !self.ends_before(key)
+    }
+
+    /// What it reaches over.
+    pub fn extent(&self) -> Extent<'_> {
+        Extent {
+            smallest: &self.smallest,
+            largest: &self.largest,
+            is_largest_excluded: self.is_largest_excluded,
+        }
+    }
+
+    /// Does it end before this key?
+    pub fn ends_before(&self, key: &[u8]) -> bool {
+        self.extent().ends_before(key)
+    }
+
+    /// Is so much of older tables covered by its range tombstones, all of which are below `watermark`, that it is worth
+    /// merging them: as many percent of its own bytes?
+    fn covers_much(&self, watermark: Timestamp, percent: u64) -> bool {
+        self.newest < watermark
+            && self.covered_bytes > 0
+            && self.covered_bytes.saturating_mul(100) >= self.bytes.saturating_mul(percent)
     }
 
     /// Versions that any merge drops when nobody reads below `watermark`: those that the table has newer ones of, if all
@@ -78,7 +127,7 @@ impl TableInfo {
     }
 
     /// Versions that a merge into the last level drops when nobody reads below `watermark`, at most: those that are
-    /// shadowed, tombstones, and what has expired, if all of that is below it.
+    /// shadowed, tombstones, and what has expired, if all of that is below it. Range tombstones count like others.
     fn droppable(&self, watermark: Timestamp) -> u64 {
         if self.newest >= watermark {
             return 0;
@@ -88,17 +137,17 @@ impl TableInfo {
         } else {
             0
         };
-        (self.shadowed(watermark) + self.tombstones + expired).min(self.versions)
+        self.shadowed(watermark) + self.tombstones + self.range_tombstones + expired
     }
 }
 
 /// Tables that share no key, in the order of their keys.
 pub type Run = Vec<Rc<TableInfo>>;
 
-/// The part of a run, by positions, that has keys from `smallest` to `largest`.
-fn overlapping(run: &Run, smallest: &[u8], largest: &[u8]) -> core::ops::Range<usize> {
-    let start = run.partition_point(|table| *table.largest < *smallest);
-    let end = run.partition_point(|table| *table.smallest <= *largest);
+/// The part of a run, by positions, that shares keys with an extent.
+fn overlapping(run: &Run, extent: Extent<'_>) -> core::ops::Range<usize> {
+    let start = run.partition_point(|table| table.ends_before(extent.smallest));
+    let end = run.partition_point(|table| !extent.ends_before(&table.smallest));
     start..end.max(start)
 }
 
@@ -184,7 +233,7 @@ impl Tree {
     /// The tables that may have a version of a key, from the newest to the oldest: one of a run at most.
     pub fn tables_of<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Rc<TableInfo>> {
         self.runs().filter_map(move |run| {
-            let place = run.partition_point(|table| *table.largest < *key);
+            let place = run.partition_point(|table| table.ends_before(key));
             run.get(place).filter(|table| table.covers(key))
         })
     }
@@ -249,9 +298,16 @@ impl Tree {
         Ok(())
     }
 
-    /// Is there a table with this key in a run below the place, other than those of a choice? If not, a tombstone of
-    /// the key that goes there has nothing to hide.
-    pub fn has_older(&self, choice: &Choice, key: &[u8]) -> bool {
+    /// What lies below all of these tables, for what comes on top of them.
+    pub fn older(&self) -> Older<'_> {
+        Older {
+            runs: self.runs().collect(),
+            inputs: &[],
+        }
+    }
+
+    /// What lies below the place where a choice puts what comes of it, but for its inputs.
+    pub fn older_than<'a>(&'a self, choice: &'a Choice) -> Older<'a> {
         let first = match choice.output {
             Place::Level(level) => self.young.len() + level,
             // What a merge of young runs leaves is in place of the oldest of them.
@@ -263,17 +319,65 @@ impl Tree {
                     .map_or(0, |place| place + 1)
             }
         };
-        self.runs().skip(first).any(|run| {
-            let place = run.partition_point(|table| *table.largest < *key);
+        Older {
+            runs: self.runs().skip(first).collect(),
+            inputs: &choice.inputs,
+        }
+    }
+}
+
+/// Tables that have what is older than the tables to be made.
+pub struct Older<'a> {
+    runs: Vec<&'a Run>,
+    /// Tables that go, and do not count.
+    inputs: &'a [TableNumber],
+}
+
+/// What a range of keys meets in older tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Tables that may have something of these keys.
+    pub tables: usize,
+    /// Bytes of those of them of which the range has one end at least.
+    pub bytes: u64,
+}
+
+impl Older<'_> {
+    /// Is there a table with this key? If not, a tombstone of the key has nothing to hide.
+    pub fn has(&self, key: &[u8]) -> bool {
+        self.runs.iter().any(|run| {
+            let place = run.partition_point(|table| table.ends_before(key));
             run.get(place)
-                .is_some_and(|table| table.covers(key) && !choice.inputs.contains(&table.number))
+                .is_some_and(|table| table.covers(key) && !self.inputs.contains(&table.number))
         })
+    }
+
+    /// What the keys from `start` up to `end`, which is excluded, meet. If it is no table, a range tombstone of these
+    /// keys has nothing to hide.
+    pub fn covered(&self, start: &[u8], end: &[u8]) -> Covered {
+        let extent = Extent {
+            smallest: start,
+            largest: end,
+            is_largest_excluded: true,
+        };
+        let mut covered = Covered::default();
+        for run in &self.runs {
+            let tables = run[overlapping(run, extent)].iter();
+            for table in tables.filter(|table| !self.inputs.contains(&table.number)) {
+                covered.tables += 1;
+                let has_end = *table.smallest >= *start || *table.largest < *end;
+                covered.bytes += if has_end { table.bytes } else { 0 };
+            }
+        }
+        covered
     }
 }
 
 fn in_order(run: &Run) -> Result<(), Misfit> {
-    let inverted = run.iter().find(|table| table.smallest > table.largest);
-    let shared = run.windows(2).find(|pair| pair[0].largest >= pair[1].smallest);
+    let inverted = run.iter().find(|table| table.ends_before(&table.smallest));
+    let shared = run
+        .windows(2)
+        .find(|pair| !pair[0].ends_before(&pair[1].smallest));
     match inverted.or(shared.map(|pair| &pair[1])) {
         Some(table) => Err(Misfit::Shared(table.number)),
         None => Ok(()),
@@ -371,9 +475,18 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     }
 }
 
-/// The first key and the last of these tables. None if there are none.
-fn bounds<'a>(tables: impl Iterator<Item = &'a Rc<TableInfo>> + Clone) -> Option<(&'a [u8], &'a [u8])> {
-    let smallest = tables.clone().map(|table| &*table.smallest).min()?;
-    let largest = tables.map(|table| &*table.largest).max()?;
-    Some((smallest, largest))
+/// What these tables reach over together. None if there are none.
+fn bounds<'a>(tables: impl Iterator<Item = &'a Rc<TableInfo>>) -> Option<Extent<'a>> {
+    tables.map(|table| table.extent()).reduce(|one, other| {
+        let farther = |extent: &Extent<'a>| (extent.largest, !extent.is_largest_excluded);
+        let last = if farther(&one) < farther(&other) {
+            other
+        } else {
+            one
+        };
+        Extent {
+            smallest: one.smallest.min(other.smallest),
+            ..last
+        }
+    })
 }

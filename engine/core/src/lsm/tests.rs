@@ -80,9 +80,12 @@ impl Store {
                 bytes: versions * VERSION_BYTES,
                 smallest: Store::key(keys[0]),
                 largest: Store::key(keys[keys.len() - 1]),
+                is_largest_excluded: false,
                 keys: own.len() as u64,
                 versions,
                 tombstones: tombstones as u64,
+                range_tombstones: 0,
+                covered_bytes: 0,
                 expiring: 0,
                 last_expiry: Timestamp(0),
                 newest: Timestamp(own.values().flatten().copied().max().unwrap_or(0)),
@@ -149,7 +152,7 @@ impl Store {
                 let needed = versions.iter().position(|at| *at <= watermark);
                 if let Some(needed) = needed {
                     let is_gone = self.tombstones.contains(&versions[needed])
-                        && !self.tree.has_older(&choice, &key.to_be_bytes());
+                        && !self.tree.older_than(&choice).has(&key.to_be_bytes());
                     versions.truncate(needed + usize::from(!is_gone));
                 }
             }
@@ -364,5 +367,143 @@ fn edits_that_do_not_fit_change_nothing() {
         let before = store.tree.clone();
         assert_eq!(store.tree.apply(&edit), Err(misfit));
         assert_eq!(store.tree, before);
+    }
+}
+
+/// A table of keys of one letter, the last of which may be excluded.
+fn letters(number: u64, smallest: u8, largest: u8, is_largest_excluded: bool) -> Rc<TableInfo> {
+    Rc::new(TableInfo {
+        number: TableNumber(number),
+        bytes: 100,
+        smallest: [smallest].into(),
+        largest: [largest].into(),
+        is_largest_excluded,
+        versions: 10,
+        tombstones: 0,
+        range_tombstones: u64::from(is_largest_excluded),
+        covered_bytes: 0,
+        expiring: 0,
+        last_expiry: Timestamp(0),
+        newest: Timestamp(number),
+    })
+}
+
+#[test]
+fn a_table_may_begin_where_a_range_tombstone_of_its_neighbour_ends() {
+    let run = Vec::from([letters(1, b'c', b'f', true), letters(2, b'f', b'h', false)]);
+    let edit = |added: Run| Edit {
+        removed: Vec::new(),
+        place: Place::Level(3),
+        added,
+    };
+    let mut tree = Tree::default();
+    tree.apply(&edit(run.clone())).unwrap();
+    let numbers = |key: u8| -> Vec<u64> { tree.tables_of(&[key]).map(|table| table.number.0).collect() };
+    assert_eq!(numbers(b'b'), [0; 0]);
+    assert_eq!((numbers(b'c'), numbers(b'e')), (Vec::from([1]), Vec::from([1])));
+    assert_eq!((numbers(b'f'), numbers(b'h')), (Vec::from([2]), Vec::from([2])));
+    let shared = edit(Vec::from([letters(3, b'b', b'd', false)]));
+    assert_eq!(tree.clone().apply(&shared), Err(Misfit::Shared(TableNumber(1))));
+    let touching = edit(Vec::from([letters(3, b'b', b'c', true)]));
+    assert_eq!(tree.clone().apply(&touching), Ok(()));
+    let empty = edit(Vec::from([letters(3, b'b', b'b', true)]));
+    assert_eq!(tree.clone().apply(&empty), Err(Misfit::Shared(TableNumber(3))));
+    for (table, expected) in [
+        (letters(4, b'a', b'c', true), 0..0),
+        (letters(4, b'a', b'c', false), 0..1),
+        (letters(4, b'f', b'z', false), 1..2),
+        (letters(4, b'e', b'f', true), 0..1),
+        (letters(4, b'e', b'f', false), 0..2),
+        (letters(4, b'i', b'k', false), 2..2),
+    ] {
+        assert_eq!(overlapping(&run, table.extent()), expected, "{table:?}");
+    }
+    let other = [letters(3, b'b', b'h', true)];
+    let all = bounds(run.iter().chain(&other)).unwrap();
+    assert_eq!(
+        (all.smallest, all.largest, all.is_largest_excluded),
+        (&b"b"[..], &b"h"[..], false)
+    );
+}
+
+#[test]
+fn what_a_range_covers_counts_if_it_has_an_end_of_the_table() {
+    let mut tree = Tree::default();
+    let added = Vec::from([letters(1, b'c', b'f', false), letters(2, b'k', b'p', false)]);
+    let place = Place::Level(3);
+    tree.apply(&Edit {
+        removed: Vec::new(),
+        place,
+        added,
+    })
+    .unwrap();
+    let covered = |start: u8, end: u8| {
+        let covered = tree.older().covered(&[start], &[end]);
+        (covered.tables, covered.bytes)
+    };
+    assert_eq!(covered(b'a', b'c'), (0, 0));
+    assert_eq!(covered(b'g', b'k'), (0, 0));
+    assert_eq!(covered(b'd', b'e'), (1, 0), "within a table");
+    assert_eq!(covered(b'a', b'd'), (1, 100));
+    assert_eq!(covered(b'e', b'g'), (1, 100));
+    assert_eq!(covered(b'a', b'z'), (2, 200));
+    let choice = Choice {
+        reason: Reason::Level,
+        inputs: Vec::from([TableNumber(1)]),
+        output: Place::Level(3),
+        is_move: false,
+    };
+    let older = tree.older_than(&choice);
+    assert_eq!(older.covered(b"a", b"z").tables, 1, "inputs do not count");
+    assert!(!older.has(b"d") && older.has(b"l"));
+    let below = Choice {
+        output: Place::Level(4),
+        ..choice
+    };
+    assert_eq!(tree.older_than(&below).covered(b"a", b"z").tables, 0);
+}
+
+#[test]
+fn tables_whose_range_tombstones_cover_much_go_down_once_nobody_reads_below() {
+    for strategy in [CompactionStrategy::Leveled, CompactionStrategy::Tiered] {
+        let covering = |covered_bytes| {
+            let mut table = (*letters(9, b'a', b'z', true)).clone();
+            table.covered_bytes = covered_bytes;
+            Rc::new(table)
+        };
+        let old = |tree: &mut Tree| {
+            let place = match strategy {
+                CompactionStrategy::Leveled => Place::Level(LEVELS),
+                CompactionStrategy::Tiered => Place::Young,
+            };
+            let added = Vec::from([letters(1, b'c', b'f', false)]);
+            tree.apply(&Edit {
+                removed: Vec::new(),
+                place,
+                added,
+            })
+            .unwrap();
+        };
+        for (covered_bytes, watermark, is_picked) in [(50, 10, true), (49, 10, false), (50, 9, false)] {
+            let mut tree = Tree::default();
+            old(&mut tree);
+            let added = Vec::from([covering(covered_bytes)]);
+            tree.apply(&Edit {
+                removed: Vec::new(),
+                place: Place::Young,
+                added,
+            })
+            .unwrap();
+            let picked = pick(&tree, &BTreeSet::new(), &options(strategy), Timestamp(watermark));
+            let case = (strategy, covered_bytes, watermark);
+            assert_eq!(picked.is_some(), is_picked, "{case:?}");
+            let Some(choice) = picked else { continue };
+            assert_eq!(
+                (choice.reason, choice.is_move),
+                (Reason::Droppable, false),
+                "{case:?}"
+            );
+            assert_eq!(choice.inputs.len(), 2, "{case:?}: {choice:?}");
+        }
     }
 }

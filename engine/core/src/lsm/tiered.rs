@@ -22,6 +22,7 @@ pub(super) fn pick(
     space(tree, busy, options)
         .or_else(|| like_sizes(tree, busy, options))
         .or_else(|| droppable(tree, busy, options, watermark))
+        .or_else(|| covering(tree, busy, options, watermark))
 }
 
 /// Bytes of the runs that are more than there should be, from the newest on.
@@ -71,6 +72,21 @@ fn like_sizes(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> O
         }
     }
     None
+}
+
+/// All runs from the newest whose range tombstones cover much on: what they cover gives its space back when they meet.
+fn covering(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.droppable_percent);
+    let first = tree.young.iter().position(|run| run.iter().any(covers_much))?;
+    let runs = &tree.young[first..];
+    runs.iter()
+        .all(|run| is_idle(run, busy))
+        .then(|| merge(Reason::Droppable, runs))
 }
 
 /// The oldest run, when much of it can be dropped.

@@ -126,6 +126,30 @@ fn several_keys_need_one_at_least_and_pairs_two_words() {
 }
 
 #[test]
+fn a_range_to_delete_has_to_be_named() {
+    let parsed = |line: &str| {
+        let ClientCommand::DeleteRange(range) = parse_client(line) else {
+            panic!("that is a delete-range")
+        };
+        let bytes = |key: Option<Key>| key.map(|key| key.0);
+        (
+            bytes(range.start),
+            bytes(range.end),
+            bytes(range.prefix),
+            range.all,
+        )
+    };
+    let key = |key: &str| Some(key.as_bytes().to_vec());
+    assert_eq!(parsed("delete-range a b"), (key("a"), key("b"), None, false));
+    assert_eq!(parsed("delete-range a"), (key("a"), None, None, false));
+    assert_eq!(parsed("delete-range --prefix p"), (None, None, key("p"), false));
+    assert_eq!(parsed("delete-range --all"), (None, None, None, true));
+    assert_refused("delete-range", "required");
+    assert_refused("delete-range a --prefix p", "cannot be used with");
+    assert_refused("delete-range a --all", "cannot be used with");
+}
+
+#[test]
 fn a_scan_has_bounds_a_prefix_and_a_direction() {
     let ClientCommand::Scan(scan) = parse_client("scan a --end b --prefix p --limit 3 --keys-only --reverse")
     else {

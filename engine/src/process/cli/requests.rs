@@ -28,6 +28,8 @@ pub enum ClientCommand {
     Put(PutArguments),
     /// Delete a key; returns when that is durable.
     Delete(DeleteArguments),
+    /// Delete all keys of a range; returns when that is durable. It takes as long for many keys as for few.
+    DeleteRange(DeleteRangeArguments),
     /// Add to the number in a key, and print the sum; an absent key counts as 0.
     Add(AddArguments),
     /// Print several keys and their values.
@@ -115,6 +117,24 @@ pub struct DeleteArguments {
     /// What must hold.
     #[command(flatten)]
     pub condition: ConditionArguments,
+}
+
+/// `delete-range`.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct DeleteRangeArguments {
+    /// The first key; \xNN stands for any byte, \\ for a backslash.
+    #[arg(value_parser = KeyParser)]
+    pub start: Option<Key>,
+    /// Stop before this key [default: delete all keys from START on].
+    #[arg(value_parser = KeyParser, requires = "start")]
+    pub end: Option<Key>,
+    /// All keys that begin with this.
+    #[arg(long, value_name = "KEY", value_parser = KeyParser, conflicts_with_all = ["start", "end", "all"])]
+    pub prefix: Option<Key>,
+    /// All keys there are.
+    #[arg(long, conflicts_with_all = ["start", "end"])]
+    pub all: bool,
 }
 
 /// `add`.

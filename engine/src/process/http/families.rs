@@ -293,7 +293,7 @@ pub(super) const PER_CORE: [PerCore; 46] = [
 ];
 
 /// In the order in which they are told.
-pub(super) const PER_SHARD: [PerShard; 10] = [
+pub(super) const PER_SHARD: [PerShard; 11] = [
     (
         "ostrakon_shard_keys",
         "Keys in the memtable that takes writes, deleted ones included.",
@@ -313,6 +313,11 @@ pub(super) const PER_SHARD: [PerShard; 10] = [
     ("ostrakon_shard_tombstones", "Tombstones in tables.", |shard| {
         shard.tombstones as usize
     }),
+    (
+        "ostrakon_shard_range_tombstones",
+        "Range tombstones in tables.",
+        |shard| shard.range_tombstones as usize,
+    ),
     (
         "ostrakon_shard_young_runs",
         "Runs of tables above the levels.",

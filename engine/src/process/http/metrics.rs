@@ -211,6 +211,7 @@ pub(super) mod tests {
                 tables: 2,
                 table_versions: 9,
                 tombstones: 1,
+                range_tombstones: 2,
                 young_runs: 1,
                 level_bytes: [4096, 0, 0, 0, 0, 0, 8192],
                 in_flight: 0,

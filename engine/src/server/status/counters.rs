@@ -18,6 +18,7 @@ pub enum Operation {
     MultiGet,
     MultiPut,
     Batch,
+    DeleteRange,
     Scan,
     /// Everything else: ping, topology, status, frames that are no request.
     Other,
@@ -25,7 +26,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the reports.
-    pub const ALL: [Operation; 9] = [
+    pub const ALL: [Operation; 10] = [
         Operation::Get,
         Operation::Put,
         Operation::Delete,
@@ -33,6 +34,7 @@ impl Operation {
         Operation::MultiGet,
         Operation::MultiPut,
         Operation::Batch,
+        Operation::DeleteRange,
         Operation::Scan,
         Operation::Other,
     ];
@@ -47,6 +49,7 @@ impl Operation {
             Kind::MultiGet => Operation::MultiGet,
             Kind::MultiPut => Operation::MultiPut,
             Kind::Batch => Operation::Batch,
+            Kind::DeleteRange => Operation::DeleteRange,
             Kind::Scan => Operation::Scan,
             _ => Operation::Other,
         }
@@ -55,9 +58,12 @@ impl Operation {
     /// Does it change data?
     pub fn is_write(self) -> bool {
         match self {
-            Operation::Put | Operation::Delete | Operation::Add | Operation::MultiPut | Operation::Batch => {
-                true
-            }
+            Operation::Put
+            | Operation::Delete
+            | Operation::Add
+            | Operation::MultiPut
+            | Operation::Batch
+            | Operation::DeleteRange => true,
             Operation::Get | Operation::MultiGet | Operation::Scan | Operation::Other => false,
         }
     }
@@ -72,6 +78,7 @@ impl Operation {
             Operation::MultiGet => "multi_get",
             Operation::MultiPut => "multi_put",
             Operation::Batch => "batch",
+            Operation::DeleteRange => "delete_range",
             Operation::Scan => "scan",
             Operation::Other => "other",
         }
@@ -342,6 +349,6 @@ mod tests {
             counters.answered(operation, latency_ns);
         }
         let writes = counters.write_latency();
-        assert_eq!((writes.count(), writes.sum_ns()), (5, 2 + 3 + 4 + 6 + 7));
+        assert_eq!((writes.count(), writes.sum_ns()), (6, 2 + 3 + 4 + 6 + 7 + 8));
     }
 }

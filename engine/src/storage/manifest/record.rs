@@ -60,6 +60,9 @@ pub(super) fn encode(shard: u32, sequence: u64, offset: u64, change: &Change) ->
             table.expiring,
             table.last_expiry.0,
             table.newest.0,
+            table.range_tombstones,
+            table.covered_bytes,
+            u64::from(table.is_largest_excluded),
         ];
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         for key in [&table.smallest, &table.largest] {
@@ -180,6 +183,13 @@ impl Fields<'_> {
             expiring: self.u64()?,
             last_expiry: Timestamp(self.u64()?),
             newest: Timestamp(self.u64()?),
+            range_tombstones: self.u64()?,
+            covered_bytes: self.u64()?,
+            is_largest_excluded: match self.u64()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             smallest: self.key()?,
             largest: self.key()?,
         })

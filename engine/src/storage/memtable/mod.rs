@@ -6,6 +6,9 @@
 //! 2. [`index`]: hash to key record, for point lookups: one cache miss to the slot, one to the record;
 //! 3. [`tree`]: keys in order, for scans: touched once in the life of a key, when it is new.
 //!
+//! Range tombstones lie beside them ([`ranges`](super::ranges)); as long as there are none, a look asks no more than
+//! that.
+//!
 //! [`records`] lays out a key and its versions in the arena. Newest versions come first: a read of the newest
 //! version and an update walk nothing, however many versions a key has; a read at an older snapshot takes
 //! O(log versions) steps.
@@ -39,6 +42,8 @@ use index::Index;
 use ostrakon_core::hlc::Timestamp;
 use tree::Tree;
 
+use super::ranges::{RangeTombstone, RangeTombstones, TOMBSTONE_BYTES_MAX};
+
 /// Longest key that a memtable takes, in bytes. The limits of the database lie far below.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
 
@@ -68,6 +73,15 @@ pub struct Version<'a> {
 }
 
 impl<'a> Version<'a> {
+    /// A tombstone.
+    pub const fn tombstone(timestamp: Timestamp) -> Version<'a> {
+        Version {
+            timestamp,
+            value: None,
+            expiry: None,
+        }
+    }
+
     /// The value that a reader at the moment `at` sees: none of a tombstone, nor of a version whose expiry is at or
     /// below `at`. What the key had before such a version stays hidden.
     #[inline]
@@ -85,6 +99,10 @@ pub struct Memtable {
     arena: Arena,
     index: Index,
     tree: Tree,
+    ranges: RangeTombstones,
+    /// What the range tombstones count against the memory.
+    ranges_bytes: usize,
+    newest_range: Timestamp,
     versions: usize,
 }
 
@@ -101,6 +119,9 @@ impl Memtable {
             arena: Arena::new(),
             index: Index::new(),
             tree: Tree::new(),
+            ranges: RangeTombstones::default(),
+            ranges_bytes: 0,
+            newest_range: Timestamp::ZERO,
             versions: 0,
         }
     }
@@ -125,18 +146,54 @@ impl Memtable {
         self.versions += 1;
     }
 
-    /// The newest version of a key.
-    #[inline]
-    pub fn newest(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
-        self.find(hash, key)
-            .map(|node| records::newest(&self.arena, node))
+    /// Deletes all keys from `start` up to `end`, which is excluded; `None` is behind all keys. `timestamp` must be
+    /// above that of the range tombstone before and of all versions of these keys.
+    ///
+    /// Panics when it is not above that of the one before, and when `end` is not above `start`.
+    pub fn insert_range(&mut self, start: &[u8], end: Option<&[u8]>, timestamp: Timestamp) {
+        assert!(
+            timestamp > self.newest_range,
+            "range tombstone {timestamp} is not above the newest, {}",
+            self.newest_range
+        );
+        assert!(end.is_none_or(|end| start < end), "a range has a key at least");
+        self.newest_range = timestamp;
+        self.ranges_bytes += Memtable::range_cost_bytes(start.len(), end.map_or(0, <[u8]>::len));
+        self.ranges.insert(RangeTombstone {
+            start: start.into(),
+            end: end.map(Into::into),
+            timestamp,
+        });
     }
 
-    /// The newest version of a key with a timestamp at or below `snapshot`.
+    /// The newest version of a key; a tombstone, if a range tombstone is newer than its own versions.
+    #[inline]
+    pub fn newest(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
+        let own = self
+            .find(hash, key)
+            .map(|node| records::newest(&self.arena, node));
+        if self.ranges.is_empty() {
+            return own;
+        }
+        self.ranges.hide(own, key, Timestamp::MAX)
+    }
+
+    /// The newest version of a key with a timestamp at or below `snapshot`; a tombstone, if a range tombstone at or
+    /// below `snapshot` is newer.
     #[inline]
     pub fn at(&self, hash: u64, key: &[u8], snapshot: Timestamp) -> Option<Version<'_>> {
-        self.find(hash, key)
-            .and_then(|node| records::version_at(&self.arena, node, snapshot))
+        let own = self
+            .find(hash, key)
+            .and_then(|node| records::version_at(&self.arena, node, snapshot));
+        if self.ranges.is_empty() {
+            return own;
+        }
+        self.ranges.hide(own, key, snapshot)
+    }
+
+    /// Its range tombstones. Cursors do not look at them.
+    pub fn ranges(&self) -> &RangeTombstones {
+        &self.ranges
     }
 
     /// First of two steps that hide the memory latency of a batch of lookups: asks for the index slot.
@@ -158,12 +215,13 @@ impl Memtable {
     /// the blocks that it holds or takes next. It never falls, never lies below [`Memtable::held_bytes`], and
     /// an insert raises it by at most [`Memtable::insert_cost_bytes`].
     pub fn memory_bytes(&self) -> usize {
-        accounting::memory_bytes(&self.arena, &self.index, &self.tree)
+        accounting::memory_bytes(&self.arena, &self.index, &self.tree) + self.ranges_bytes
     }
 
     /// Bytes that the table has allocated at this moment, used or not.
     pub fn held_bytes(&self) -> usize {
-        size_of::<Memtable>() + self.arena.held_bytes() + self.index.held_bytes() + self.tree.held_bytes()
+        let keys_bytes = self.arena.held_bytes() + self.index.held_bytes() + self.tree.held_bytes();
+        size_of::<Memtable>() + keys_bytes + self.ranges.held_bytes()
     }
 
     /// Upper bound of what one insert adds to [`Memtable::memory_bytes`]; bounds add up over a batch. A tombstone
@@ -175,12 +233,17 @@ impl Memtable {
         insert_cost(key_len, value_len, is_expiring)
     }
 
+    /// What one range tombstone adds to [`Memtable::memory_bytes`].
+    pub const fn range_cost_bytes(start_len: usize, end_len: usize) -> usize {
+        TOMBSTONE_BYTES_MAX + start_len + end_len
+    }
+
     /// Number of distinct keys, deleted ones included.
     pub fn key_count(&self) -> usize {
         self.index.len()
     }
 
-    /// Number of versions of all keys, tombstones included.
+    /// Number of versions of all keys, tombstones included, range tombstones not.
     pub fn version_count(&self) -> usize {
         self.versions
     }
@@ -197,6 +260,11 @@ impl Memtable {
             None => self.tree.last(),
         };
         Cursor::new(&self.arena, &self.tree, position)
+    }
+
+    /// A cursor beyond the keys.
+    pub fn cursor_at_end(&self) -> Cursor<'_> {
+        Cursor::new(&self.arena, &self.tree, None)
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use super::filter::FilterBuilder;
 use super::format::{Codec, FOOTER_BYTES, Footer, Handle, Properties, TableId, store};
 use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
+use crate::storage::ranges::{RangeTombstone, encode};
 
 /// An index block ends when it has reached this length.
 const INDEX_BLOCK_BYTES: usize = 16 << 10;
@@ -47,6 +48,7 @@ pub struct TableBuilder {
     root: BlockBuilder,
     filter: FilterBuilder,
     properties: Properties,
+    ranges: Vec<RangeTombstone>,
 }
 
 impl TableBuilder {
@@ -62,6 +64,7 @@ impl TableBuilder {
             root: BlockBuilder::default(),
             filter: FilterBuilder::default(),
             properties: Properties::default(),
+            ranges: Vec::new(),
         }
     }
 
@@ -79,6 +82,16 @@ impl TableBuilder {
         if self.data.len_bytes() >= self.options.block_bytes {
             self.end_data_block();
         }
+    }
+
+    /// Adds the range tombstones, in the order of their starts, when all versions were added. They cover so many bytes
+    /// of older tables.
+    ///
+    /// # Panics
+    /// If one has no end.
+    pub fn add_ranges(&mut self, tombstones: Vec<RangeTombstone>, covered_bytes: u64) {
+        self.properties.note_ranges(&tombstones, covered_bytes);
+        self.ranges = tombstones;
     }
 
     /// Length of the file so far, without the block that is being filled.
@@ -107,7 +120,8 @@ impl TableBuilder {
     /// # Panics
     /// If nothing was added.
     pub fn finish(&mut self) -> Footer {
-        assert!(self.properties.versions > 0, "a table has a version at least");
+        let is_empty = self.properties.versions == 0 && self.ranges.is_empty();
+        assert!(!is_empty, "a table has a version or a range tombstone at least");
         if self.data.entries() > 0 {
             self.end_data_block();
         }
@@ -121,6 +135,7 @@ impl TableBuilder {
         self.root
             .finish(|bytes| root = Some(store(out, start, table, self.options.codec, bytes)));
         let properties = store(out, start, table, Codec::Plain, &self.properties.encode());
+        let ranges = store(out, start, table, self.options.codec, &encode(&self.ranges));
         let file_bytes = (start + (out.len() + FOOTER_BYTES) as u64).next_multiple_of(BLOCK_BYTES as u64);
         let footer = Footer {
             table,
@@ -128,6 +143,7 @@ impl TableBuilder {
             root: root.expect("it was just stored"),
             filter,
             properties,
+            ranges,
         };
         out.resize((file_bytes - start) as usize - FOOTER_BYTES, 0);
         out.extend_from_slice(&footer.encode());

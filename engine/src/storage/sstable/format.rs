@@ -16,16 +16,17 @@ use ostrakon_wire::routing::ShardId;
 
 use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
+use crate::storage::ranges::RangeTombstone;
 
 /// What a stored block has besides its payload, in bytes.
 pub const TRAILER_BYTES: usize = 5;
 /// A stored block, and what it is decompressed to, are not longer than this.
 pub const STORED_BYTES_MAX: usize = 1 << 30;
 /// Length of the footer, which ends the file.
-pub const FOOTER_BYTES: usize = 80;
+pub const FOOTER_BYTES: usize = 96;
 
 const MAGIC: [u8; 8] = *b"OSTRNTBL";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -231,9 +232,15 @@ pub struct Properties {
     pub oldest: Timestamp,
     /// The newest timestamp.
     pub newest: Timestamp,
-    /// The first key.
+    /// Range tombstones, which are no versions.
+    pub range_tombstones: u64,
+    /// Bytes of older tables that they covered for a good part when the table was made.
+    pub covered_bytes: u64,
+    /// The table has nothing of the key `largest`: range tombstones end there.
+    pub is_largest_excluded: bool,
+    /// The first key, or the first that a range tombstone covers.
     pub smallest: Vec<u8>,
-    /// The last key.
+    /// The last key, or the end of the range tombstones.
     pub largest: Vec<u8>,
 }
 
@@ -257,6 +264,32 @@ impl Properties {
         self.newest = self.newest.max(version.timestamp);
     }
 
+    /// Notes the range tombstones of the table, when all versions were noted. They cover so many bytes of older tables.
+    ///
+    /// # Panics
+    /// If one has no end.
+    pub fn note_ranges(&mut self, tombstones: &[RangeTombstone], covered_bytes: u64) {
+        for tombstone in tombstones {
+            let is_first = self.versions == 0 && self.range_tombstones == 0;
+            let end = tombstone.end.as_ref().expect("in a table each has an end");
+            if is_first || *tombstone.start < *self.smallest {
+                self.smallest = tombstone.start.to_vec();
+            }
+            if is_first || **end > *self.largest {
+                self.largest = end.to_vec();
+                self.is_largest_excluded = true;
+            }
+            self.oldest = if is_first {
+                tombstone.timestamp
+            } else {
+                self.oldest.min(tombstone.timestamp)
+            };
+            self.newest = self.newest.max(tombstone.timestamp);
+            self.range_tombstones += 1;
+        }
+        self.covered_bytes = covered_bytes;
+    }
+
     /// What a tree has to know of the table.
     pub fn info(&self, number: TableNumber, bytes: u64) -> TableInfo {
         TableInfo {
@@ -264,16 +297,20 @@ impl Properties {
             bytes,
             smallest: self.smallest.clone().into(),
             largest: self.largest.clone().into(),
+            is_largest_excluded: self.is_largest_excluded,
             keys: self.keys,
             versions: self.versions,
             tombstones: self.tombstones,
+            range_tombstones: self.range_tombstones,
+            covered_bytes: self.covered_bytes,
             expiring: self.expiring,
             last_expiry: self.last_expiry,
             newest: self.newest,
         }
     }
 
-    /// Eight numbers of 8 bytes, then both keys, each behind its length (4 bytes).
+    /// Eleven numbers of 8 bytes, the last one 1 if the largest key is excluded, then both keys, each behind its length
+    /// (4 bytes).
     pub fn encode(&self) -> Vec<u8> {
         let numbers = [
             self.keys,
@@ -284,6 +321,9 @@ impl Properties {
             self.raw_bytes,
             self.oldest.0,
             self.newest.0,
+            self.range_tombstones,
+            self.covered_bytes,
+            u64::from(self.is_largest_excluded),
         ];
         let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         for key in [&self.smallest, &self.largest] {
@@ -309,6 +349,13 @@ impl Properties {
             raw_bytes: number()?,
             oldest: Timestamp(number()?),
             newest: Timestamp(number()?),
+            range_tombstones: number()?,
+            covered_bytes: number()?,
+            is_largest_excluded: match number()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             ..Properties::default()
         };
         for key in [&mut properties.smallest, &mut properties.largest] {
@@ -334,12 +381,14 @@ pub struct Footer {
     pub filter: Handle,
     /// The properties.
     pub properties: Handle,
+    /// The range tombstones.
+    pub ranges: Handle,
 }
 
 impl Footer {
     /// ```text
-    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 3 handles (12 each)
-    /// | shard (4) | zeros (8)
+    /// magic (8) | version (4) | crc32c of all after it (4) | table (8) | file length (8) | 4 handles (12 each)
+    /// | shard (4) | zeros (12)
     /// ```
     pub fn encode(&self) -> [u8; FOOTER_BYTES] {
         let mut bytes = [0; FOOTER_BYTES];
@@ -347,10 +396,11 @@ impl Footer {
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.table.number.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.file_bytes.to_le_bytes());
-        for (number, handle) in [self.root, self.filter, self.properties].into_iter().enumerate() {
+        let handles = [self.root, self.filter, self.properties, self.ranges];
+        for (number, handle) in handles.into_iter().enumerate() {
             bytes[32 + number * Handle::BYTES..][..Handle::BYTES].copy_from_slice(&handle.encode());
         }
-        bytes[68..72].copy_from_slice(&self.table.shard.0.to_le_bytes());
+        bytes[80..84].copy_from_slice(&self.table.shard.0.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[16..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -364,13 +414,14 @@ impl Footer {
         };
         Some(Footer {
             table: TableId {
-                shard: ShardId(u32::from_le_bytes(bytes[68..72].try_into().ok()?)),
+                shard: ShardId(u32::from_le_bytes(bytes[80..84].try_into().ok()?)),
                 number: TableNumber(u64::from_le_bytes(bytes[16..24].try_into().ok()?)),
             },
             file_bytes,
             root: handle(0)?,
             filter: handle(1)?,
             properties: handle(2)?,
+            ranges: handle(3)?,
         })
     }
 
@@ -401,7 +452,7 @@ impl Footer {
             )));
         }
         let found = TableId {
-            shard: ShardId(u32_at(68)),
+            shard: ShardId(u32_at(80)),
             number: TableNumber(u64_at(16)),
         };
         if (found, u64_at(24)) != (table, file_bytes) {
@@ -421,6 +472,7 @@ impl Footer {
             root: handle(0)?,
             filter: handle(1)?,
             properties: handle(2)?,
+            ranges: handle(3)?,
         })
     }
 }

@@ -63,11 +63,14 @@ impl RunCursor {
 
     fn begin_next_table(&mut self) -> Result<(), TableError> {
         self.current = None;
-        // A table has a version at least.
-        if let Some(table) = self.rest.pop_front() {
+        while let Some(table) = self.rest.pop_front() {
             let mut cursor = TableCursor::new(table, Access::Bypass);
             cursor.seek_to_first()?;
-            self.current = Some(cursor);
+            // A table may have range tombstones only.
+            if cursor.is_valid() || cursor.is_unsettled() {
+                self.current = Some(cursor);
+                break;
+            }
         }
         Ok(())
     }
@@ -149,7 +152,8 @@ impl Merge {
 ///
 /// Who reads does so at the watermark or above. So of the versions at or below it, the newest one stays, and what is
 /// older goes; the newest one goes too if it shows nothing at the watermark (it is a tombstone or has expired) and
-/// there is nothing older elsewhere that it hides.
+/// there is nothing older elsewhere that it hides. What a range tombstone at or below the watermark is newer than goes
+/// likewise; whether the range tombstone itself stays is decided elsewhere.
 #[derive(Debug)]
 pub struct Collector {
     watermark: Timestamp,
@@ -171,11 +175,13 @@ impl Collector {
         }
     }
 
-    /// Does this version stay? `has_older` tells whether there may be older versions of its key that are not shown.
+    /// Does this version stay? `deleted` is the newest range tombstone at or below the watermark that covers its key,
+    /// `has_older` tells whether there may be older versions of its key that are not shown.
     pub fn keeps(
         &mut self,
         key: &[u8],
         version: &Version<'_>,
+        deleted: Option<Timestamp>,
         has_older: impl FnOnce(&[u8]) -> bool,
     ) -> bool {
         if !self.has_key || self.key != key {
@@ -190,6 +196,9 @@ impl Collector {
             return false;
         }
         self.is_settled = true;
+        if deleted > Some(version.timestamp) {
+            return false;
+        }
         version.live_value(self.watermark).is_some() || has_older(key)
     }
 }
@@ -210,7 +219,7 @@ mod tests {
     fn what_somebody_may_read_stays() {
         let mut collector = Collector::new(Timestamp(10));
         let mut keeps =
-            |key: &str, version, has_older| collector.keeps(key.as_bytes(), &version, |_| has_older);
+            |key: &str, version, has_older| collector.keeps(key.as_bytes(), &version, None, |_| has_older);
         assert!(keeps("a", version(12, None, None), false), "above the watermark");
         assert!(keeps("a", version(11, Some(b"x"), None), false));
         assert!(
@@ -238,5 +247,30 @@ mod tests {
         );
         assert!(keeps("f", version(5, Some(b"x"), Some(11)), false), "not yet");
         assert!(keeps("", version(5, Some(b"x"), None), false), "the empty key");
+    }
+
+    #[test]
+    fn what_a_range_tombstone_hides_from_all_readers_goes() {
+        let mut collector = Collector::new(Timestamp(10));
+        let mut keeps = |version, has_older| {
+            let deleted = Some(Timestamp(8));
+            collector.keeps(b"a", &version, deleted, |_| has_older)
+        };
+        assert!(keeps(version(11, Some(b"x"), None), false), "above the watermark");
+        assert!(!keeps(version(7, Some(b"x"), None), true));
+        assert!(
+            !keeps(version(6, None, None), true),
+            "a tombstone that the range tombstone makes needless"
+        );
+        let mut collector = Collector::new(Timestamp(10));
+        let mut keeps = |version, has_older| {
+            let deleted = Some(Timestamp(8));
+            collector.keeps(b"a", &version, deleted, |_| has_older)
+        };
+        assert!(
+            keeps(version(9, Some(b"x"), None), false),
+            "newer than the range tombstone"
+        );
+        assert!(!keeps(version(7, Some(b"x"), None), true));
     }
 }

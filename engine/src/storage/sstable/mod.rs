@@ -8,12 +8,13 @@
 //! 6. [`merge`]: walks several at once, and leaves out what nobody can read any more.
 //!
 //! ```text
-//! file = data block and index block ... | filter | root | properties | zeros | footer
+//! file = data block and index block ... | filter | root | properties | range tombstones | zeros | footer
 //! ```
 //!
 //! Data blocks hold the versions. An index block has an entry for each data block before it: the last key and timestamp
-//! of that block, and where it lies. The root has an entry for each index block. Filter, root and properties are read
-//! when a table is opened, the rest when it is asked for.
+//! of that block, and where it lies. The root has an entry for each index block. Filter, root, properties and
+//! range tombstones are read when a table is opened, the rest when it is asked for. A table may have range tombstones
+//! only.
 
 pub mod block;
 pub mod builder;

@@ -13,6 +13,7 @@ use super::filter;
 use super::format::{Damage, FOOTER_BYTES, Footer, Handle, Properties, TableId, load};
 use crate::env::disk::{BLOCK_BYTES, Disk, DiskBuf, File, OpenMode};
 use crate::storage::memtable::Version;
+use crate::storage::ranges::{RangeTombstones, decode};
 
 /// Why a table could not be read.
 #[derive(Debug)]
@@ -88,6 +89,7 @@ pub struct Table {
     properties: Properties,
     root: Block,
     filter: Vec<u8>,
+    ranges: RangeTombstones,
 }
 
 /// Where a version was found: the block, and a place in it.
@@ -104,8 +106,8 @@ pub enum Look {
 }
 
 impl Table {
-    /// Opens the file of a table and reads its footer, filter, root and properties. Its other blocks are read through
-    /// the cache.
+    /// Opens the file of a table and reads its footer, filter, root, properties and range tombstones. Its other blocks
+    /// are read through the cache.
     ///
     /// # Errors
     /// If it can't be read, or is not whole.
@@ -173,6 +175,7 @@ impl Table {
             properties: Properties::default(),
             root: Block::empty(),
             filter: Vec::new(),
+            ranges: RangeTombstones::default(),
         };
         table.root = table.block(footer.root).await?;
         table.filter = table.payload(footer.filter).await?;
@@ -183,7 +186,24 @@ impl Table {
         if !filter::is_length(table.filter.len()) {
             return Err(table.damaged(footer.filter.offset, "this is no filter".to_owned()));
         }
+        if table.properties.range_tombstones > 0 {
+            table.ranges = table.read_ranges(footer.ranges).await?;
+        }
         Ok(table)
+    }
+
+    async fn read_ranges(&self, handle: Handle) -> Result<RangeTombstones, TableError> {
+        let tombstones = decode(&self.payload(handle).await?);
+        let tombstones = tombstones.ok_or_else(|| {
+            let what = "these are no range tombstones".to_owned();
+            self.damaged(handle.offset, what)
+        })?;
+        let (expected, found) = (self.properties.range_tombstones, tombstones.len());
+        if expected != found as u64 {
+            let what = format!("{found} range tombstones, expected {expected}");
+            return Err(self.damaged(handle.offset, what));
+        }
+        Ok(RangeTombstones::new(tombstones))
     }
 
     /// Which table it is.
@@ -208,7 +228,12 @@ impl Table {
 
     /// Bytes that it keeps in memory as long as it is open.
     pub fn held_bytes(&self) -> usize {
-        self.root.len_bytes() + self.filter.len()
+        self.root.len_bytes() + self.filter.len() + self.ranges.held_bytes()
+    }
+
+    /// Its range tombstones. Cursors and looks at versions do not see them.
+    pub fn ranges(&self) -> &RangeTombstones {
+        &self.ranges
     }
 
     /// May it have a version of the key with this xxh3-64? False means no, and costs no read.

@@ -14,7 +14,7 @@ use super::block::order;
 use super::builder::{TableBuilder, TableOptions};
 use super::cache::BlockCache;
 use super::cursor::{Access, TableCursor};
-use super::format::{Codec, Properties, TableId};
+use super::format::{Codec, FOOTER_BYTES, Properties, TableId};
 use super::merge::{Collector, Merge, RunCursor};
 use super::reader::{Look, Table, TableError};
 use super::writer::{TableWriter, WriteError};
@@ -22,6 +22,7 @@ use crate::env::Disk;
 use crate::env::testing::memory_disk::{Fate, MemoryDisk};
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Version;
+use crate::storage::ranges::RangeTombstone;
 
 const ID: TableId = TableId {
     shard: ShardId(3),
@@ -397,6 +398,95 @@ fn a_table_that_fails_is_given_up() {
     }
 }
 
+/// A table with these range tombstones, and with a key or without.
+fn with_ranges(ranges: Vec<RangeTombstone>, has_key: bool) -> (Vec<u8>, Properties) {
+    let mut builder = TableBuilder::new(ID, options(Codec::Plain));
+    if has_key {
+        builder.add(xxh3_64(b"m"), b"m", &version(5, &(Some(b"v".to_vec()), None)));
+    }
+    builder.add_ranges(ranges, 77);
+    let footer = builder.finish();
+    let bytes = builder.pending().to_vec();
+    assert_eq!(bytes.len() as u64, footer.file_bytes);
+    (bytes, builder.properties().clone())
+}
+
+fn range(start: &[u8], end: &[u8], timestamp: u64) -> RangeTombstone {
+    RangeTombstone {
+        start: start.into(),
+        end: Some(end.into()),
+        timestamp: Timestamp(timestamp),
+    }
+}
+
+#[test]
+fn a_table_reaches_as_far_as_its_range_tombstones() {
+    let extent = |ranges, has_key| {
+        let (bytes, properties) = with_ranges(ranges, has_key);
+        let table = open(bytes, &small_cache()).expect("it is whole");
+        assert_eq!(*table.properties(), properties);
+        let info = properties.info(ID.number, 1);
+        assert_eq!(info.covered_bytes, 77);
+        let text = |key: &[u8]| String::from_utf8(key.to_vec()).expect("it is text");
+        (
+            text(&info.smallest),
+            text(&info.largest),
+            info.is_largest_excluded,
+        )
+    };
+    let expected =
+        |smallest: &str, largest: &str, is_excluded| (smallest.to_owned(), largest.to_owned(), is_excluded);
+    assert_eq!(
+        extent(vec![range(b"a", b"c", 3)], false),
+        expected("a", "c", true)
+    );
+    assert_eq!(
+        extent(vec![range(b"a", b"c", 3)], true),
+        expected("a", "m", false)
+    );
+    assert_eq!(
+        extent(vec![range(b"a", b"m", 3)], true),
+        expected("a", "m", false)
+    );
+    assert_eq!(extent(vec![range(b"n", b"p", 3)], true), expected("m", "p", true));
+    let (_, properties) = with_ranges(vec![range(b"a", b"d", 9), range(b"b", b"c", 3)], true);
+    let counts = (properties.versions, properties.range_tombstones);
+    assert_eq!((counts, properties.oldest.0, properties.newest.0), ((1, 2), 3, 9));
+}
+
+#[test]
+fn each_flipped_bit_of_a_table_of_range_tombstones_is_found() {
+    let (bytes, _) = with_ranges(vec![range(b"a", b"d", 9), range(b"b", b"c", 3)], false);
+    let table = open(bytes.clone(), &small_cache()).expect("it is whole");
+    assert_eq!(
+        table.ranges().newest_over(b"c", Timestamp::MAX),
+        Some(Timestamp(9))
+    );
+    assert_eq!(table.ranges().newest_over(b"b", Timestamp(8)), Some(Timestamp(3)));
+    let footer_start = bytes.len() - FOOTER_BYTES;
+    let zeros = bytes[..footer_start]
+        .iter()
+        .rev()
+        .take_while(|byte| **byte == 0)
+        .count();
+    for at in (0..footer_start - zeros).chain(footer_start..bytes.len()) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        assert!(open(flipped, &small_cache()).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_table() {
+    let (bytes, _) = with_ranges(vec![range(b"a", b"c", 9)], true);
+    let digest = (bytes.len(), crc32c::crc32c(&bytes));
+    assert_eq!(
+        digest,
+        (4096, 2_067_006_398),
+        "the format has changed: then its version has to"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -423,7 +513,7 @@ proptest! {
             let mut merge = Merge::new(runs).await?;
             while let Some((key, version)) = merge.entry() {
                 let (timestamp, content) = owned(&version);
-                if collector.keeps(key, &version, |_| false) {
+                if collector.keeps(key, &version, None, |_| false) {
                     kept.insert((key.to_vec(), core::cmp::Reverse(timestamp)), content.clone());
                 }
                 merged.insert((key.to_vec(), core::cmp::Reverse(timestamp)), content);

@@ -10,6 +10,7 @@ use super::builder::{TableBuilder, TableOptions};
 use super::format::TableId;
 use crate::env::disk::{Disk, File, OpenMode};
 use crate::storage::memtable::Version;
+use crate::storage::ranges::RangeTombstone;
 
 /// Bytes of one write.
 const WRITE_BYTES: usize = 256 << 10;
@@ -76,6 +77,15 @@ impl TableWriter {
     /// before [`TableWriter::write_out`].
     pub fn add(&mut self, hash: u64, key: &[u8], version: &Version<'_>) {
         self.builder.add(hash, key, version);
+    }
+
+    /// Adds the range tombstones, in the order of their starts, when all versions were added. They cover so many bytes
+    /// of older tables.
+    ///
+    /// # Panics
+    /// If one has no end.
+    pub fn add_ranges(&mut self, tombstones: Vec<RangeTombstone>, covered_bytes: u64) {
+        self.builder.add_ranges(tombstones, covered_bytes);
     }
 
     /// Have enough bytes collected for a write?

@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Sealed;
 use super::files::{ShardFiles, StoreError};
-use super::keys::stored_key;
-use super::output::Output;
+use super::keys::{stored_key, stored_range};
+use super::output::{Output, RangesToWrite};
 use super::tables::Tables;
 use crate::storage::memtable::Version;
 use crate::storage::sstable::merge::Collector;
@@ -28,7 +28,10 @@ impl ShardFiles {
         watermark: Timestamp,
     ) -> Result<(Edit, Vec<Rc<Table>>), StoreError> {
         self.check_room(sealed.memory_bytes() as u64).await?;
-        let mut output = Output::new(self, self.options().tables, &self.env().flush_pace);
+        let ranges = sealed.memtable.ranges().needed_from(watermark);
+        let ranges = ranges.iter().map(stored_range).collect();
+        let ranges = RangesToWrite::new(ranges, below.tree().older(), watermark);
+        let mut output = Output::new(self, (self.options().tables, &self.env().flush_pace), ranges);
         if let Err(error) = write_sealed(&mut output, sealed, below, watermark).await {
             // The first error is the one that tells.
             let _ = output.give_up().await;
@@ -60,13 +63,16 @@ async fn write_sealed(
         output.add(xxh3_64(key), key, &version).await?;
     }
     let mut collector = Collector::new(watermark);
+    let older = below.tree().older();
+    let ranges = sealed.memtable.ranges();
     let mut stored = Vec::new();
     let mut cursor = sealed.memtable.cursor(&[]);
     while let Some(key) = cursor.key() {
         stored_key(&mut stored, key);
         let hash = xxh3_64(key);
+        let deleted = ranges.newest_over(key, watermark);
         for version in cursor.versions() {
-            if collector.keeps(&stored, &version, |stored| below.tree().covers(stored)) {
+            if collector.keeps(&stored, &version, deleted, |stored| older.has(stored)) {
                 output.add(hash, &stored, &version).await?;
             } else {
                 output.let_others_run().await;

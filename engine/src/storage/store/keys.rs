@@ -7,12 +7,19 @@
 //! 01 key              a user's key
 //! ```
 //!
+//! A range tombstone without an end ends at 02, behind all users' keys. It covers nothing of what the shard keeps for
+//! itself.
+//!
 //! So a flush carries the state of the shard along with the entries that made it, in one table. Memtables have users'
 //! keys as they are. The version of what a shard keeps for itself is the index of the entry at which it was written
 //! down.
 
+use std::rc::Rc;
+
 use ostrakon_core::sessions::SessionId;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::storage::ranges::RangeTombstone;
 
 /// First byte of what a shard keeps for itself; below that of users' keys.
 pub const OWN: u8 = 0;
@@ -41,6 +48,16 @@ pub fn stored_key(into: &mut Vec<u8>, key: &[u8]) {
     into.clear();
     into.push(USERS);
     into.extend_from_slice(key);
+}
+
+/// Makes a range tombstone of users' keys one of tables, where each has an end.
+pub fn stored_range(range: &RangeTombstone) -> RangeTombstone {
+    let stored = |key: &[u8]| -> Rc<[u8]> { [&[USERS], key].concat().into() };
+    RangeTombstone {
+        start: stored(&range.start),
+        end: Some(range.end.as_deref().map_or([USERS + 1].into(), stored)),
+        timestamp: range.timestamp,
+    }
 }
 
 /// The user's key of one of tables, if it is one's.

@@ -7,8 +7,9 @@ use ostrakon_core::lsm::{Choice, Edit, Place, TableInfo};
 
 use super::files::{ShardFiles, StoreError};
 use super::keys::stored_hash;
-use super::output::Output;
+use super::output::{Output, RangesToWrite};
 use super::tables::Tables;
+use crate::storage::ranges::RangeTombstones;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::merge::{Collector, Merge, RunCursor};
 use crate::storage::sstable::reader::Table;
@@ -50,11 +51,26 @@ impl ShardFiles {
                 written_bytes: 0,
             }));
         }
-        let read_bytes = inputs.map(|info| info.bytes).sum();
+        let open = || choice.inputs.iter().filter_map(|number| tables.get(*number));
+        let ranges = open().flat_map(|open| open.table.ranges().iter().cloned());
+        let ranges = RangeTombstones::new(ranges.collect()).needed_from(watermark);
+        let inputs = Inputs {
+            ranges: RangeTombstones::new(ranges.clone()),
+            watermark,
+        };
+        let read_bytes = open()
+            .filter(|open| !inputs.hide_whole(&open.info))
+            .map(|open| open.info.bytes)
+            .sum();
         self.check_room(read_bytes).await?;
-        let mut output = Output::new(self, self.table_options(tables, choice), &self.env().merge_pace);
+        let ranges = RangesToWrite::new(ranges, tables.tree().older_than(choice), watermark);
+        let mut output = Output::new(
+            self,
+            (self.table_options(tables, choice), &self.env().merge_pace),
+            ranges,
+        );
         match self
-            .merge_into(&mut output, tables, choice, watermark, is_wanted)
+            .merge_into(&mut output, (tables, choice), &inputs, is_wanted)
             .await
         {
             Ok(true) => {
@@ -82,33 +98,35 @@ impl ShardFiles {
     async fn merge_into(
         &self,
         output: &mut Output<'_>,
-        tables: &Tables,
-        choice: &Choice,
-        watermark: Timestamp,
+        (tables, choice): (&Tables, &Choice),
+        inputs: &Inputs,
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<bool, StoreError> {
         let mut runs = Vec::new();
         for run in tables.runs() {
             let of_run = run
                 .iter()
-                .filter(|open| choice.inputs.contains(&open.info.number));
+                .filter(|open| choice.inputs.contains(&open.info.number) && !inputs.hide_whole(&open.info));
             runs.push(RunCursor::new(of_run.map(|open| Rc::clone(&open.table)))?);
         }
         let mut merge = Merge::new(runs).await?;
-        let mut collector = Collector::new(watermark);
+        let mut collector = Collector::new(inputs.watermark);
+        let older = tables.tree().older_than(choice);
+        let mut deleted = None;
         let mut last_key = Vec::new();
         while let Some((key, version)) = merge.entry() {
             if key != last_key {
                 // All versions of a key lie in one table.
                 if output.has_reached(self.options().table_bytes) {
-                    output.end_table().await?;
+                    output.end_table(Some(key)).await?;
                 }
                 if !is_wanted() {
                     return Ok(false);
                 }
                 key.clone_into(&mut last_key);
+                deleted = inputs.ranges.newest_over(key, inputs.watermark);
             }
-            if collector.keeps(key, &version, |key| tables.tree().has_older(choice, key)) {
+            if collector.keeps(key, &version, deleted, |key| older.has(key)) {
                 let hash = stored_hash(key);
                 output.add(hash, key, &version).await?;
             } else {
@@ -139,6 +157,22 @@ impl ShardFiles {
             },
             _ => options.tables,
         }
+    }
+}
+
+/// What the inputs of a merge have of range tombstones.
+struct Inputs {
+    ranges: RangeTombstones,
+    /// Nobody reads below it.
+    watermark: Timestamp,
+}
+
+impl Inputs {
+    /// Do they hide all of a table from all readers? Then it need not be read.
+    fn hide_whole(&self, info: &TableInfo) -> bool {
+        let has_ended = |key: &[u8]| info.ends_before(key);
+        self.ranges
+            .cover_whole(&info.smallest, has_ended, info.newest, self.watermark)
     }
 }
 

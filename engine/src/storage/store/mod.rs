@@ -2,7 +2,8 @@
 //! sealed and wait to be flushed, in tables.
 //!
 //! Of any key, versions in the memtable are newer than those in sealed ones, these newer the later they were sealed,
-//! and all of them newer than those in tables. So a look goes from one to the next and ends where it finds a version.
+//! and all of them newer than those in tables. So a look goes from one to the next and ends where it finds a version. A
+//! range tombstone is a version of each key that it covers.
 
 pub mod checkpoint;
 pub mod files;
@@ -24,9 +25,9 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::raft::EntryId;
 
 use super::memtable::{Cursor, Memtable, Mutation, Version};
-use super::sstable::reader::{self, Found, TableError};
+use super::sstable::reader::TableError;
 use keys::stored_key;
-use tables::Tables;
+use tables::{InTables, Tables, TablesLook};
 
 /// What a shard keeps for itself, at an entry of its log: keys of [`keys`], each with its new value or a tombstone,
 /// in order.
@@ -46,8 +47,8 @@ pub struct Sealed {
 pub enum Look<'a> {
     /// It lies in memory.
     Memory(Version<'a>),
-    /// It lies in a block of a table.
-    Block(Found),
+    /// It lies in a table.
+    Table(InTables),
     /// There is none.
     Absent,
     /// These have to be asked.
@@ -59,7 +60,7 @@ impl Look<'_> {
     pub fn version(&self) -> Option<Version<'_>> {
         match self {
             Look::Memory(version) => Some(*version),
-            Look::Block(found) => Some(found.version()),
+            Look::Table(found) => Some(found.version()),
             Look::Absent | Look::Unknown(_) => None,
         }
     }
@@ -90,6 +91,11 @@ impl Store {
     /// Adds a version, see [`Memtable::insert`].
     pub fn insert(&mut self, hash: u64, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) {
         self.active.insert(hash, key, timestamp, mutation);
+    }
+
+    /// Deletes a range of keys, see [`Memtable::insert_range`].
+    pub fn insert_range(&mut self, start: &[u8], end: Option<&[u8]>, timestamp: Timestamp) {
+        self.active.insert_range(start, end, timestamp);
     }
 
     /// The memtable that takes writes.
@@ -164,9 +170,9 @@ impl Store {
         }
         stored_key(scratch, key);
         Ok(match self.tables.look(scratch, hash, snapshot)? {
-            reader::Look::Found(found) => Look::Block(found),
-            reader::Look::Absent => Look::Absent,
-            reader::Look::Unknown => Look::Unknown(Rc::clone(&self.tables)),
+            TablesLook::Found(found) => Look::Table(found),
+            TablesLook::Absent => Look::Absent,
+            TablesLook::Unknown => Look::Unknown(Rc::clone(&self.tables)),
         })
     }
 
@@ -193,7 +199,8 @@ impl Store {
         self.memtables().map(move |memtable| memtable.cursor_below(end))
     }
 
-    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+    /// All memtables, from the newest to the oldest.
+    pub fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         let sealed = self.sealed.iter().rev().map(|sealed| &sealed.memtable);
         core::iter::once(&self.active).chain(sealed)
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::{Edit, Misfit, TableInfo, TableNumber, Tree};
 
+use crate::storage::memtable::Version;
 use crate::storage::sstable::reader::{Found, Look, Table, TableError};
 
 /// One table: what its tree knows of it, and the open file.
@@ -20,6 +21,41 @@ pub struct OpenTable {
 
 /// Tables that share no key, in order.
 pub type OpenRun = Vec<OpenTable>;
+
+/// The table of a run that may have something of a key.
+pub fn table_of<'a>(run: &'a OpenRun, stored_key: &[u8]) -> Option<&'a OpenTable> {
+    let place = run.partition_point(|open| open.info.ends_before(stored_key));
+    run.get(place).filter(|open| open.info.covers(stored_key))
+}
+
+/// A version of a key in tables.
+#[derive(Clone)]
+pub enum InTables {
+    /// It lies in a block.
+    Block(Found),
+    /// A range tombstone of this timestamp.
+    Deleted(Timestamp),
+}
+
+impl InTables {
+    /// The version.
+    pub fn version(&self) -> Version<'_> {
+        match self {
+            InTables::Block(found) => found.version(),
+            InTables::Deleted(timestamp) => Version::tombstone(*timestamp),
+        }
+    }
+}
+
+/// What is known of a key's version without a read.
+pub enum TablesLook {
+    /// It is here.
+    Found(InTables),
+    /// The tables have none.
+    Absent,
+    /// A block has to be read.
+    Unknown,
+}
 
 /// All tables of a shard.
 #[derive(Clone, Default)]
@@ -86,14 +122,22 @@ impl Tables {
     ///
     /// # Errors
     /// If an index is damaged.
-    pub fn look(&self, stored_key: &[u8], hash: u64, snapshot: Timestamp) -> Result<Look, TableError> {
-        for table in self.candidates(stored_key, hash) {
-            match table.look(stored_key, snapshot)? {
-                Look::Absent => {}
-                look => return Ok(look),
+    pub fn look(&self, stored_key: &[u8], hash: u64, snapshot: Timestamp) -> Result<TablesLook, TableError> {
+        for candidate in self.candidates(stored_key, hash, snapshot) {
+            if candidate.has_to_be_asked {
+                match candidate.table.look(stored_key, snapshot)? {
+                    Look::Found(found) if Some(found.version().timestamp) > candidate.deleted => {
+                        return Ok(TablesLook::Found(InTables::Block(found)));
+                    }
+                    Look::Found(_) | Look::Absent => {}
+                    Look::Unknown => return Ok(TablesLook::Unknown),
+                }
+            }
+            if let Some(deleted) = candidate.deleted {
+                return Ok(TablesLook::Found(InTables::Deleted(deleted)));
             }
         }
-        Ok(Look::Absent)
+        Ok(TablesLook::Absent)
     }
 
     /// The newest version of a key at or below `snapshot`.
@@ -105,21 +149,57 @@ impl Tables {
         stored_key: &[u8],
         hash: u64,
         snapshot: Timestamp,
-    ) -> Result<Option<Found>, TableError> {
-        for table in self.candidates(stored_key, hash) {
-            if let Some(found) = table.version_at(stored_key, snapshot).await? {
-                return Ok(Some(found));
+    ) -> Result<Option<InTables>, TableError> {
+        for candidate in self.candidates(stored_key, hash, snapshot) {
+            if candidate.has_to_be_asked
+                && let Some(found) = candidate.table.version_at(stored_key, snapshot).await?
+                && Some(found.version().timestamp) > candidate.deleted
+            {
+                return Ok(Some(InTables::Block(found)));
+            }
+            if let Some(deleted) = candidate.deleted {
+                return Ok(Some(InTables::Deleted(deleted)));
             }
         }
         Ok(None)
     }
 
     /// Tables that may have the key, from the newest to the oldest.
-    fn candidates<'a>(&'a self, stored_key: &'a [u8], hash: u64) -> impl Iterator<Item = &'a Rc<Table>> {
+    fn candidates<'a>(
+        &'a self,
+        stored_key: &'a [u8],
+        hash: u64,
+        snapshot: Timestamp,
+    ) -> impl Iterator<Item = Candidate<'a>> {
         self.runs.iter().filter_map(move |run| {
-            let place = run.partition_point(|open| *open.info.largest < *stored_key);
-            let open = run.get(place).filter(|open| open.info.covers(stored_key))?;
-            open.table.may_have(hash).then_some(&open.table)
+            let table = &table_of(run, stored_key)?.table;
+            let ranges = table.ranges();
+            if ranges.is_empty() {
+                let candidate = Candidate {
+                    table,
+                    has_to_be_asked: true,
+                    deleted: None,
+                };
+                return table.may_have(hash).then_some(candidate);
+            }
+            let deleted = ranges.newest_over(stored_key, snapshot);
+            // What a range tombstone says of a key that the filter does not know counts all the same.
+            let has_newer = deleted.is_none_or(|deleted| table.properties().newest > deleted);
+            let has_to_be_asked = has_newer && table.may_have(hash);
+            (has_to_be_asked || deleted.is_some()).then_some(Candidate {
+                table,
+                has_to_be_asked,
+                deleted,
+            })
         })
     }
+}
+
+/// A table that may have a key.
+struct Candidate<'a> {
+    table: &'a Rc<Table>,
+    /// It may have a version that counts.
+    has_to_be_asked: bool,
+    /// The newest range tombstone that covers the key.
+    deleted: Option<Timestamp>,
 }

@@ -1,4 +1,5 @@
-//! Walks the users' keys of a run as a reader at a snapshot sees them, up or down.
+//! Walks the users' keys of a run as a reader at a snapshot sees them, up or down. Range tombstones are not looked at:
+//! whoever walks asks for them.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -53,7 +54,7 @@ impl RunWalk {
     pub fn up(run: &OpenRun, start: &[u8], snapshot: Timestamp) -> Result<RunWalk, TableError> {
         let mut bound = Vec::new();
         stored_key(&mut bound, start);
-        let first = run.partition_point(|open| *open.info.largest < *bound);
+        let first = run.partition_point(|open| open.info.ends_before(&bound));
         let mut walk = RunWalk {
             snapshot,
             rest: run[first..].iter().map(|open| Rc::clone(&open.table)).collect(),

@@ -1,6 +1,6 @@
 //! Looks a whole table through: each block, and whether index, filter, properties and manifest say of it what it is.
 //!
-//! 1. The footer, the root of the index, the filter and the properties, as when a table is opened.
+//! 1. The footer, the root of the index, the filter, the properties and the range tombstones, as when a table is opened.
 //! 2. Each index block, and the data blocks that it leads to: checksum and form of each block, each at the place where
 //!    the one before has ended; the order of versions inside and across blocks; each block ends as the index says; the
 //!    filter lets each key pass.
@@ -18,6 +18,7 @@ use crate::env::File;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::tasks::yield_now;
 use crate::storage::memtable::Version;
+use crate::storage::ranges::{self, RangeTombstone};
 use crate::storage::sstable::block::{Block, order};
 use crate::storage::sstable::filter;
 use crate::storage::sstable::format::{FOOTER_BYTES, Footer, Handle, Properties, TableId, load};
@@ -109,6 +110,7 @@ impl Walk<'_> {
             self.flaw(footer.filter, "this is no filter".to_owned(), Lost::File);
         }
         let properties = self.properties(footer.properties).await?;
+        let ranges = self.ranges(footer.ranges).await?;
         match root {
             Some(root) => {
                 for lead in leads(&root, self.file_bytes) {
@@ -121,6 +123,14 @@ impl Walk<'_> {
         if self.filter_misses > 0 {
             let what = format!("the filter hides {} keys that are there", self.filter_misses);
             self.flaw(footer.filter, what, Lost::Nothing);
+        }
+        match ranges {
+            Some(ranges) => {
+                // How much they cover only the tables below can tell.
+                let covered_bytes = properties.as_ref().map_or(0, |properties| properties.covered_bytes);
+                self.seen.counted.note_ranges(&ranges, covered_bytes);
+            }
+            None => self.is_whole = false,
         }
         if let Some(properties) = properties {
             self.compare(&properties, footer.properties, expected);
@@ -212,6 +222,18 @@ impl Walk<'_> {
             self.flaw(handle, "these are no properties".to_owned(), Lost::File);
         }
         Ok(properties)
+    }
+
+    async fn ranges(&mut self, handle: Handle) -> Result<Option<Vec<RangeTombstone>>, Unwanted> {
+        let Some(payload) = self.part(handle, "the range tombstones").await? else {
+            return Ok(None);
+        };
+        let ranges = ranges::decode(&payload);
+        let ranges = ranges.filter(|ranges| ranges.iter().all(|range| range.end.is_some()));
+        if ranges.is_none() {
+            self.flaw(handle, "these are no range tombstones".to_owned(), Lost::File);
+        }
+        Ok(ranges)
     }
 
     /// An index block, and the data blocks below it.
@@ -323,15 +345,15 @@ impl Walk<'_> {
         self.last = Some((lead.key.clone(), lead.timestamp));
     }
 
-    /// Filter, root and properties follow the blocks, then zeros.
+    /// Filter, root, properties and range tombstones follow the blocks, then zeros.
     async fn rest(&mut self, footer: &Footer) -> Result<(), Unwanted> {
         if !self.is_whole {
             self.next_offset = None;
         }
-        for handle in [footer.filter, footer.root, footer.properties] {
+        for handle in [footer.filter, footer.root, footer.properties, footer.ranges] {
             self.expect_place(handle);
         }
-        let start = footer.properties.offset + u64::from(footer.properties.stored_bytes);
+        let start = footer.ranges.offset + u64::from(footer.ranges.stored_bytes);
         let end = self.file_bytes - FOOTER_BYTES as u64;
         let first = start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let read = self.window.read(first, (self.file_bytes - first) as usize).await;
@@ -351,12 +373,12 @@ impl Walk<'_> {
         let other = padding.map(|padding| padding.iter().position(|byte| *byte != 0));
         match other {
             Some(Some(at)) => {
-                let what = "expected zeros between the properties and the footer, found other bytes";
+                let what = "expected zeros between the range tombstones and the footer, found other bytes";
                 self.flaw_at(start + at as u64, 1, what.to_owned(), Lost::Nothing);
             }
             Some(None) => {}
             None => self.flaw(
-                footer.properties,
+                footer.ranges,
                 "they overlap the footer".to_owned(),
                 Lost::Nothing,
             ),
@@ -424,35 +446,45 @@ fn leads(index: &Block, file_bytes: u64) -> Vec<Lead> {
 
 fn figures(properties: &Properties) -> String {
     format!(
-        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} bytes, timestamps {} to {}, \
-         keys {:?} to {:?}",
+        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones over {} bytes, {} \
+         bytes, timestamps {} to {}, keys {:?} to {:?}{}",
         properties.keys,
         properties.versions,
         properties.tombstones,
         properties.expiring,
         properties.last_expiry.0,
+        properties.range_tombstones,
+        properties.covered_bytes,
         properties.raw_bytes,
         properties.oldest.0,
         properties.newest.0,
         properties.smallest.escape_ascii().to_string(),
         properties.largest.escape_ascii().to_string(),
+        excluded(properties.is_largest_excluded),
     )
 }
 
 fn info_figures(info: &TableInfo) -> String {
     format!(
-        "{} bytes, {} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), the newest {}, keys {:?} to \
-         {:?}",
+        "{} bytes, {} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones over {} \
+         bytes, the newest {}, keys {:?} to {:?}{}",
         info.bytes,
         info.keys,
         info.versions,
         info.tombstones,
         info.expiring,
         info.last_expiry.0,
+        info.range_tombstones,
+        info.covered_bytes,
         info.newest.0,
         info.smallest.escape_ascii().to_string(),
         info.largest.escape_ascii().to_string(),
+        excluded(info.is_largest_excluded),
     )
+}
+
+fn excluded(is_excluded: bool) -> &'static str {
+    if is_excluded { ", which is excluded" } else { "" }
 }
 
 impl crate::storage::sstable::reader::Table {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::message::{
     BatchOperation, BatchReply, CheckpointAction, Condition, Encoder, Kind, PutEntry, Request, TopologyReply,
+    after_prefix,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -274,6 +275,27 @@ impl AsyncClient {
             retry: None,
         };
         self.ask(&request).await.map(Answer::into_batch)
+    }
+
+    /// Removes all keys of a range, as [`crate::Client::delete_range`].
+    ///
+    /// # Errors
+    /// As for [`crate::Client::delete_range`].
+    pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, Error> {
+        let request = Request::DeleteRange {
+            start,
+            end,
+            retry: None,
+        };
+        self.ask(&request).await.map(Answer::into_range_version)
+    }
+
+    /// Removes all keys that begin with a prefix, as [`crate::Client::delete_prefix`].
+    ///
+    /// # Errors
+    /// As for [`crate::Client::delete_range`].
+    pub async fn delete_prefix(&self, prefix: &[u8]) -> Result<u64, Error> {
+        self.delete_range(prefix, after_prefix(prefix).as_deref()).await
     }
 
     /// Goes over keys in bytewise order, all as of one snapshot. Pages are asked for as they are needed.

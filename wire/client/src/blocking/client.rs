@@ -3,6 +3,7 @@
 use ostrakon_wire::frame::StageTimings;
 use ostrakon_wire::message::{
     BatchOperation, BatchReply, CheckpointAction, Condition, Kind, PutEntry, Request, TopologyReply,
+    after_prefix,
 };
 
 use super::driver::Driver;
@@ -180,6 +181,30 @@ impl Client {
             retry: None,
         };
         self.ask(&request).map(Answer::into_batch)
+    }
+
+    /// Removes all keys from `start` up to `end`, which is excluded; `None` is behind all keys. It takes as long for
+    /// many keys as for few. Each shard does it at one moment, but not all of them at the same. Returns the highest
+    /// version that a shard gave it.
+    ///
+    /// # Errors
+    /// As for [`Client::put`]. After [`Error::UnknownOutcome`] some shards may have done it and others not; its message
+    /// says how many.
+    pub fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<u64, Error> {
+        let request = Request::DeleteRange {
+            start,
+            end,
+            retry: None,
+        };
+        self.ask(&request).map(Answer::into_range_version)
+    }
+
+    /// Removes all keys that begin with a prefix, as [`Client::delete_range`]; with an empty one, all keys.
+    ///
+    /// # Errors
+    /// As for [`Client::delete_range`].
+    pub fn delete_prefix(&mut self, prefix: &[u8]) -> Result<u64, Error> {
+        self.delete_range(prefix, after_prefix(prefix).as_deref())
     }
 
     /// Iterates over keys in bytewise order, all as of one snapshot. Pages are asked for as they

@@ -73,7 +73,8 @@ pub(super) struct Call {
     pub(super) timeout_ms: u64,
     /// A sending went out whole, and its answer will never come.
     pub(super) was_lost: bool,
-    /// By entry of a multi-put that goes on after a reply: that reply called it written, or left that open.
+    /// By entry of a multi-put that goes on after a reply: that reply called it written, or left that open. Of a
+    /// delete-range, by reply: it was done in a shard, or may have been.
     pub(super) may_be_written: Vec<bool>,
     pub(super) refusals: u32,
     /// Why it isn't answered yet.

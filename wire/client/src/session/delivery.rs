@@ -249,7 +249,7 @@ impl Session {
         let protocol = self.connections[connection as usize].protocol.as_mut();
         let protocol = protocol.expect("it has found a response");
         let refusal = match kind {
-            Kind::Error | Kind::MultiPutReply => protocol.response(),
+            Kind::Error | Kind::MultiPutReply | Kind::DeleteRangeReply => protocol.response(),
             _ => Ok(Response::Pong),
         };
         let mut says_all = false;
@@ -265,6 +265,14 @@ impl Session {
                     None => return Some(self.ended(slot)),
                 }
             }
+            Ok(Response::DeleteRange(reply)) => match &reply.error {
+                Some(error) => {
+                    let may_be_done = reply.applied > 0 || reply.unknown > 0;
+                    self.calls.get_mut(slot).may_be_written.push(may_be_done);
+                    (error.code, error.message.to_owned(), error.retry_after_ms)
+                }
+                None => return Some(self.ended(slot)),
+            },
             // A refusal that can't be read is no reason to go on.
             _ => return Some(self.ended(slot)),
         };
@@ -399,7 +407,8 @@ fn named(mut request: Request<'_>, name: Retry) -> Request<'_> {
         | Request::Delete { retry, .. }
         | Request::Add { retry, .. }
         | Request::MultiPut { retry, .. }
-        | Request::Batch { retry, .. } => *retry = Some(name),
+        | Request::Batch { retry, .. }
+        | Request::DeleteRange { retry, .. } => *retry = Some(name),
         _ => unreachable!("only writes are named"),
     }
     request

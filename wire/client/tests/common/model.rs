@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use ostrakon_client::{Action, ClusterId, ErrorCode, Request, Response, Retry, TopologyReply};
-use ostrakon_wire::message::{BatchReply, ErrorReply, Found, HelloReply, MultiPutReply, ScanReply};
+use ostrakon_wire::message::{
+    BatchReply, DeleteRangeReply, ErrorReply, Found, HelloReply, MultiPutReply, ScanReply,
+};
 
 use crate::common::CLUSTER_ID;
 
@@ -24,6 +26,9 @@ pub(crate) enum Reply {
     /// The first of two entries is written or refused, the second refused.
     PartlyPut(Option<ErrorCode>, ErrorCode, u32),
     Batch(u64),
+    DeleteRange(u64),
+    /// In one of two shards the range is deleted, or in none; in the others this is the reason.
+    PartlyDeleted(bool, ErrorCode, u32),
     Scan,
     Cancel,
     Topology(TopologyReply),
@@ -68,6 +73,26 @@ impl Reply {
                 failed: 0,
                 numbers: Vec::new(),
             }),
+            Reply::DeleteRange(version) => Response::DeleteRange(DeleteRangeReply {
+                version: *version,
+                applied: 2,
+                refused: 0,
+                unknown: 0,
+                error: None,
+            }),
+            Reply::PartlyDeleted(is_in_one, code, retry_after_ms) => {
+                Response::DeleteRange(DeleteRangeReply {
+                    version: u64::from(*is_in_one),
+                    applied: u32::from(*is_in_one),
+                    refused: 2 - u32::from(*is_in_one),
+                    unknown: 0,
+                    error: Some(ErrorReply {
+                        code: *code,
+                        message: "because",
+                        retry_after_ms: *retry_after_ms,
+                    }),
+                })
+            }
             Reply::Scan => Response::Scan(ScanReply {
                 snapshot: 1,
                 entries: [][..].into(),
@@ -179,6 +204,10 @@ impl Model {
                     let first = self.first_entries.pop().flatten();
                     Reply::PartlyPut(first, reason, retry_after_ms)
                 }
+                Request::DeleteRange { .. } => {
+                    let is_in_one = self.first_entries.pop().is_none_or(|refusal| refusal.is_none());
+                    Reply::PartlyDeleted(is_in_one, reason, retry_after_ms)
+                }
                 _ => Reply::Refused(reason, retry_after_ms),
             };
         }
@@ -270,6 +299,7 @@ impl Model {
                 }
                 Reply::Batch(self.version)
             }
+            Request::DeleteRange { .. } => Reply::DeleteRange(self.version),
             other => panic!("no test sends this: {other:?}"),
         }
     }

@@ -52,6 +52,9 @@ impl Encoder {
                 ref operations,
                 retry,
             } => self.batch(out, request_id, timestamp, operations, retry),
+            Request::DeleteRange { start, end, retry } => {
+                self.delete_range(out, request_id, timestamp, (start, end), retry);
+            }
             Request::Cancel {
                 request_id: cancelled,
             } => self.cancel(out, request_id, timestamp, cancelled),
@@ -200,6 +203,27 @@ impl Encoder {
         let root = tables::Batch::create(builder, &args);
         builder.finish_minimal(root);
         self.append(out, Kind::Batch, request_id, timestamp);
+    }
+
+    fn delete_range(
+        &mut self,
+        out: &mut Vec<u8>,
+        request_id: u64,
+        timestamp: u64,
+        (start, end): (&[u8], Option<&[u8]>),
+        retry: Option<Retry>,
+    ) {
+        let builder = &mut self.builder;
+        builder.reset();
+        let retry = retry.map(Retry::to_wire);
+        let args = tables::DeleteRangeArgs {
+            end: end.map(|end| builder.create_vector(end)),
+            start: (!start.is_empty()).then(|| builder.create_vector(start)),
+            retry: retry.as_ref(),
+        };
+        let root = tables::DeleteRange::create(builder, &args);
+        builder.finish_minimal(root);
+        self.append(out, Kind::DeleteRange, request_id, timestamp);
     }
 
     fn cancel(&mut self, out: &mut Vec<u8>, request_id: u64, timestamp: u64, cancelled: u64) {

@@ -4,8 +4,8 @@ use super::Encoder;
 use crate::frame;
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::message::response::{
-    BatchReply, CheckpointReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue, Response,
-    ScanReply, TopologyReply,
+    BatchReply, CheckpointReply, DeleteRangeReply, ErrorReply, Found, HelloReply, MultiPutReply, MultiValue,
+    Response, ScanReply, TopologyReply,
 };
 use crate::message::{ErrorCode, Kind, layout};
 
@@ -25,6 +25,7 @@ impl Encoder {
             }
             Response::MultiPut(reply) => self.multi_put_reply(out, request_id, timestamp, reply),
             Response::Batch(reply) => self.batch_reply(out, request_id, timestamp, reply),
+            Response::DeleteRange(reply) => self.delete_range_reply(out, request_id, timestamp, reply),
             Response::Cancel { cancelled } => self.cancel_reply(out, request_id, timestamp, *cancelled),
             Response::Checkpoint(reply) => self.checkpoint_reply(out, request_id, timestamp, reply),
             Response::Stats { json } => self.stats_reply(out, request_id, timestamp, json),
@@ -137,6 +138,34 @@ impl Encoder {
         let root = tables::MultiPutReply::create(builder, &args);
         builder.finish_minimal(root);
         self.append(out, Kind::MultiPutReply, request_id, timestamp);
+    }
+
+    /// Appends the answer to a delete-range.
+    pub fn delete_range_reply(
+        &mut self,
+        out: &mut Vec<u8>,
+        request_id: u64,
+        timestamp: u64,
+        reply: &DeleteRangeReply<'_>,
+    ) {
+        let builder = &mut self.builder;
+        builder.reset();
+        let (code, message, retry_after_ms) = match &reply.error {
+            None => (0, "", 0),
+            Some(error) => (error.code.number(), error.message, error.retry_after_ms),
+        };
+        let args = tables::DeleteRangeReplyArgs {
+            version: reply.version,
+            applied: reply.applied,
+            refused: reply.refused,
+            unknown: reply.unknown,
+            code,
+            message: (!message.is_empty()).then(|| builder.create_string(message)),
+            retry_after_ms,
+        };
+        let root = tables::DeleteRangeReply::create(builder, &args);
+        builder.finish_minimal(root);
+        self.append(out, Kind::DeleteRangeReply, request_id, timestamp);
     }
 
     /// Appends the answer to a batch.

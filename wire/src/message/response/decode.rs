@@ -2,8 +2,8 @@
 //! decide which half to believe.
 
 use super::{
-    BatchReply, CheckpointReply, CheckpointShard, ErrorReply, Found, HelloReply, MultiPutReply, Response,
-    ScanReply, TopologyReply,
+    BatchReply, CheckpointReply, CheckpointShard, DeleteRangeReply, ErrorReply, Found, HelloReply,
+    MultiPutReply, Response, ScanReply, TopologyReply,
 };
 use crate::generated::client_generated::ostrakon::wire as tables;
 use crate::limits::{SCAN_BOUND_BYTES_MAX, SHARDS_MAX};
@@ -48,6 +48,7 @@ impl<'a> Response<'a> {
             Kind::MultiGetReply => decode_multi_get(body),
             Kind::MultiPutReply => decode_multi_put(body),
             Kind::BatchReply => decode_batch(body),
+            Kind::DeleteRangeReply => decode_delete_range(body),
             Kind::CancelReply => {
                 let table = verified_table::<tables::CancelReply<'a>>(kind, body)?;
                 Ok(Response::Cancel {
@@ -160,6 +161,33 @@ fn decode_batch(body: &[u8]) -> Result<Response<'_>, DecodeError> {
         version: table.version(),
         failed: table.failed(),
         numbers: numbers.iter().collect(),
+    }))
+}
+
+fn decode_delete_range(body: &[u8]) -> Result<Response<'_>, DecodeError> {
+    let kind = Kind::DeleteRangeReply;
+    let table = verified_table::<tables::DeleteRangeReply<'_>>(kind, body)?;
+    let (applied, refused, unknown) = (table.applied(), table.refused(), table.unknown());
+    if (table.version() == 0) != (applied == 0) {
+        return contradiction(
+            kind,
+            "it has a version and was applied in no shard, or the other way round",
+        );
+    }
+    let is_everywhere = applied > 0 && refused == 0 && unknown == 0;
+    if is_everywhere != (table.code() == 0) {
+        return contradiction(kind, "it has a code and was applied in all shards, or neither");
+    }
+    Ok(Response::DeleteRange(DeleteRangeReply {
+        version: table.version(),
+        applied,
+        refused,
+        unknown,
+        error: (table.code() != 0).then(|| ErrorReply {
+            code: ErrorCode::from(table.code()),
+            message: table.message().unwrap_or_default(),
+            retry_after_ms: table.retry_after_ms(),
+        }),
     }))
 }
 

@@ -41,6 +41,8 @@ pub enum Response<'a> {
     MultiPut(MultiPutReply<'a>),
     /// What became of a batch.
     Batch(BatchReply),
+    /// What became of a delete-range.
+    DeleteRange(DeleteRangeReply<'a>),
     /// One page of a scan.
     Scan(ScanReply<'a>),
     /// What became of a cancel.
@@ -99,6 +101,21 @@ pub struct MultiPutReply<'a> {
     pub message: &'a str,
     /// When to try again, in milliseconds; 0: no hint.
     pub retry_after_ms: u32,
+}
+
+/// What became of a delete-range. Shards decide for themselves: it may be applied in some and not in others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeleteRangeReply<'a> {
+    /// The highest version that a shard gave it; 0 if it was applied in none.
+    pub version: u64,
+    /// Shards in which it was applied.
+    pub applied: u32,
+    /// Shards in which it surely was not.
+    pub refused: u32,
+    /// Shards in which it may have been applied.
+    pub unknown: u32,
+    /// Why it was not applied in all; `None` if it was.
+    pub error: Option<ErrorReply<'a>>,
 }
 
 /// What became of a batch.

@@ -91,6 +91,7 @@ fn dispatch(command: &ClientCommand, context: &mut Context, caller: &mut dyn Cal
         ClientCommand::Get(arguments) => read::get(arguments, context, caller),
         ClientCommand::Put(arguments) => write::put(arguments, context, caller),
         ClientCommand::Delete(arguments) => write::delete(arguments, context),
+        ClientCommand::DeleteRange(arguments) => write::delete_range(arguments, context),
         ClientCommand::Add(arguments) => write::add(arguments, context),
         ClientCommand::Mget(arguments) => read::mget(arguments, context),
         ClientCommand::Mput(arguments) => write::mput(arguments, context),

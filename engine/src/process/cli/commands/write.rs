@@ -1,4 +1,4 @@
-//! Commands that write keys: `put`, `delete`, `add`, `mput`.
+//! Commands that write keys: `put`, `delete`, `delete-range`, `add`, `mput`.
 
 use std::io::{self, Read};
 
@@ -10,7 +10,8 @@ use super::super::failure::Failure;
 use super::super::key::escape;
 use super::super::output::{self, Format, Grid};
 use super::super::requests::{
-    AddArguments, DeleteArguments, Key, MputArguments, PutArguments, Spelling, parse_key,
+    AddArguments, DeleteArguments, DeleteRangeArguments, Key, MputArguments, PutArguments, Spelling,
+    parse_key,
 };
 use super::{Caller, Context, announce_stdin};
 use std::os::unix::ffi::OsStrExt;
@@ -53,6 +54,28 @@ pub(super) fn delete(arguments: &DeleteArguments, context: &mut Context) -> Resu
     let key = &arguments.key.0;
     let written = context.link.call(|client| client.delete_if(key, condition))?;
     report(written, key, context.format)
+}
+
+/// `delete-range`.
+pub(super) fn delete_range(arguments: &DeleteRangeArguments, context: &mut Context) -> Result<(), Failure> {
+    let start = arguments.start.as_ref().map_or(&[][..], |start| &start.0);
+    let end = arguments.end.as_ref().map(|end| end.0.as_slice());
+    if end.is_some_and(|end| start >= end) {
+        return Err(Failure::Usage(
+            "no key lies in the range: END, which is excluded, has to come after START in the order of bytes"
+                .to_owned(),
+        ));
+    }
+    let version = match &arguments.prefix {
+        Some(prefix) => context.link.call(|client| client.delete_prefix(&prefix.0))?,
+        None => context.link.call(|client| client.delete_range(start, end))?,
+    };
+    if context.format != Format::Json {
+        return output::text(&format!("version {version}\n"));
+    }
+    let mut object = Map::new();
+    output::insert_version(&mut object, version);
+    output::json_line(&object)
 }
 
 /// `add`: prints the sum.

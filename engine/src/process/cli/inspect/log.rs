@@ -280,6 +280,10 @@ fn body(command: &Command<'_>) -> String {
     let what = match &command.body {
         Body::Write { key, change: what } => format!("version {at}, {}", change(key, what)),
         Body::Batch(operations) => format!("version {at}, batch of {}", operations.len()),
+        Body::DeleteRange { start, end } => {
+            let end = end.map_or_else(|| "the end".to_owned(), escape);
+            format!("version {at}, delete range {} to {end}", escape(start))
+        }
         Body::Failure(failure) => format!("at {at}, {failure:?}"),
         Body::Ceiling { horizon, watermark } => format!(
             "ceiling {at}, horizon {}, watermark {}",

@@ -12,6 +12,7 @@ use crate::env::disk::BLOCK_BYTES;
 use crate::process::cli::arguments::InspectTableArguments;
 use crate::process::cli::key::escape;
 use crate::storage::memtable::Version;
+use crate::storage::ranges;
 use crate::storage::sstable::block::{Block, BlockCursor};
 use crate::storage::sstable::format::{
     FOOTER_BYTES, Footer, Handle, Properties, TRAILER_BYTES, TableId, load,
@@ -83,6 +84,7 @@ pub(super) fn print(
         left: arguments.limit.unwrap_or(u64::MAX),
     };
     table.properties(&footer, report)?;
+    table.ranges(&footer, report)?;
     if let Some(filter) = table.payload(footer.filter, 0, "filter", report)? {
         report.line(1, &format!("{} lines of 64 bytes", filter.len() / 64))?;
     }
@@ -103,6 +105,8 @@ impl Table<'_> {
             ("versions", properties.versions.to_string()),
             ("tombstones", properties.tombstones.to_string()),
             ("expiring", properties.expiring.to_string()),
+            ("range tombstones", properties.range_tombstones.to_string()),
+            ("covered bytes", properties.covered_bytes.to_string()),
             ("last expiry", timestamp(properties.last_expiry)),
             ("raw bytes", properties.raw_bytes.to_string()),
             ("oldest", timestamp(properties.oldest)),
@@ -111,7 +115,23 @@ impl Table<'_> {
             ("largest", key(&properties.largest)),
         ];
         for (name, number) in numbers {
-            report.line(1, &format!("{name:11} {number}"))?;
+            report.line(1, &format!("{name:16} {number}"))?;
+        }
+        Ok(())
+    }
+
+    fn ranges(&mut self, footer: &Footer, report: &mut Report<'_>) -> io::Result<()> {
+        let handle = footer.ranges;
+        let Some(payload) = self.payload(handle, 0, "range tombstones", report)? else {
+            return Ok(());
+        };
+        let Some(ranges) = ranges::decode(&payload) else {
+            return report.damage(1, handle.offset, "these are no range tombstones");
+        };
+        for range in ranges {
+            let end = range.end.as_deref().map_or_else(|| "the end".to_owned(), key);
+            let sentence = format!("{} to {end}, version {}", key(&range.start), timestamp(range.timestamp));
+            report.line(1, &sentence)?;
         }
         Ok(())
     }

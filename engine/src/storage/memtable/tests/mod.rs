@@ -229,6 +229,64 @@ proptest! {
     }
 }
 
+/// Start, end and timestamp.
+type RangeDelete = (Vec<u8>, Option<Vec<u8>>, u64);
+
+/// The newest version of a key, its own or that of a range.
+fn model_with_ranges(model: &Model, ranges: &[RangeDelete], key: &[u8], snapshot: u64) -> Found {
+    let covering = ranges.iter().filter(|(start, end, at)| {
+        *at <= snapshot && start.as_slice() <= key && end.as_ref().is_none_or(|end| key < end.as_slice())
+    });
+    let deleted = covering.map(|(_, _, at)| (*at, None)).max();
+    model_at(model, key, snapshot).max(deleted)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_range_tombstone_is_a_version_of_every_key_in_it(
+        writes in vec((any_key(), any_content(), prop::option::weighted(0.2, any_key())), 1..200),
+        snapshot in 0..202_u64,
+    ) {
+        let mut table = Memtable::new();
+        let (mut model, mut ranges) = (Model::new(), Vec::new());
+        for (place, (key, content, end)) in writes.iter().enumerate() {
+            let timestamp = place as u64 + 1;
+            let Some(end) = end else {
+                insert_counted(&mut table, xxh3_64(key), key, timestamp, mutation(content));
+                model.insert((key.clone(), Reverse(timestamp)), content.clone());
+                continue;
+            };
+            // What is no range goes on without an end.
+            let end = (end > key).then(|| end.clone());
+            let before_bytes = table.memory_bytes();
+            table.insert_range(key, end.as_deref(), Timestamp(timestamp));
+            let cost_bytes = Memtable::range_cost_bytes(key.len(), end.as_ref().map_or(0, Vec::len));
+            prop_assert!(table.memory_bytes() - before_bytes <= cost_bytes);
+            prop_assert!(table.held_bytes() <= table.memory_bytes());
+            ranges.push((key.clone(), end, timestamp));
+        }
+        prop_assert_eq!(table.ranges().len(), ranges.len());
+        for (key, _, end) in &writes {
+            for key in [Some(key), end.as_ref()].into_iter().flatten() {
+                let newest = table.newest(xxh3_64(key), key).map(owned);
+                prop_assert_eq!(newest, model_with_ranges(&model, &ranges, key, u64::MAX));
+                let at = table.at(xxh3_64(key), key, Timestamp(snapshot)).map(owned);
+                prop_assert_eq!(at, model_with_ranges(&model, &ranges, key, snapshot));
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "is not above the newest")]
+fn a_range_tombstone_that_is_not_newer_is_a_bug() {
+    let mut table = Memtable::new();
+    table.insert_range(b"a", None, Timestamp(5));
+    table.insert_range(b"b", None, Timestamp(5));
+}
+
 /// A key order that a tree must survive: given a position, the key inserted there.
 type KeyOf = fn(u32) -> Vec<u8>;
 

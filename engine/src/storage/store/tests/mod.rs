@@ -8,6 +8,7 @@ mod merges;
 mod model;
 mod older;
 mod pacing;
+mod ranges;
 mod versions;
 mod walk;
 
@@ -23,7 +24,7 @@ use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 use xxhash_rust::xxh3::xxh3_64;
 
-use versions::{Content, Model, key, noise, owned};
+use versions::{Content, Model, RangeDelete, key, noise, owned};
 use walk::{assert_tables_are, walk};
 
 use super::files::{
@@ -36,7 +37,8 @@ use super::{Look, OwnRecords, Store};
 use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
-use crate::storage::memtable::Mutation;
+use crate::storage::memtable::{Memtable, Mutation};
+use crate::storage::ranges::RangeTombstone;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::cursor::{Access, TableCursor};
@@ -180,6 +182,11 @@ impl Shard {
         };
         let mut store = self.store.borrow_mut();
         store.insert(xxh3_64(key), key, Timestamp(timestamp), mutation);
+    }
+
+    fn delete_range(&self, (start, end, timestamp): &RangeDelete) {
+        let mut store = self.store.borrow_mut();
+        store.insert_range(start, end.as_deref(), Timestamp(*timestamp));
     }
 
     fn seal(&self, index: u64, own: OwnRecords) {

@@ -12,6 +12,8 @@ use ostrakon_core::sessions::SessionId;
 #[derive(Clone, Debug)]
 enum Operation {
     Insert(u32, Written),
+    /// From a key on, so many keys; none for all that follow.
+    DeleteRange(u32, Option<u32>),
     /// With new values of the shard's own records, by number; number 0 is always there.
     Seal(BTreeMap<u8, Option<u8>>),
     /// Begins to flush the oldest sealed memtable.
@@ -44,6 +46,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let own = prop::collection::btree_map(0..6_u8, prop::option::weighted(0.7, any::<u8>()), 0..4);
     let operation = prop_oneof![
         40 => (0..12_u32, written).prop_map(|(key, written)| Operation::Insert(key, written)),
+        4 => (0..12_u32, prop::option::weighted(0.8, 1..8_u32))
+            .prop_map(|(first, count)| Operation::DeleteRange(first, count)),
         8 => own.prop_map(Operation::Seal),
         8 => Just(Operation::Flush),
         8 => Just(Operation::Merge),
@@ -94,6 +98,7 @@ impl World {
     fn make(&mut self, operation: Operation) {
         match operation {
             Operation::Insert(number, written) => self.insert(number, written),
+            Operation::DeleteRange(first, count) => self.delete_range(first, count),
             Operation::Seal(changes) => self.seal(changes),
             Operation::Flush => self.flush(),
             Operation::Merge => self.merge(),
@@ -129,6 +134,13 @@ impl World {
         };
         self.shard.insert(&key(number), self.last, &content);
         self.model.put(&key(number), self.last, content);
+    }
+
+    fn delete_range(&mut self, first: u32, count: Option<u32>) {
+        self.last += 1;
+        let range = (key(first), count.map(|count| key(first + count)), self.last);
+        self.shard.delete_range(&range);
+        self.model.1.push(range);
     }
 
     fn seal(&mut self, changes: BTreeMap<u8, Option<u8>>) {
@@ -220,6 +232,14 @@ impl World {
             if *timestamp > found.index.0 {
                 self.shard.insert(key, *timestamp, content);
             }
+        }
+        for range in self
+            .model
+            .1
+            .iter()
+            .filter(|(_, _, timestamp)| *timestamp > found.index.0)
+        {
+            self.shard.delete_range(range);
         }
         self.check();
     }

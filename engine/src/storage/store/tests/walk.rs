@@ -2,38 +2,76 @@
 
 use super::*;
 
-/// All versions of users' keys, found by walks over each source; versions of a key must be newer the newer the source.
+/// All versions of users' keys and all range tombstones, found by walks over each source; versions of a key must be
+/// newer the newer the source.
 pub(super) async fn walk(shard: &Shard) -> Model {
     let mut sources = memory_sources(&shard.store.borrow());
+    let mut ranges = memory_ranges(&shard.store.borrow());
     for run in shard.tables().runs() {
-        let mut source = Vec::new();
+        let (mut source, mut deleted) = (Vec::new(), Vec::new());
         for open in run {
             source.extend(walk_table(&open.table).await);
+            for tombstone in open.table.ranges().iter() {
+                let is_within = *open.info.smallest <= *tombstone.start
+                    && !open.info.extent().ends_before(&tombstone.start)
+                    && tombstone.end.as_deref() <= Some(&*open.info.largest);
+                assert!(is_within, "{tombstone:?} of {:?}", open.info);
+                deleted.push(users_range(tombstone));
+            }
         }
         source.retain(|(key, _)| key[0] != OWN);
         for (key, _) in &mut source {
             *key = users_key(key).expect("a user's").to_vec();
         }
         sources.push(source);
+        ranges.push(deleted);
     }
     let mut walked = Model::default();
     let mut oldest = BTreeMap::new();
-    for source in sources {
+    let keys: BTreeSet<Vec<u8>> = sources.iter().flatten().map(|(key, _)| key.clone()).collect();
+    for (source, ranges) in sources.into_iter().zip(ranges) {
         let place = |(key, (timestamp, _)): &(Vec<u8>, (u64, Content))| (key.clone(), Reverse(*timestamp));
         assert!(
             source.is_sorted_by(|one, other| place(one) < place(other)),
             "in order"
         );
-        let mut here = oldest.clone();
+        let here = Model(BTreeMap::new(), ranges);
+        let mut all: Vec<(Vec<u8>, u64)> = source.iter().map(|(key, (at, _))| (key.clone(), *at)).collect();
+        all.extend(
+            keys.iter()
+                .flat_map(|key| here.deleted(key).map(|timestamp| (key.clone(), timestamp))),
+        );
+        let above = oldest.clone();
+        for (key, timestamp) in all {
+            let is_older = above.get(&key).is_none_or(|above| timestamp < *above);
+            assert!(is_older, "{key:?}: {timestamp} lies below {:?}", above.get(&key));
+            let lowest = oldest.entry(key).or_insert(timestamp);
+            *lowest = timestamp.min(*lowest);
+        }
         for (key, (timestamp, content)) in source {
-            let is_older = oldest.get(&key).is_none_or(|above| timestamp < *above);
-            assert!(is_older, "{key:?}: {timestamp} lies below {:?}", oldest.get(&key));
-            here.insert(key.clone(), timestamp);
             walked.put(&key, timestamp, content);
         }
-        oldest = here;
+        walked.1.extend(here.1);
     }
     walked
+}
+
+/// Of each memtable, from the newest to the oldest.
+fn memory_ranges(store: &Store) -> Vec<Vec<RangeDelete>> {
+    let sets = store.memtables().map(Memtable::ranges);
+    sets.map(|set| set.iter().map(range).collect()).collect()
+}
+
+fn range(tombstone: &RangeTombstone) -> RangeDelete {
+    let end = tombstone.end.as_deref().map(<[u8]>::to_vec);
+    (tombstone.start.to_vec(), end, tombstone.timestamp.0)
+}
+
+/// A range tombstone of a table, in users' keys.
+fn users_range(tombstone: &RangeTombstone) -> RangeDelete {
+    let (start, end, timestamp) = range(tombstone);
+    let users = |key: Vec<u8>| users_key(&key).map(<[u8]>::to_vec);
+    (users(start).expect("a user's"), end.and_then(users), timestamp)
 }
 
 /// A source of versions, in order.
