@@ -231,7 +231,7 @@ impl Completions for Answers {
         let timestamp = self.timestamp.0;
         let request_id = ticket.request_id;
         match (ticket.kind, numbers) {
-            _ if ticket.holder == Holder::MultiPut => self.put_part(ticket, Ok(version)),
+            _ if ticket.holder == Holder::Part => self.put_part(ticket, Ok(version)),
             (Kind::Add, [number, ..]) => self.answer(ticket, |encoder, out| {
                 encoder.add_reply(out, request_id, timestamp, version.0, *number);
             }),
@@ -254,7 +254,7 @@ impl Completions for Answers {
 
     fn refused(&mut self, ticket: Ticket, refusal: Refusal) {
         match ticket.holder {
-            Holder::MultiPut => return self.put_part(ticket, Err(refusal)),
+            Holder::Part => return self.put_part(ticket, Err(refusal)),
             Holder::Program => return self.tell_program(ticket, Told::Refused(refusal)),
             Holder::Client => {}
         }

@@ -98,7 +98,7 @@ impl Core {
         let part = Ticket {
             connection: gather.0,
             is_timed: false,
-            holder: Holder::MultiPut,
+            holder: Holder::Part,
             ..ticket
         };
         for owner in owners {

@@ -11,10 +11,10 @@ use proptest::prelude::*;
 
 use super::super::host::memtable_hash;
 use super::super::scan::{PageScan, ScanRange};
+use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::Mutation;
-use crate::env::pace::Pace;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::format::Codec;

@@ -50,8 +50,8 @@ use crate::storage::sstable::reader::TableError;
 pub enum Holder {
     /// A connection's client.
     Client,
-    /// A multi-put, of which this is the part of one shard.
-    MultiPut,
+    /// A request to several shards, of which this is the part of one.
+    Part,
     /// A program that runs in the node's process, on the gateway.
     Program,
 }
@@ -67,9 +67,9 @@ pub struct Ticket {
     pub is_timed: bool,
     /// Who waits there.
     pub holder: Holder,
-    /// The connection; of a part of a multi-put, the gateway's number of the whole.
+    /// The connection; of a part, the gateway's number of the whole.
     pub connection: u64,
-    /// The client's number of the request; of a part of a multi-put, the shard; of a program, its place.
+    /// The client's number of the request; of a part, the shard; of a program, its place.
     pub request_id: u64,
     /// When its last byte was received, in monotonic nanoseconds.
     pub received_ns: u64,

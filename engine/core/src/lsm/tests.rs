@@ -378,6 +378,7 @@ fn letters(number: u64, smallest: u8, largest: u8, is_largest_excluded: bool) ->
         smallest: [smallest].into(),
         largest: [largest].into(),
         is_largest_excluded,
+        keys: 10,
         versions: 10,
         tombstones: 0,
         range_tombstones: u64::from(is_largest_excluded),

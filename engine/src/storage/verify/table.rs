@@ -127,7 +127,9 @@ impl Walk<'_> {
         match ranges {
             Some(ranges) => {
                 // How much they cover only the tables below can tell.
-                let covered_bytes = properties.as_ref().map_or(0, |properties| properties.covered_bytes);
+                let covered_bytes = properties
+                    .as_ref()
+                    .map_or(0, |properties| properties.covered_bytes);
                 self.seen.counted.note_ranges(&ranges, covered_bytes);
             }
             None => self.is_whole = false,
@@ -377,11 +379,7 @@ impl Walk<'_> {
                 self.flaw_at(start + at as u64, 1, what.to_owned(), Lost::Nothing);
             }
             Some(None) => {}
-            None => self.flaw(
-                footer.ranges,
-                "they overlap the footer".to_owned(),
-                Lost::Nothing,
-            ),
+            None => self.flaw(footer.ranges, "they overlap the footer".to_owned(), Lost::Nothing),
         }
         Ok(())
     }

@@ -130,7 +130,11 @@ impl Table<'_> {
         };
         for range in ranges {
             let end = range.end.as_deref().map_or_else(|| "the end".to_owned(), key);
-            let sentence = format!("{} to {end}, version {}", key(&range.start), timestamp(range.timestamp));
+            let sentence = format!(
+                "{} to {end}, version {}",
+                key(&range.start),
+                timestamp(range.timestamp)
+            );
             report.line(1, &sentence)?;
         }
         Ok(())
