@@ -130,6 +130,33 @@ fn conditions_batches_and_sums_are_decided_as_for_clients() {
 }
 
 #[test]
+fn a_range_is_deleted_in_all_shards() {
+    let directory = directory();
+    let engine = Engine::open_with(options(directory.path())).unwrap();
+    for number in 0..200_u8 {
+        engine.put(&[number], b"x").unwrap();
+    }
+    let version = engine.delete_range(&[50], Some(&[150])).unwrap();
+    let keys = |engine: &Engine| -> Vec<u8> {
+        let content = content(engine, &ScanOptions::all());
+        content.into_iter().map(|(key, _)| key[0]).collect()
+    };
+    assert_eq!(keys(&engine), (0..50).chain(150..200).collect::<Vec<u8>>());
+    assert_eq!(engine.get(&[100]).unwrap(), None);
+    assert!(engine.put(&[100], b"y").unwrap() > version);
+    let end = engine.run(1, |local| async move { local.delete_range(&[160], None).await });
+    end.unwrap().unwrap();
+    assert_eq!(
+        keys(&engine),
+        (0..50).chain([100]).chain(150..160).collect::<Vec<u8>>()
+    );
+    assert!(matches!(
+        engine.delete_range(&[2], Some(&[2])),
+        Err(EngineError::Invalid(_))
+    ));
+}
+
+#[test]
 fn what_breaks_a_limit_is_refused_in_words() {
     let directory = directory();
     let engine = Engine::open_with(options(directory.path())).unwrap();

@@ -5,7 +5,7 @@ use core::fmt;
 use ostrakon_wire::message::{DecodeError, ErrorCode};
 
 use crate::process::node::StartError;
-use crate::server::programs::Unserved;
+use crate::server::programs::{Undeleted, Unserved};
 
 /// Why an engine did not do what it was asked for.
 #[derive(Debug)]
@@ -119,6 +119,15 @@ impl From<StartError> for EngineError {
 impl From<DecodeError> for EngineError {
     fn from(error: DecodeError) -> EngineError {
         EngineError::Invalid(error)
+    }
+}
+
+impl From<Undeleted> for EngineError {
+    fn from(undeleted: Undeleted) -> EngineError {
+        match undeleted {
+            Undeleted::Nowhere(unserved) => unserved.into(),
+            Undeleted::Somewhere(code, message) => EngineError::Refused { code, message },
+        }
     }
 }
 

@@ -222,6 +222,19 @@ impl Engine {
         self.call(owner, |core| async move { batch.write(&core).await })?
     }
 
+    /// Removes all keys from `start` up to `end`; none is the end of all keys. It takes as long for many keys as for few.
+    /// In each shard it is all or nothing. Returns the highest version that it made.
+    ///
+    /// # Errors
+    /// As [`Engine::put`]; the sentence tells in how many shards it was done nevertheless.
+    pub fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, EngineError> {
+        check_range(start, end)?;
+        let (start, end) = (start.to_vec(), end.map(<[u8]>::to_vec));
+        self.call(CoreId(0), |core| async move {
+            Ok(core.delete_range(&start, end.as_deref()).await?.0)
+        })?
+    }
+
     /// The keys of a range in order, as they all were at one moment: not before this call.
     ///
     /// # Errors
@@ -299,6 +312,15 @@ impl Engine {
         self.cores.send(core, job(make, answer))?;
         receiver.recv().map_err(|_| EngineError::Closed)
     }
+}
+
+fn check_range(start: &[u8], end: Option<&[u8]>) -> Result<(), EngineError> {
+    let request = Request::DeleteRange {
+        start,
+        end,
+        retry: None,
+    };
+    Ok(request.check()?)
 }
 
 /// A job that runs a future and passes its output on: at once if it ends without waiting, else from a task.

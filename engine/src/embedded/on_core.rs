@@ -157,6 +157,15 @@ impl CoreEngine {
             .await?
     }
 
+    /// Removes all keys from `start` up to `end`, of all cores; none is the end of all keys.
+    ///
+    /// # Errors
+    /// As [`Engine::delete_range`](super::Engine::delete_range).
+    pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, EngineError> {
+        super::check_range(start, end)?;
+        Ok(self.client.delete_range(start, end).await?.0)
+    }
+
     /// Begins a scan, whose first page sets the moment that it shows.
     ///
     /// # Errors

@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::{Timestamp, TimestampAhead};
 use ostrakon_core::sessions::Answer;
-use ostrakon_wire::message::{ErrorCode, Found, Kind};
+use ostrakon_wire::frame::HEADER_BYTES;
+use ostrakon_wire::message::{Encoder, ErrorCode, Found, Kind, Request};
 use ostrakon_wire::routing::ShardId;
 
 use super::core::{Core, SharedCore};
@@ -36,6 +37,8 @@ pub type ProgramJob = Box<dyn FnOnce(&CoreClient) + Send>;
 pub(super) enum Told {
     /// A write was decided.
     Written(Answer),
+    /// A range was deleted, or it was not in all shards, which the sentence tells.
+    RangeDeleted(Result<Timestamp, (ErrorCode, String)>),
     /// A scan has its page.
     Page(MergedPages),
     /// A key can be read.
@@ -192,6 +195,20 @@ pub enum Unserved {
     ShuttingDown,
     /// The snapshot is ahead of all clocks.
     Ahead(TimestampAhead),
+}
+
+/// Why a range was not deleted everywhere.
+pub enum Undeleted {
+    /// Nothing was done.
+    Nowhere(Unserved),
+    /// It was not, or may not have been, in some shards; the sentence tells in how many.
+    Somewhere(ErrorCode, String),
+}
+
+impl From<Unserved> for Undeleted {
+    fn from(unserved: Unserved) -> Undeleted {
+        Undeleted::Nowhere(unserved)
+    }
 }
 
 impl Unserved {
@@ -413,8 +430,37 @@ impl CoreClient {
             return match self.told(ticket.request_id).await {
                 Told::Written(answer) => Ok(answer),
                 Told::Refused(refusal) => Err(refusal.into()),
-                Told::Page(_) | Told::Readable => unreachable!("it is a write"),
+                _ => unreachable!("it is a write"),
             };
+        }
+    }
+
+    /// Deletes all keys from `start` up to `end` in all shards of all cores; none is the end of all keys. In each shard
+    /// it is all or nothing.
+    ///
+    /// # Errors
+    /// Why it was not carried out in some shard, with what became of the others.
+    pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<Timestamp, Undeleted> {
+        let request = Request::DeleteRange {
+            start,
+            end,
+            retry: None,
+        };
+        let mut frame = Vec::new();
+        Encoder::new().request(&mut frame, 0, 0, &request);
+        let place = {
+            let mut core = self.core.borrow_mut();
+            core.begin_turn();
+            let ticket = core.program_ticket(Kind::DeleteRange)?;
+            core.begin_delete_range(ticket, &frame[HEADER_BYTES..], None);
+            core.finish_turn();
+            ticket.request_id
+        };
+        match self.told(place).await {
+            Told::RangeDeleted(Ok(version)) => Ok(version),
+            Told::RangeDeleted(Err((code, message))) => Err(Undeleted::Somewhere(code, message)),
+            Told::Refused(refusal) => Err(Unserved::from(refusal).into()),
+            _ => unreachable!("it is the deletion of a range"),
         }
     }
 
@@ -438,7 +484,7 @@ impl CoreClient {
         match self.told(place).await {
             Told::Page(page) => Ok(page),
             Told::Refused(refusal) => Err(refusal.into()),
-            Told::Written(_) | Told::Readable => unreachable!("it is a scan"),
+            _ => unreachable!("it is a scan"),
         }
     }
 }

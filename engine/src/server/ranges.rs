@@ -10,6 +10,7 @@ use ostrakon_wire::routing::ShardId;
 use super::core::Core;
 use super::dispatch::shard_retry;
 use super::message::{CoreMessage, GatherId};
+use super::programs::Told;
 use super::refusal::describe;
 use super::status::counters::Operation;
 use crate::env::CoreId;
@@ -163,6 +164,13 @@ impl Core {
         let described = gather.refusal.map(describe);
         let error = described
             .map(|(code, sentence, retry_after_ms)| (code, gather.summary() + &sentence, retry_after_ms));
+        if ticket.holder == Holder::Program {
+            let outcome = match error {
+                Some((code, message, _)) => Err((code, message)),
+                None => Ok(gather.version),
+            };
+            return self.answers.tell_program(ticket, Told::RangeDeleted(outcome));
+        }
         let reply = DeleteRangeReply {
             version: gather.version.0,
             applied: gather.applied,

@@ -17,6 +17,7 @@
 pub mod checkpoint;
 pub mod command;
 mod context;
+mod dead;
 mod decide;
 mod delete_range;
 pub mod fetched;

@@ -17,6 +17,7 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::ScanEntry;
 use ostrakon_wire::routing::ShardId;
 
+use super::dead::DeadKeys;
 use super::hiding::{Hiding, Reach};
 use crate::env::together::all;
 use crate::limits::SCAN_EXAMINED_MAX;
@@ -162,6 +163,9 @@ struct ShardWalks {
     shard: ShardId,
     /// See [`Store::changes`]: with others, the walks begin anew.
     changes: u64,
+    /// Where they began: behind what the shard remembered as dead, if there was something. Memtables have to be walked
+    /// from there on, too, since what they hide in tables is passed over with them.
+    bound: Option<Vec<u8>>,
     walks: Vec<RunWalk>,
 }
 
@@ -215,16 +219,20 @@ impl PageScan {
         let is_done = {
             let mut sources: Vec<Source<'_>> = Vec::new();
             let mut hiding = Hiding::default();
+            let mut dead_keys = DeadKeys::new(self.snapshot);
             for ((_, store), walks) in stores.zip(&mut shards) {
-                self.add_cursors(store, &mut sources);
+                let bound = self.bound_behind(walks.bound.as_deref());
+                let first = sources.len();
+                self.add_cursors(store, bound.as_deref(), &mut sources);
                 let runs = walks.walks.iter_mut().zip(store.tables().runs());
                 sources.extend(runs.map(|(walk, run)| Source::Run { walk, run }));
                 hiding.add_shard(store);
+                dead_keys.add_shard(store, sources.len() - first, bound);
             }
             if self.range.reverse {
-                self.fill::<true>(&mut sources, hiding)
+                self.fill::<true>(&mut sources, hiding, dead_keys)
             } else {
-                self.fill::<false>(&mut sources, hiding)
+                self.fill::<false>(&mut sources, hiding, dead_keys)
             }
         };
         self.shards = shards;
@@ -241,7 +249,14 @@ impl PageScan {
             if known.is_some_and(|known| known.shard == shard && known.changes == store.changes()) {
                 continue;
             }
-            let bound = self.bound();
+            let gaps = store.gaps().borrow();
+            let bound = self.bound().map(|bound| {
+                if self.range.reverse {
+                    gaps.down(&bound, self.snapshot).to_vec()
+                } else {
+                    gaps.up(&bound, self.snapshot).to_vec()
+                }
+            });
             let runs = store.tables().runs().iter();
             let walks = runs.map(|run| {
                 if self.range.reverse {
@@ -254,6 +269,7 @@ impl PageScan {
                 shard,
                 changes: store.changes(),
                 walks: walks.collect::<Result<_, _>>()?,
+                bound,
             };
             match self.shards.get_mut(place) {
                 Some(known) => *known = renewed,
@@ -274,8 +290,16 @@ impl PageScan {
         }
     }
 
-    fn add_cursors<'a>(&self, store: &'a Store, sources: &mut Vec<Source<'a>>) {
+    /// The same for a shard whose walks began here.
+    fn bound_behind(&self, began: Option<&[u8]>) -> Option<Vec<u8>> {
         let bound = self.bound();
+        match (&bound, began) {
+            (Some(bound), Some(began)) if self.range.order(bound, began).is_lt() => Some(began.to_vec()),
+            _ => bound,
+        }
+    }
+
+    fn add_cursors<'a>(&self, store: &'a Store, bound: Option<&[u8]>, sources: &mut Vec<Source<'a>>) {
         let source = |(memtable, cursor): (&'a Memtable, Cursor<'a>)| Source::Memory {
             memtable,
             key: cursor.key(),
@@ -283,10 +307,10 @@ impl PageScan {
         };
         let memtables = store.memtables();
         if self.range.reverse {
-            let cursors = store.cursors_below(bound.as_deref());
+            let cursors = store.cursors_below(bound);
             sources.extend(memtables.zip(cursors).map(source));
         } else {
-            let cursors = store.cursors(bound.as_deref().unwrap_or_default());
+            let cursors = store.cursors(bound.unwrap_or_default());
             sources.extend(memtables.zip(cursors).map(source));
         }
     }
@@ -304,7 +328,21 @@ impl PageScan {
     fn fill<const REVERSE: bool>(
         &mut self,
         sources: &mut [Source<'_>],
+        hiding: Hiding<'_>,
+        mut dead_keys: DeadKeys<'_>,
+    ) -> Result<bool, TableError> {
+        let is_done = self.walk::<REVERSE>(sources, hiding, &mut dead_keys);
+        if let Some(last) = &self.last {
+            dead_keys.end::<REVERSE>(last);
+        }
+        is_done
+    }
+
+    fn walk<const REVERSE: bool>(
+        &mut self,
+        sources: &mut [Source<'_>],
         mut hiding: Hiding<'_>,
+        dead_keys: &mut DeadKeys<'_>,
     ) -> Result<bool, TableError> {
         let mut heap = SourceHeap::<REVERSE>::new(sources);
         let mut key = Vec::new();
@@ -317,9 +355,12 @@ impl PageScan {
             hiding.at(&key);
             let mut is_settled = true;
             let mut is_found = false;
+            let mut has_newer = false;
+            let entries_before = self.page.len();
             // All that are at this key, from the newest to the oldest.
             let mut at_key = Some(first);
             while let Some(place) = at_key {
+                has_newer |= sources[place].has_newer(self.snapshot);
                 let version = sources[place].version_at(self.snapshot);
                 if !is_found && version.is_some() {
                     let is_hidden = |version: &Version<'_>| hiding.hides(place, version, self.snapshot);
@@ -346,6 +387,11 @@ impl PageScan {
             }
             if !is_found && !self.look_at(&key, None) {
                 return Ok(self.stop_before(&key));
+            }
+            if has_newer || self.page.len() > entries_before {
+                dead_keys.live::<REVERSE>(first, &key);
+            } else {
+                dead_keys.dead::<REVERSE>(first, &key);
             }
             self.examined += 1;
             key.clone_into(self.last.get_or_insert_default());
@@ -401,6 +447,17 @@ impl Source<'_> {
         match self {
             Source::Memory { cursor, .. } => cursor.version_at(snapshot),
             Source::Run { walk, .. } => walk.version(),
+        }
+    }
+
+    /// Does it show a version of its key that is newer than the snapshot? A walk over tables shows none.
+    #[inline]
+    fn has_newer(&self, snapshot: Timestamp) -> bool {
+        match self {
+            Source::Memory { cursor, .. } => cursor
+                .version_at(Timestamp::MAX)
+                .is_some_and(|version| version.timestamp > snapshot),
+            Source::Run { .. } => false,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -26,6 +27,7 @@ use ostrakon_core::raft::EntryId;
 
 use super::memtable::{Cursor, Memtable, Mutation, Version};
 use super::sstable::reader::TableError;
+use gaps::Gaps;
 use keys::stored_key;
 use tables::{InTables, Tables, TablesLook};
 
@@ -77,6 +79,8 @@ pub struct Store {
     changes: u64,
     /// Flushes so far.
     flushes: u64,
+    /// What scans have found out.
+    gaps: RefCell<Gaps>,
 }
 
 impl Store {
@@ -90,7 +94,16 @@ impl Store {
 
     /// Adds a version, see [`Memtable::insert`].
     pub fn insert(&mut self, hash: u64, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) {
+        let gaps = self.gaps.get_mut();
+        if !gaps.is_empty() && matches!(mutation, Mutation::Put { .. }) {
+            gaps.put(key);
+        }
         self.active.insert(hash, key, timestamp, mutation);
+    }
+
+    /// Ranges without a key that can be seen, for scans to pass over.
+    pub fn gaps(&self) -> &RefCell<Gaps> {
+        &self.gaps
     }
 
     /// Deletes a range of keys, see [`Memtable::insert_range`].
