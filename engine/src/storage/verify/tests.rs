@@ -19,6 +19,7 @@ use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::env::{Disk, OpenMode, Priority, Tasks};
 use crate::storage::memtable::Version;
+use crate::storage::ranges::RangeTombstone;
 use crate::storage::sstable::builder::{TableBuilder, TableOptions};
 use crate::storage::sstable::format::{Codec, FOOTER_BYTES, Footer, Handle, Properties, TableId, store};
 use crate::storage::store::keys::{session_key, stored_key};
@@ -72,6 +73,16 @@ fn made(codec: Codec) -> Made {
             add(&stored, xxh3_64(key.as_bytes()), number * 10 + version, value);
         }
     }
+    let range = |start: &str, end: &str, timestamp| RangeTombstone {
+        start: [b"\x01", start.as_bytes()].concat().into(),
+        end: Some([b"\x01", end.as_bytes()].concat().into()),
+        timestamp: Timestamp(timestamp),
+    };
+    // One among the keys, and one that reaches beyond them.
+    builder.add_ranges(
+        vec![range("a key x", "a key y", 7), range("b", "c", 90_000)],
+        12_345,
+    );
     let footer = builder.finish();
     let (disk, scheduler) = (MemoryDisk::new(Path::new("/data")), Scheduler::default());
     disk.put_file(&path(), builder.pending().to_vec());
@@ -269,8 +280,8 @@ fn parts_that_lie_with_right_checksums_are_found_out() {
 #[test]
 fn what_the_device_can_not_read_is_named_and_the_rest_is_read() {
     let made = made(Codec::Plain);
-    // The footer, root, filter and properties, an index block; then a portion, and in it one block by itself.
-    made.disk.inject("read", 5, io::ErrorKind::Other);
+    // The footer, root, filter, properties and range tombstones, an index block; then a portion, and in it one block by itself.
+    made.disk.inject("read", 6, io::ErrorKind::Other);
     made.disk.inject("read", 0, io::ErrorKind::Other);
     let (seen, flaws, _) = made.verify(&made.info());
     made.disk.clear_injections();
@@ -279,7 +290,7 @@ fn what_the_device_can_not_read_is_named_and_the_rest_is_read() {
     assert!(seen.counted.versions + 10 > made.properties.versions);
     assert!(seen.counted.versions < made.properties.versions);
     // Of a portion that can't be read at once all may be readable piece by piece.
-    made.disk.inject("read", 5, io::ErrorKind::Other);
+    made.disk.inject("read", 6, io::ErrorKind::Other);
     let (seen, flaws, _) = made.verify(&made.info());
     assert_eq!(
         (flaws.len(), seen.counted.versions),

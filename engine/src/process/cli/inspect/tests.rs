@@ -290,7 +290,7 @@ fn a_table_is_printed_with_its_index_and_its_versions() {
     assert_eq!(damages, 0);
     assert_eq!(lines[0], "/shard/0005/0000000000000012.sst, 4096 bytes");
     assert_eq!(lines[1], "table 18 of shard 5");
-    assert!(lines[2].starts_with("offset 4016: footer, checksum 0x"));
+    assert!(lines[2].starts_with("offset 4000: footer, checksum 0x"));
     let property = |name: &str| {
         let line = lines.iter().find(|line| line.trim_start().starts_with(name));
         line.map(|line| line.split_whitespace().next_back().unwrap_or_default().to_owned())
