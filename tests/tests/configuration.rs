@@ -243,7 +243,7 @@ fn what_is_printed_is_a_file_that_says_the_same() {
         .collect();
     let again = values(place.printed(&["--config", text(&file)], &[]));
     assert_eq!(again, values(first.into_iter().collect()));
-    assert_eq!(again.len(), 17, "all of them: {again:?}");
+    assert_eq!(again.len(), 20, "all of them: {again:?}");
     assert!(
         !place.0.path().join("ostrakon-data").exists(),
         "printing starts no node"

@@ -22,7 +22,8 @@ impl RocksDb {
     /// A sentence.
     pub fn open(settings: &Settings) -> Result<RocksDb, String> {
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(settings.cache_bytes as usize));
+        let cache = Cache::new_lru_cache(settings.cache_bytes as usize);
+        blocks.set_block_cache(&cache.map_err(|error| error.to_string())?);
         blocks.set_bloom_filter(10.0, false);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);

@@ -102,7 +102,7 @@ fn covering(
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
-    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.droppable_percent);
+    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.covered_percent);
     let has_many = tree.young.iter().flatten().any(covers_much);
     if !has_many {
         return None;
@@ -210,7 +210,7 @@ fn droppable(
         let tables = tree.levels[level - 1].iter();
         tables.filter_map(move |table| {
             let is_much = (percent(table) >= options.droppable_percent
-                || table.covers_much(watermark, options.droppable_percent))
+                || table.covers_much(watermark, options.covered_percent))
                 && !busy.contains(&table.number);
             let below = if level == LEVELS {
                 &[][..]

@@ -429,6 +429,8 @@ pub struct Options {
     pub merge_bytes_max: u64,
     /// A table is rewritten when so many percent of its versions can be dropped.
     pub droppable_percent: u64,
+    /// A table goes down when its range tombstones cover so many percent of its own bytes in older tables.
+    pub covered_percent: u64,
 }
 
 /// See [`leveled`] and [`tiered`].
@@ -449,6 +451,7 @@ impl Default for Options {
             base_bytes: 64 << 20,
             merge_bytes_max: 512 << 20,
             droppable_percent: 15,
+            covered_percent: 50,
         }
     }
 }

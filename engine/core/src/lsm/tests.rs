@@ -451,14 +451,14 @@ fn what_a_range_covers_counts_if_it_has_an_end_of_the_table() {
     let choice = Choice {
         reason: Reason::Level,
         inputs: Vec::from([TableNumber(1)]),
-        output: Place::Level(3),
+        output: Place::Level(2),
         is_move: false,
     };
     let older = tree.older_than(&choice);
     assert_eq!(older.covered(b"a", b"z").tables, 1, "inputs do not count");
     assert!(!older.has(b"d") && older.has(b"l"));
     let below = Choice {
-        output: Place::Level(4),
+        output: Place::Level(3),
         ..choice
     };
     assert_eq!(tree.older_than(&below).covered(b"a", b"z").tables, 0);

@@ -81,7 +81,7 @@ fn covering(
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
-    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.droppable_percent);
+    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.covered_percent);
     let first = tree.young.iter().position(|run| run.iter().any(covers_much))?;
     let runs = &tree.young[first..];
     runs.iter()
