@@ -1,12 +1,12 @@
 //! Benchmarks of Ostrakon against the raw device and its peers: one subcommand each, see `README.md` beside
 //! this.
 //!
-//! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`],
-//! [`instructions`], [`throughput`], [`memory`], [`connections`] and [`engines`]; each but the last starts what it measures as a process
-//! of its own ([`server`]), in a directory of its own ([`workspace`]), and drives it with [`load`] or a [`crowd`]
-//! of connections. [`raw_write`] is the device without a database, [`mod@echo`] the network without one, [`redis`] a
-//! peer; what they have in common is in [`peer`]. [`strace`] and [`callgrind`] run those tools and read what they
-//! write. [`report`] is all that a user sees.
+//! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`], [`instructions`],
+//! [`throughput`], [`memory`], [`connections`] and [`engines`]; each but the last starts what it measures as a process
+//! of its own ([`server`]), in a directory of its own ([`workspace`]), and drives it with [`load`] or a [`crowd`] of
+//! connections. [`raw_write`] is the device without a database, [`mod@echo`] the network without one, [`redis`] a peer;
+//! what they have in common is in [`peer`]. [`strace`] and [`callgrind`] run those tools and read what they write.
+//! [`report`] is all that a user sees.
 //!
 //! Guarantees: a binary with the `verify` feature is refused; every process that was started is stopped and
 //! every directory that was made is removed, also after an error or Ctrl-C; every figure is printed, good

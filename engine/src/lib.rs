@@ -1,15 +1,13 @@
 //! The engine of Ostrakon: a node of the database as a library.
 //!
-//! Programs use [`Engine`]. Layers, each of which uses only those below it: `embedded`, `process` (command line, preflight, signals), `server`,
-//! `cluster`, `shard`, `storage` and `log`, `env`, and the crate `ostrakon-core`.
-
-pub mod embedded;
-pub use embedded::{
-    Action, Applied, Batch, BatchOperation, Condition, CoreEngine, Engine, EngineError, EngineOptions,
-    ScanOptions,
-};
+//! Programs use [`Engine`]. Layers, each of which uses only those below it: `process` (command line, preflight,
+//! signals), `server`, `cluster`, `shard`, `storage` and `log`, `env`, and the crate `ostrakon-core`.
 
 pub mod process;
+pub use process::embedded::{
+    self, Action, Applied, Batch, BatchOperation, Condition, CoreEngine, Engine, EngineError, EngineOptions,
+    ScanOptions,
+};
 
 pub mod server;
 

@@ -109,7 +109,7 @@ pub const SCAN_EXAMINED_MAX: usize = 100_000;
 /// Ranges without a live key that one shard remembers for its scans.
 pub const GAPS_MAX: usize = 64;
 /// Keys in a row that a scan finds dead before it has them remembered.
-pub const GAP_KEYS_MIN: usize = 32;
+pub const GAP_KEYS_MIN: usize = 8;
 
 /// Bytes a second that a core reads to look for damage, unless told otherwise.
 pub const SCRUB_BYTES_PER_SECOND_DEFAULT: u64 = 8 << 20;

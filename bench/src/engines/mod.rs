@@ -3,8 +3,9 @@
 //!
 //! A round takes each engine in turn: fresh data, the same rows of work ([`rows`]) one after the other, with the same
 //! bytes of memtables and cache, the same compression, direct IO where the engine has it, and a sync for every write
-//! before it returns. All of an engine's threads run on the same CPUs. `RocksDB` and fjall get a thread for each client;
-//! clients of Ostrakon are tasks on the core that owns the keys that they choose, as a program would write them.
+//! before it returns. All of an engine's threads run on the same CPUs. `RocksDB` and fjall get a thread for each
+//! client; clients of Ostrakon are tasks on the core that owns the keys that they choose, as a program would write
+//! them.
 //!
 //! Reading order: [`rows`] (what is done), [`load`] (who does it, and what is counted), [`ostrakon`], and with the
 //! feature `peers` `rocksdb` and `fjall`; [`raw_read`] is the device. [`queue`] is a benchmark of its own.

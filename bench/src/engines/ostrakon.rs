@@ -73,8 +73,8 @@ impl Ostrakon {
             for lane in 0..clients {
                 let mut client = Client {
                     local: local.clone(),
-                    // Lanes of one core differ from those of others, but for loads, in which a core passes over the keys
-                    // of others.
+                    // Lanes of one core differ from those of others, but for loads, in which a core passes over the
+                    // keys of others.
                     stream: work.stream(lane, clients),
                     work: work.clone(),
                     outcome: Outcome::default(),

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod configuration;
 pub mod cpu_list;
 pub mod doctor;
+pub mod embedded;
 pub mod http;
 pub mod lock;
 pub mod logging;

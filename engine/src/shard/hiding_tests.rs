@@ -9,11 +9,11 @@ use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 
-use super::super::host::memtable_hash;
-use super::super::scan::{PageScan, ScanRange};
 use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
+use crate::shard::host::memtable_hash;
+use crate::shard::scan::{PageScan, ScanRange};
 use crate::storage::memtable::Mutation;
 use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::cache::BlockCache;

@@ -7,8 +7,8 @@
 //! header  = magic "OSTM" (4) | crc32c (4) | payload length (4) | shard (4) | sequence (8) | offset (8)
 //! payload = next table number (8) | term (8) | index (8) | removed (4) | number (8) ...
 //!           | place (4): 0 for young runs, else the level | added (4) | table ...
-//! table   = number, bytes, keys, versions, tombstones, expiring, last expiry, newest, range tombstones, bytes that these
-//!           cover, 1 if the largest key is excluded (8 each) | key | key    the smallest and the largest
+//! table   = number, bytes, keys, versions, tombstones, expiring, last expiry, newest, range tombstones, bytes that
+//!           these cover, 1 if the largest key is excluded (8 each) | key | key    the smallest and the largest
 //! key     = length (4) | bytes
 //! ```
 //!

@@ -106,6 +106,7 @@ impl Storage {
                     base_bytes: random.between(4, 40) * 1024,
                     merge_bytes_max: random.between(16, 400) * 1024,
                     droppable_percent: random.between(5, 80),
+                    covered_percent: random.between(5, 80),
                 },
             },
             scrub: ScrubOptions {
@@ -138,6 +139,7 @@ impl Storage {
                     base_bytes: 4 << 10,
                     merge_bytes_max: 64 << 10,
                     droppable_percent: 30,
+                    covered_percent: 30,
                 },
             },
             scrub: ScrubOptions {

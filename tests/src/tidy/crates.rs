@@ -59,14 +59,26 @@ const CRATES: [Grant; 7] = [
     Grant {
         package: "ostrakon-bench",
         folder: "bench",
-        own: &["ostrakon", "ostrakon-core", "ostrakon-wire", "ostrakon-client"],
+        own: &[
+            "ostrakon",
+            "ostrakon-core",
+            "ostrakon-wire",
+            "ostrakon-client",
+            "loadgen",
+        ],
         external: None,
         optional: &[],
     },
     Grant {
         package: "ostrakon-tests",
         folder: "tests",
-        own: &["ostrakon", "ostrakon-core", "ostrakon-wire", "ostrakon-client"],
+        own: &[
+            "ostrakon",
+            "ostrakon-core",
+            "ostrakon-wire",
+            "ostrakon-client",
+            "loadgen",
+        ],
         external: None,
         optional: &[],
     },

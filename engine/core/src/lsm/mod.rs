@@ -117,8 +117,8 @@ impl TableInfo {
             && self.covered_bytes.saturating_mul(100) >= self.bytes.saturating_mul(percent)
     }
 
-    /// Versions that any merge drops when nobody reads below `watermark`: those that the table has newer ones of, if all
-    /// of them are below it.
+    /// Versions that any merge drops when nobody reads below `watermark`: those that the table has newer ones of, if
+    /// all of them are below it.
     fn shadowed(&self, watermark: Timestamp) -> u64 {
         if self.newest >= watermark {
             return 0;

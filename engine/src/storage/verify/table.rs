@@ -1,6 +1,7 @@
 //! Looks a whole table through: each block, and whether index, filter, properties and manifest say of it what it is.
 //!
-//! 1. The footer, the root of the index, the filter, the properties and the range tombstones, as when a table is opened.
+//! 1. The footer, the root of the index, the filter, the properties and the range tombstones, as when a table is
+//!    opened.
 //! 2. Each index block, and the data blocks that it leads to: checksum and form of each block, each at the place where
 //!    the one before has ended; the order of versions inside and across blocks; each block ends as the index says; the
 //!    filter lets each key pass.
@@ -444,8 +445,8 @@ fn leads(index: &Block, file_bytes: u64) -> Vec<Lead> {
 
 fn figures(properties: &Properties) -> String {
     format!(
-        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones over {} bytes, {} \
-         bytes, timestamps {} to {}, keys {:?} to {:?}{}",
+        "{} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones over {} bytes, \
+         {} bytes, timestamps {} to {}, keys {:?} to {:?}{}",
         properties.keys,
         properties.versions,
         properties.tombstones,
@@ -464,8 +465,8 @@ fn figures(properties: &Properties) -> String {
 
 fn info_figures(info: &TableInfo) -> String {
     format!(
-        "{} bytes, {} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones over {} \
-         bytes, the newest {}, keys {:?} to {:?}{}",
+        "{} bytes, {} keys, {} versions ({} tombstones, {} that expire, at {} at the latest), {} range tombstones \
+         over {} bytes, the newest {}, keys {:?} to {:?}{}",
         info.bytes,
         info.keys,
         info.versions,

@@ -280,7 +280,8 @@ fn parts_that_lie_with_right_checksums_are_found_out() {
 #[test]
 fn what_the_device_can_not_read_is_named_and_the_rest_is_read() {
     let made = made(Codec::Plain);
-    // The footer, root, filter, properties and range tombstones, an index block; then a portion, and in it one block by itself.
+    // The footer, root, filter, properties and range tombstones, an index block; then a portion, and in it one block by
+    // itself.
     made.disk.inject("read", 6, io::ErrorKind::Other);
     made.disk.inject("read", 0, io::ErrorKind::Other);
     let (seen, flaws, _) = made.verify(&made.info());

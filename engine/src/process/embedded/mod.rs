@@ -222,8 +222,8 @@ impl Engine {
         self.call(owner, |core| async move { batch.write(&core).await })?
     }
 
-    /// Removes all keys from `start` up to `end`; none is the end of all keys. It takes as long for many keys as for few.
-    /// In each shard it is all or nothing. Returns the highest version that it made.
+    /// Removes all keys from `start` up to `end`; none is the end of all keys. It takes as long for many keys as for
+    /// few. In each shard it is all or nothing. Returns the highest version that it made.
     ///
     /// # Errors
     /// As [`Engine::put`]; the sentence tells in how many shards it was done nevertheless.
