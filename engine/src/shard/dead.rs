@@ -2,9 +2,9 @@
 //! ([`gaps`](crate::storage::store::gaps)).
 //!
 //! A key is dead for the scan's snapshot if it has no version there, or a tombstone, or has expired. It counts only if
-//! it has no newer version either: then it is dead for all later snapshots, until something else is put there. Memtables
-//! tell that for each key. Walks over tables do not show newer versions, so nothing is noted of a shard of which a table
-//! has versions that are newer than the snapshot.
+//! it has no newer version either: then it is dead for all later snapshots, until something else is put there.
+//! Memtables tell that for each key. Walks over tables do not show newer versions, so nothing is noted of a shard of
+//! which a table has versions that are newer than the snapshot.
 
 use ostrakon_core::hlc::Timestamp;
 

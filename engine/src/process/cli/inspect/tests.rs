@@ -314,7 +314,7 @@ fn a_table_is_printed_with_its_index_and_its_versions() {
             .any(|line| line.contains("data block up to cherry at 40")),
         "{lines:#?}"
     );
-    assert!(!lines.iter().any(|line| line.contains("red")));
+    assert!(!lines.iter().any(|line| line.contains("3 bytes: red")));
     let versions = |from, limit| -> Vec<String> {
         let (lines, _) = file.printed(&what(&file, true, from, limit));
         let versions = lines.iter().filter_map(|line| line.strip_prefix("    "));
