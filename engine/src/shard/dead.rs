@@ -11,7 +11,7 @@ use ostrakon_core::hlc::Timestamp;
 use crate::limits::GAP_KEYS_MIN;
 use crate::storage::store::Store;
 
-/// What a scan has found dead since it went on last. Nothing is applied meanwhile.
+/// What a scan finds dead while it goes on. Nothing is applied meanwhile.
 pub(super) struct DeadKeys<'a> {
     snapshot: Timestamp,
     shards: Vec<Row<'a>>,
@@ -22,9 +22,17 @@ pub(super) struct DeadKeys<'a> {
 /// Dead keys of a shard, one after the other.
 struct Row<'a> {
     store: &'a Store,
-    /// Where it begins, if it does: up the first key, down behind it.
+    dead: Dead,
+}
+
+/// What is known of the dead keys at which a scan has paused.
+#[derive(Default)]
+pub(super) struct Dead {
+    /// Where they begin, if they do: up the first key, down behind it.
     edge: Option<Vec<u8>>,
     keys: usize,
+    /// See [`Store::puts`]: with others, some may be dead no more.
+    puts: u64,
 }
 
 impl<'a> DeadKeys<'a> {
@@ -37,41 +45,59 @@ impl<'a> DeadKeys<'a> {
         }
     }
 
-    /// Adds a shard with so many sources, in which the scan goes on from `bound`; none is the end of all keys.
-    pub(super) fn add_shard(&mut self, store: &'a Store, sources: usize, bound: Option<Vec<u8>>) {
+    /// Adds a shard with so many sources, in which the scan goes on from `bound`; none is the end of all keys. `before`
+    /// is what it had found there when it paused.
+    pub(super) fn add_shard(
+        &mut self,
+        store: &'a Store,
+        sources: usize,
+        bound: Option<Vec<u8>>,
+        before: Dead,
+    ) {
         let shard = self.shards.len();
         self.of_source.extend((0..sources).map(|_| shard));
-        self.shards.push(Row {
-            store,
-            edge: bound,
-            keys: 0,
-        });
+        let puts = store.puts();
+        let dead = if before.keys > 0 && before.puts == puts {
+            before
+        } else {
+            Dead {
+                edge: bound,
+                keys: 0,
+                puts,
+            }
+        };
+        self.shards.push(Row { store, dead });
+    }
+
+    /// What was found in each shard, for when the scan goes on.
+    pub(super) fn into_dead(self) -> impl Iterator<Item = Dead> {
+        self.shards.into_iter().map(|row| row.dead)
     }
 
     /// A source's key is dead.
     #[inline]
     pub(super) fn dead<const REVERSE: bool>(&mut self, source: usize, key: &[u8]) {
-        let row = &mut self.shards[self.of_source[source]];
-        if row.edge.is_none() {
-            row.edge = Some(if REVERSE { behind(key) } else { key.to_vec() });
+        let dead = &mut self.shards[self.of_source[source]].dead;
+        if dead.edge.is_none() {
+            dead.edge = Some(if REVERSE { behind(key) } else { key.to_vec() });
         }
-        row.keys += 1;
+        dead.keys += 1;
     }
 
     /// A source's key is not, or may not be.
     #[inline]
     pub(super) fn live<const REVERSE: bool>(&mut self, source: usize, key: &[u8]) {
         let row = &mut self.shards[self.of_source[source]];
-        if row.keys >= GAP_KEYS_MIN {
+        if row.dead.keys >= GAP_KEYS_MIN {
             row.note::<REVERSE>(self.snapshot, key, REVERSE);
         }
-        row.keys = 0;
-        row.edge = None;
+        row.dead.keys = 0;
+        row.dead.edge = None;
     }
 
     /// The scan pauses or ends; this is the last key that it has looked at.
     pub(super) fn end<const REVERSE: bool>(&self, last: &[u8]) {
-        for row in self.shards.iter().filter(|row| row.keys >= GAP_KEYS_MIN) {
+        for row in self.shards.iter().filter(|row| row.dead.keys >= GAP_KEYS_MIN) {
             row.note::<REVERSE>(self.snapshot, last, !REVERSE);
         }
     }
@@ -80,7 +106,7 @@ impl<'a> DeadKeys<'a> {
 impl Row<'_> {
     /// Has the row noted, up to this key or behind it.
     fn note<const REVERSE: bool>(&self, snapshot: Timestamp, key: &[u8], is_behind: bool) {
-        let Some(edge) = &self.edge else { return };
+        let Some(edge) = &self.dead.edge else { return };
         let tree = self.store.tables().tree();
         if tree.tables().any(|table| table.newest > snapshot) {
             return;

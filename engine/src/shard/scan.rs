@@ -17,7 +17,7 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::ScanEntry;
 use ostrakon_wire::routing::ShardId;
 
-use super::dead::DeadKeys;
+use super::dead::{Dead, DeadKeys};
 use super::hiding::{Hiding, Reach};
 use crate::env::together::all;
 use crate::limits::SCAN_EXAMINED_MAX;
@@ -167,6 +167,7 @@ struct ShardWalks {
     /// from there on, too, since what they hide in tables is passed over with them.
     bound: Option<Vec<u8>>,
     walks: Vec<RunWalk>,
+    dead: Dead,
 }
 
 impl PageScan {
@@ -216,10 +217,10 @@ impl PageScan {
             return Ok(false);
         }
         let mut shards = core::mem::take(&mut self.shards);
+        let mut dead_keys = DeadKeys::new(self.snapshot);
         let is_done = {
             let mut sources: Vec<Source<'_>> = Vec::new();
             let mut hiding = Hiding::default();
-            let mut dead_keys = DeadKeys::new(self.snapshot);
             for ((_, store), walks) in stores.zip(&mut shards) {
                 let bound = self.bound_behind(walks.bound.as_deref());
                 let first = sources.len();
@@ -227,14 +228,18 @@ impl PageScan {
                 let runs = walks.walks.iter_mut().zip(store.tables().runs());
                 sources.extend(runs.map(|(walk, run)| Source::Run { walk, run }));
                 hiding.add_shard(store);
-                dead_keys.add_shard(store, sources.len() - first, bound);
+                let before = core::mem::take(&mut walks.dead);
+                dead_keys.add_shard(store, sources.len() - first, bound, before);
             }
             if self.range.reverse {
-                self.fill::<true>(&mut sources, hiding, dead_keys)
+                self.fill::<true>(&mut sources, hiding, &mut dead_keys)
             } else {
-                self.fill::<false>(&mut sources, hiding, dead_keys)
+                self.fill::<false>(&mut sources, hiding, &mut dead_keys)
             }
         };
+        for (walks, dead) in shards.iter_mut().zip(dead_keys.into_dead()) {
+            walks.dead = dead;
+        }
         self.shards = shards;
         is_done
     }
@@ -270,6 +275,7 @@ impl PageScan {
                 changes: store.changes(),
                 walks: walks.collect::<Result<_, _>>()?,
                 bound,
+                dead: Dead::default(),
             };
             match self.shards.get_mut(place) {
                 Some(known) => *known = renewed,
@@ -329,9 +335,9 @@ impl PageScan {
         &mut self,
         sources: &mut [Source<'_>],
         hiding: Hiding<'_>,
-        mut dead_keys: DeadKeys<'_>,
+        dead_keys: &mut DeadKeys<'_>,
     ) -> Result<bool, TableError> {
-        let is_done = self.walk::<REVERSE>(sources, hiding, &mut dead_keys);
+        let is_done = self.walk::<REVERSE>(sources, hiding, dead_keys);
         if let Some(last) = &self.last {
             dead_keys.end::<REVERSE>(last);
         }

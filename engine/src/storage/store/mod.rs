@@ -79,6 +79,8 @@ pub struct Store {
     changes: u64,
     /// Flushes so far.
     flushes: u64,
+    /// Puts so far.
+    puts: u64,
     /// What scans have found out.
     gaps: RefCell<Gaps>,
 }
@@ -94,11 +96,19 @@ impl Store {
 
     /// Adds a version, see [`Memtable::insert`].
     pub fn insert(&mut self, hash: u64, key: &[u8], timestamp: Timestamp, mutation: Mutation<'_>) {
-        let gaps = self.gaps.get_mut();
-        if !gaps.is_empty() && matches!(mutation, Mutation::Put { .. }) {
-            gaps.put(key);
+        if matches!(mutation, Mutation::Put { .. }) {
+            self.puts += 1;
+            let gaps = self.gaps.get_mut();
+            if !gaps.is_empty() {
+                gaps.put(key);
+            }
         }
         self.active.insert(hash, key, timestamp, mutation);
+    }
+
+    /// A number that is another after each put: a key that was dead before may not be any more.
+    pub fn puts(&self) -> u64 {
+        self.puts
     }
 
     /// Ranges without a key that can be seen, for scans to pass over.
