@@ -39,7 +39,7 @@ pub enum Benchmark {
     Throughput(throughput::Throughput),
     /// Memory per record and per connection, and the same for Redis with --redis
     Memory(memory::MemoryUse),
-    /// The engine in a process, against RocksDB and fjall, and the bare device
+    /// The engine in a process, against other engines and the bare device
     Engines(engines::Engines),
     /// Keys put at one end of a range and deleted at the other: does a scan for the head stay fast?
     Queue(engines::queue::Queue),

@@ -1,7 +1,10 @@
 //! The engine inside a program: what its calls do, from threads and on its cores, over restarts and with more data than
 //! memory.
 
-#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program that embeds an engine has threads of its own"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -204,7 +207,7 @@ fn a_value_that_expires_is_gone_for_gets_and_scans() {
         .put_expiring(b"short", b"x", Duration::from_millis(1))
         .unwrap();
     engine
-        .put_expiring(b"long", b"y", Duration::from_secs(3600))
+        .put_expiring(b"long", b"y", Duration::from_hours(1))
         .unwrap();
     while engine.get(b"short").unwrap().is_some() {}
     let value = engine.get(b"long").unwrap().unwrap();
@@ -271,20 +274,19 @@ fn threads_and_cores_see_each_others_writes() {
     assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0));
 }
 
-#[test]
-fn data_beyond_memory_is_read_and_scanned_from_tables() {
-    const KEYS: u32 = 60_000;
-    let directory = directory();
-    let small = EngineOptions {
-        memory_bytes: Some(16 << 20),
-        ..options(directory.path())
-    };
-    let key = |number: u32| format!("key {number:08}").into_bytes();
-    let value = |number: u32| vec![number as u8; 500 + number as usize % 100];
-    let engine = Engine::open_with(small.clone()).unwrap();
+fn key(number: u32) -> Vec<u8> {
+    format!("key {number:08}").into_bytes()
+}
+
+fn value(number: u32) -> Vec<u8> {
+    vec![number as u8; 500 + number as usize % 100]
+}
+
+/// Writes so many keys, 32 at a time on each core.
+fn load(engine: &Engine, keys: u32) {
     for core in 0..2 {
         let load = engine.run(core, move |local| async move {
-            let numbers: Vec<u32> = (0..KEYS)
+            let numbers: Vec<u32> = (0..keys)
                 .filter(|number| local.owner(&key(*number)) == core)
                 .collect();
             let numbers = Rc::new(RefCell::new(numbers.into_iter()));
@@ -311,6 +313,18 @@ fn data_beyond_memory_is_read_and_scanned_from_tables() {
         });
         load.unwrap();
     }
+}
+
+#[test]
+fn data_beyond_memory_is_read_and_scanned_from_tables() {
+    const KEYS: u32 = 60_000;
+    let directory = directory();
+    let small = EngineOptions {
+        memory_bytes: Some(16 << 20),
+        ..options(directory.path())
+    };
+    let engine = Engine::open_with(small.clone()).unwrap();
+    load(&engine, KEYS);
     engine.close().unwrap();
 
     let engine = Engine::open_with(small).unwrap();

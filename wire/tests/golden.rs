@@ -144,14 +144,8 @@ fn full_writes() -> Vec<(&'static str, Request<'static>)> {
     ]
 }
 
-/// The kinds that came after the first release.
-fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
-    let reverse = ScanRequest {
-        prefix: b"pre",
-        reverse: true,
-        ..ScanRequest::ALL
-    };
-    vec![
+fn adds() -> [(&'static str, Request<'static>); 2] {
+    [
         (
             "add",
             Request::Add {
@@ -170,6 +164,18 @@ fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
                 retry: RETRY,
             },
         ),
+    ]
+}
+
+/// The kinds that came after the first release.
+fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
+    let reverse = ScanRequest {
+        prefix: b"pre",
+        reverse: true,
+        ..ScanRequest::ALL
+    };
+    let mut requests = adds().to_vec();
+    requests.extend([
         (
             "multi-get",
             Request::MultiGet {
@@ -229,7 +235,8 @@ fn requests_of_several_keys() -> Vec<(&'static str, Request<'static>)> {
             },
         ),
         ("timed get", Request::Get { key: b"key" }),
-    ]
+    ]);
+    requests
 }
 
 const ENTRIES: [ScanEntry<'static>; 2] = [

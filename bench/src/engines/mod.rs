@@ -297,75 +297,73 @@ impl Engines {
         );
         report.setting("CPUs", format!("{:?}", self.cpus));
         report.setting("kernel", machine::kernel_release());
-        let of = |engine: Engine, row: &str| -> Vec<&Measured> {
-            measured
-                .iter()
-                .filter(|one| one.engine == engine && one.row == row)
-                .collect()
-        };
-        let per_second = |engine, row: &str| median(of(engine, row).iter().map(|one| one.per_second));
+        let results = Results(measured);
+        report.table(self.throughput(&results));
+        report.table(self.details(&results));
+        report.table(self.space(spaces));
+        let raw = median(raw_reads.iter().copied());
+        let cold = results.per_second(Engine::Ostrakon, "read random cold");
+        if cold > 0.0 {
+            report.note(format!(
+                "Raw io_uring reads of 4 KiB on the same CPUs: {}/s; cold gets are {:.0} % of that (goal 70 %).",
+                number(raw, 0),
+                cold / raw * 100.0
+            ));
+        }
+        report.figures(json!({ "rows": self.figures(&results), "raw_reads_per_second": raw }));
+        report
+    }
+
+    /// Rows and engines that were measured.
+    fn cells(&self) -> impl Iterator<Item = (&'static Row, Engine)> {
+        let rows = ROWS.iter().filter(|row| self.wants(row));
+        rows.flat_map(|row| self.engines.iter().map(move |engine| (row, *engine)))
+    }
+
+    fn throughput(&self, results: &Results<'_>) -> Table {
+        let is_peer = |engine: &&Engine| **engine != Engine::Ostrakon;
+        let peers: Vec<Engine> = self.engines.iter().filter(is_peer).copied().collect();
         let mut heads = vec!["row".to_owned()];
         heads.extend(self.engines.iter().map(|engine| engine.name().to_owned()));
-        let peers: Vec<Engine> = self
-            .engines
-            .iter()
-            .copied()
-            .filter(|engine| *engine != Engine::Ostrakon)
-            .collect();
-        let has_own = self.engines.contains(&Engine::Ostrakon);
-        if has_own {
-            heads.extend(peers.iter().map(|peer| format!("/ {}", peer.name())));
-        }
+        heads.extend(peers.iter().map(|peer| format!("/ {}", peer.name())));
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
-        let mut table = Table::new("Operations per second (medians)", &heads);
-        let mut details = Table::new(
+        let mut table = Table::new(
+            "Operations per second (medians), and this engine's by the others'",
+            &heads,
+        );
+        for row in ROWS.iter().filter(|row| self.wants(row)) {
+            let of = |engine: &Engine| results.per_second(*engine, row.name);
+            let mut cells = vec![row.name.to_owned()];
+            cells.extend(self.engines.iter().map(|engine| number(of(engine), 0)));
+            let own = of(&Engine::Ostrakon);
+            cells.extend(peers.iter().map(|peer| number(own / of(peer), 2)));
+            table.row(cells);
+        }
+        table
+    }
+
+    fn details(&self, results: &Results<'_>) -> Table {
+        let mut table = Table::new(
             "Latencies in us, CPU seconds per million, writes that had to wait",
             &["row", "engine", "p50", "p95", "p99", "CPU s/million", "stalls"],
         );
-        let mut figures = Vec::new();
-        for row in ROWS.iter().filter(|row| self.wants(row)) {
-            let mut cells = vec![row.name.to_owned()];
-            cells.extend(
-                self.engines
-                    .iter()
-                    .map(|engine| number(per_second(*engine, row.name), 0)),
-            );
-            if has_own {
-                let own = per_second(Engine::Ostrakon, row.name);
-                cells.extend(
-                    peers
-                        .iter()
-                        .map(|peer| format!("{:.2}", own / per_second(*peer, row.name))),
-                );
-            }
-            table.row(cells);
-            for engine in &self.engines {
-                let rounds = of(*engine, row.name);
-                let latency = Percentiles::medians(rounds.iter().map(|one| one.latency));
-                let cpu = median(rounds.iter().map(|one| one.cpu_seconds_per_million));
-                let stalls: u64 = rounds.iter().map(|one| one.stalls).sum();
-                details.row(vec![
-                    row.name.to_owned(),
-                    engine.name().to_owned(),
-                    number(latency.p50_us, 1),
-                    number(latency.p95_us, 1),
-                    number(latency.p99_us, 1),
-                    number(cpu, 1),
-                    stalls.to_string(),
-                ]);
-                figures.push(json!({
-                    "row": row.name,
-                    "engine": engine.name(),
-                    "per_second": per_second(*engine, row.name),
-                    "rounds": rounds.iter().map(|one| one.per_second).collect::<Vec<_>>(),
-                    "latency": latency.to_json(),
-                    "cpu_seconds_per_million": cpu,
-                    "stalls": stalls,
-                }));
-            }
+        for (row, engine) in self.cells() {
+            let latency = results.latency(engine, row.name);
+            let cells = [
+                latency.p50_us,
+                latency.p95_us,
+                latency.p99_us,
+                results.cpu(engine, row.name),
+            ];
+            let named = [row.name.to_owned(), engine.name().to_owned()];
+            let numbers = cells.map(|cell| number(cell, 1));
+            let stalls = results.stalls(engine, row.name).to_string();
+            table.row(named.into_iter().chain(numbers).chain([stalls]));
         }
-        report.table(table);
-        report.table(details);
+        table
+    }
+
+    fn space(&self, spaces: &[Space]) -> Table {
         let mut table = Table::new(
             "After the random load and overwriting, settled",
             &["engine", "space / data", "written / data", "settled in s"],
@@ -374,23 +372,54 @@ impl Engines {
             let rounds = || spaces.iter().filter(|space| space.engine == *engine);
             table.row(vec![
                 engine.name().to_owned(),
-                format!("{:.2}", median(rounds().map(|space| space.amplification))),
-                format!("{:.2}", median(rounds().map(|space| space.write_amplification))),
-                format!("{:.1}", median(rounds().map(|space| space.settle_seconds))),
+                number(median(rounds().map(|space| space.amplification)), 2),
+                number(median(rounds().map(|space| space.write_amplification)), 2),
+                number(median(rounds().map(|space| space.settle_seconds)), 1),
             ]);
         }
-        report.table(table);
-        let raw = median(raw_reads.iter().copied());
-        let cold = per_second(Engine::Ostrakon, "read random cold");
-        if has_own && cold > 0.0 {
-            report.note(format!(
-                "Raw io_uring reads of 4 KiB on the same CPUs: {}/s; cold gets are {:.0} % of that (goal 70 %).",
-                number(raw, 0),
-                cold / raw * 100.0
-            ));
-        }
-        report.figures(json!({ "rows": figures, "raw_reads_per_second": raw }));
-        report
+        table
+    }
+
+    fn figures(&self, results: &Results<'_>) -> Vec<serde_json::Value> {
+        let figures = self.cells().map(|(row, engine)| {
+            json!({
+                "row": row.name,
+                "engine": engine.name(),
+                "per_second": results.per_second(engine, row.name),
+                "rounds": results.of(engine, row.name).map(|one| one.per_second).collect::<Vec<_>>(),
+                "latency": results.latency(engine, row.name).to_json(),
+                "cpu_seconds_per_million": results.cpu(engine, row.name),
+                "stalls": results.stalls(engine, row.name),
+            })
+        });
+        figures.collect()
+    }
+}
+
+/// What was measured, by engine and row.
+struct Results<'a>(&'a [Measured]);
+
+impl Results<'_> {
+    fn of(&self, engine: Engine, row: &str) -> impl Iterator<Item = &Measured> + Clone {
+        self.0
+            .iter()
+            .filter(move |one| one.engine == engine && one.row == row)
+    }
+
+    fn per_second(&self, engine: Engine, row: &str) -> f64 {
+        median(self.of(engine, row).map(|one| one.per_second))
+    }
+
+    fn latency(&self, engine: Engine, row: &str) -> Percentiles {
+        Percentiles::medians(self.of(engine, row).map(|one| one.latency))
+    }
+
+    fn cpu(&self, engine: Engine, row: &str) -> f64 {
+        median(self.of(engine, row).map(|one| one.cpu_seconds_per_million))
+    }
+
+    fn stalls(&self, engine: Engine, row: &str) -> u64 {
+        self.of(engine, row).map(|one| one.stalls).sum()
     }
 }
 

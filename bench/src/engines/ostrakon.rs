@@ -86,7 +86,7 @@ impl Ostrakon {
                     let mut all = all.borrow_mut();
                     match (&mut *all, outcome) {
                         (Ok(all), Ok(())) => all.add(&client.outcome),
-                        (Ok(_), Err(error)) => *all = Err(error.to_string()),
+                        (Ok(_), Err(error)) => *all = Err(error),
                         (Err(_), _) => {}
                     }
                     running.set(running.get() - 1);

@@ -240,6 +240,15 @@ enum Step<R> {
     Waits(u64, Timestamp),
 }
 
+/// What a write has come to at once.
+enum Proposed {
+    /// The place is told.
+    Pending(u64),
+    Decided(Answer),
+    /// It has to come again with what this has.
+    Lacks(Vec<Missing>),
+}
+
 /// One of a node's cores, for a program that runs on it.
 #[derive(Clone)]
 pub struct CoreClient {
@@ -322,35 +331,34 @@ impl CoreClient {
             let look = look.take().expect("a read is done once");
             Step::Done(look(found))
         };
-        let snapshot = match readable_at {
-            Some(at) => at,
-            None => {
-                core.answers.counters.gets += 1;
-                match core.host.newest(shard, (hash, key), fetched)? {
-                    Look::Unknown(tables) => {
-                        let missing = core.host.missing(shard, (hash, key), Timestamp::MAX, tables);
-                        return Ok(Step::Lacks(missing));
-                    }
-                    look => match look.version() {
-                        Some(version) if version.expiry.is_some() => {}
-                        version => {
-                            return Ok(used(
-                                version.and_then(|version| Some(found(&version, version.value?))),
-                            ));
-                        }
-                    },
+        let snapshot = if let Some(at) = readable_at {
+            at
+        } else {
+            core.answers.counters.gets += 1;
+            match core.host.newest(shard, (hash, key), fetched)? {
+                Look::Unknown(tables) => {
+                    let missing = core.host.missing(shard, (hash, key), Timestamp::MAX, tables);
+                    return Ok(Step::Lacks(missing));
                 }
-                core.begin_turn();
-                let now = core.host.read_clock();
-                let read = core.next_read();
-                match core.host.prepare_get((shard, hash), key, now, read, fetched)? {
-                    Readiness::Readable => now,
-                    Readiness::Lacks(missing) => return Ok(Step::Lacks(missing)),
-                    Readiness::Waits => {
-                        let ticket = core.program_ticket(Kind::Get)?;
-                        core.answers.wait(read, ReadKind::Program(ticket), 1);
-                        return Ok(Step::Waits(ticket.request_id, now));
+                look => match look.version() {
+                    Some(version) if version.expiry.is_some() => {}
+                    version => {
+                        return Ok(used(
+                            version.and_then(|version| Some(found(&version, version.value?))),
+                        ));
                     }
+                },
+            }
+            core.begin_turn();
+            let now = core.host.read_clock();
+            let read = core.next_read();
+            match core.host.prepare_get((shard, hash), key, now, read, fetched)? {
+                Readiness::Readable => now,
+                Readiness::Lacks(missing) => return Ok(Step::Lacks(missing)),
+                Readiness::Waits => {
+                    let ticket = core.program_ticket(Kind::Get)?;
+                    core.answers.wait(read, ReadKind::Program(ticket), 1);
+                    return Ok(Step::Waits(ticket.request_id, now));
                 }
             }
         };
@@ -395,44 +403,49 @@ impl CoreClient {
     pub async fn write(&self, kind: Kind, keys: &[KeyWrite<'_>], shard: ShardId) -> Result<Answer, Unserved> {
         let mut fetched = Fetched::default();
         loop {
-            let ticket = {
-                let mut core = self.core.borrow_mut();
-                core.begin_turn();
-                let ticket = core.program_ticket(kind)?;
-                let write = Write {
-                    keys,
-                    retry: None,
-                    ticket,
-                };
-                let outcome = core.host.write(shard, &write, &fetched);
-                match outcome {
-                    Ok(WriteOutcome::Pending) => {
-                        core.answers.counters.writes += 1;
-                        ticket
-                    }
-                    Ok(WriteOutcome::Decided(answer)) => {
-                        core.answers.counters.writes += 1;
-                        core.answers.programs.give_back(ticket.request_id);
-                        return Ok(answer);
-                    }
-                    Ok(WriteOutcome::Lacks(missing)) => {
-                        core.answers.programs.give_back(ticket.request_id);
-                        drop(core);
-                        fetched = self.fetch(&missing, &fetched).await?;
-                        continue;
-                    }
-                    Err(refusal) => {
-                        core.answers.programs.give_back(ticket.request_id);
-                        return Err(refusal.into());
-                    }
+            let place = match self.propose(kind, keys, shard, &fetched)? {
+                Proposed::Decided(answer) => return Ok(answer),
+                Proposed::Lacks(missing) => {
+                    fetched = self.fetch(&missing, &fetched).await?;
+                    continue;
                 }
+                Proposed::Pending(place) => place,
             };
-            return match self.told(ticket.request_id).await {
+            return match self.told(place).await {
                 Told::Written(answer) => Ok(answer),
                 Told::Refused(refusal) => Err(refusal.into()),
                 _ => unreachable!("it is a write"),
             };
         }
+    }
+
+    fn propose(
+        &self,
+        kind: Kind,
+        keys: &[KeyWrite<'_>],
+        shard: ShardId,
+        fetched: &Fetched,
+    ) -> Result<Proposed, Unserved> {
+        let mut core = self.core.borrow_mut();
+        core.begin_turn();
+        let ticket = core.program_ticket(kind)?;
+        let write = Write {
+            keys,
+            retry: None,
+            ticket,
+        };
+        let outcome = core.host.write(shard, &write, fetched);
+        if let Ok(WriteOutcome::Pending | WriteOutcome::Decided(_)) = outcome {
+            core.answers.counters.writes += 1;
+        }
+        if !matches!(outcome, Ok(WriteOutcome::Pending)) {
+            core.answers.programs.give_back(ticket.request_id);
+        }
+        Ok(match outcome? {
+            WriteOutcome::Pending => Proposed::Pending(ticket.request_id),
+            WriteOutcome::Decided(answer) => Proposed::Decided(answer),
+            WriteOutcome::Lacks(missing) => Proposed::Lacks(missing),
+        })
     }
 
     /// Deletes all keys from `start` up to `end` in all shards of all cores; none is the end of all keys. In each shard
@@ -546,7 +559,10 @@ pub(super) async fn run_jobs(client: CoreClient, mut jobs: ForeignReceiver<Progr
     }
 }
 
-/// Polls a future once, and gives it back if it has not ended.
+/// Polls a future once.
+///
+/// # Errors
+/// The future itself, if it has not ended.
 pub fn poll_at_once<F: Future>(mut future: Pin<Box<F>>) -> Result<F::Output, Pin<Box<F>>> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Ok(output),

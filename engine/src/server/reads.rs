@@ -225,11 +225,10 @@ impl Core {
     /// Is there room for the answer of a read that has waited, and is it still wanted?
     fn has_room_for(&mut self, kind: &ReadKind) -> bool {
         match kind {
-            ReadKind::Program(_) => true,
             ReadKind::Key { ticket, .. } => self.has_room_towards(ticket),
             ReadKind::Values { whom, .. } => self.has_room_for_values(*whom),
             ReadKind::Page { asker, .. } => self.has_room_for_page(*asker),
-            ReadKind::Checkpoint { .. } => true,
+            ReadKind::Program(_) | ReadKind::Checkpoint { .. } => true,
         }
     }
 

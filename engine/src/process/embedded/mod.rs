@@ -255,14 +255,14 @@ impl Engine {
     pub fn run<F, R>(
         &self,
         core: u16,
-        code: impl FnOnce(CoreEngine) -> F + Send + 'static,
+        program: impl FnOnce(CoreEngine) -> F + Send + 'static,
     ) -> Result<R, EngineError>
     where
         F: Future<Output = R> + 'static,
         R: Send + 'static,
     {
         let cores = Arc::clone(&self.cores);
-        self.call(CoreId(core), |client| code(CoreEngine::new(client, cores)))
+        self.call(CoreId(core), |client| program(CoreEngine::new(client, cores)))
     }
 
     /// Everything that the engine counts and measures.

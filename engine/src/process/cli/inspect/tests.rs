@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
-use ostrakon_core::lsm::{Edit, Place, TableNumber};
+use ostrakon_core::lsm::{Edit, Place, TableInfo, TableNumber};
 use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 use tempfile::TempDir;
@@ -373,6 +373,24 @@ fn a_damaged_table_is_printed_as_far_as_it_can_be_found() {
     );
 }
 
+fn info_of(number: u64) -> TableInfo {
+    TableInfo {
+        number: TableNumber(number),
+        bytes: 4096,
+        smallest: (*b"\x01a").into(),
+        largest: (*b"\x01b\xfe").into(),
+        is_largest_excluded: false,
+        keys: 5,
+        range_tombstones: 0,
+        covered_bytes: 0,
+        versions: 7,
+        tombstones: 1,
+        expiring: 0,
+        last_expiry: Timestamp::ZERO,
+        newest: Timestamp(70),
+    }
+}
+
 #[test]
 fn a_manifest_is_printed_record_by_record_and_as_a_whole() {
     let directory = std::path::Path::new("/data");
@@ -381,21 +399,7 @@ fn a_manifest_is_printed_record_by_record_and_as_a_whole() {
     let written = Scheduler::default().run(async {
         let mut manifest = Manifest::open(&disk, directory, 5).await?;
         for number in 1..=3 {
-            let info = ostrakon_core::lsm::TableInfo {
-                number: TableNumber(number),
-                bytes: 4096,
-                smallest: (*b"\x01a").into(),
-                largest: (*b"\x01b\xfe").into(),
-                is_largest_excluded: false,
-                keys: 5,
-                range_tombstones: 0,
-                covered_bytes: 0,
-                versions: 7,
-                tombstones: 1,
-                expiring: 0,
-                last_expiry: Timestamp::ZERO,
-                newest: Timestamp(70),
-            };
+            let info = info_of(number);
             let change = manifest::Change {
                 edit: Edit {
                     removed: Vec::new(),
