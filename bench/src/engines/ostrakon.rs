@@ -116,11 +116,7 @@ impl Client {
         let mut now = Instant::now();
         while let Some(operation) = self.stream.next(now) {
             key(operation.number(), &mut key_bytes);
-            let is_scan = matches!(operation, Operation::Scan(..));
-            if !is_scan
-                && self.stream.is_of_load(operation.number())
-                && self.local.owner(&key_bytes) != self.local.core()
-            {
+            if self.is_for_others(operation, &key_bytes) {
                 continue;
             }
             match operation {
@@ -152,6 +148,16 @@ impl Client {
             self.local.yield_if_due().await;
         }
         Ok(())
+    }
+
+    /// Those of other cores choose that key as often. Inserts are numbered once for all, and scans are of all cores.
+    fn is_for_others(&self, operation: Operation, key: &[u8; KEY_BYTES]) -> bool {
+        let owner = match operation {
+            Operation::Scan(..) => return false,
+            Operation::GetMissing(_) => self.local.owner(&missing(*key)),
+            _ => self.local.owner(key),
+        };
+        self.stream.is_of_load(operation.number()) && owner != self.local.core()
     }
 
     async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {

@@ -9,7 +9,7 @@ use loadgen::random::{Random, mix};
 
 /// Length of a key: a number in decimal digits, so that keys are in the order of their numbers.
 pub const KEY_BYTES: usize = 16;
-/// The part of the keys that hot reads choose from.
+/// The part of the keys, neighbours all of them, that hot reads choose from.
 const HOT_PARTS: u64 = 50;
 /// Keys of a scan.
 pub const SCAN_KEYS: usize = 100;
@@ -253,7 +253,7 @@ impl Stream {
             Kind::Overwrite => Operation::Put(self.random.next_below(keys)),
             Kind::ReadHot => {
                 let hot_keys = (keys / HOT_PARTS).max(1);
-                Operation::Get(scatter(self.random.next_below(hot_keys), keys))
+                Operation::Get(keys / 2 + self.random.next_below(hot_keys))
             }
             Kind::ReadCold => Operation::Get(self.random.next_below(keys)),
             Kind::ReadMissing => Operation::GetMissing(self.random.next_below(keys)),
