@@ -1,6 +1,6 @@
 //! Ranges of keys in which scans have found nothing but what was deleted or has expired. A scan that begins in one
-//! passes over it at once: a queue whose head is deleted leaves a tombstone for each key, which has to stay as long as an older
-//! snapshot may be read, and each look for the head would walk over all of them again.
+//! passes over it at once: a queue whose head is deleted leaves a tombstone for each key, which has to stay as long as
+//! an older snapshot may be read, and each look for the head would walk over all of them again.
 //!
 //! A gap is a fact about what is applied, not about where it lies, so flushes and merges do not touch it. A put into it
 //! cuts it.
