@@ -80,6 +80,8 @@ struct Shared {
     next: Cell<u64>,
     length: Cell<u64>,
     length_max: u64,
+    /// For each producer: raised when there may be room.
+    room: Vec<Notify>,
     running: Cell<usize>,
     ended: Notify,
     error: RefCell<Option<String>>,
@@ -117,14 +119,15 @@ impl Queue {
             next: Cell::new(0),
             length: Cell::new(0),
             length_max: self.length,
+            room: (0..self.producers).map(|_| Notify::default()).collect(),
             running: Cell::new(self.producers + 1),
             ended: Notify::default(),
             error: RefCell::new(None),
         });
-        for _ in 0..self.producers {
+        for producer in 0..self.producers {
             let (shared, value) = (Rc::clone(&shared), vec![b'v'; self.value_size]);
             local.spawn(async move {
-                let outcome = shared.produce(&value).await;
+                let outcome = shared.produce(producer, &value).await;
                 shared.end(outcome);
             });
         }
@@ -195,6 +198,8 @@ impl Shared {
         if let Err(error) = outcome {
             self.error.borrow_mut().get_or_insert(error);
         }
+        // Nobody makes room any more.
+        self.room.iter().for_each(Notify::notify);
         self.running.set(self.running.get() - 1);
         self.ended.notify();
     }
@@ -211,10 +216,10 @@ impl Shared {
         note(&mut parts[place.min(last)]);
     }
 
-    async fn produce(&self, value: &[u8]) -> Result<(), String> {
+    async fn produce(&self, producer: usize, value: &[u8]) -> Result<(), String> {
         while !self.is_over() {
             if self.length.get() >= self.length_max {
-                yield_now().await;
+                self.room[producer].notified().await;
                 continue;
             }
             let number = self.next.get();
@@ -264,6 +269,7 @@ impl Shared {
                 .collect();
             again(async || self.local.write(&deletes).await.map(drop)).await?;
             self.length.set(self.length.get() - keys.len() as u64);
+            self.room.iter().for_each(Notify::notify);
             self.with_part(|part| part.taken += keys.len() as u64);
         }
         Ok(())
