@@ -190,16 +190,25 @@ impl Client {
             page_entries: keys as u32,
             ..ScanOptions::all()
         };
-        loop {
-            let mut scan = self.local.scan(&options).map_err(|error| error.to_string())?;
+        let mut scan = self.local.scan(&options).map_err(|error| error.to_string())?;
+        let mut seen = 0;
+        while seen < keys {
             match scan.next_page().await {
-                Ok(page) => {
-                    std::hint::black_box(page.map(|page| page.entries().len()));
-                    return Ok(());
+                Ok(Some(page)) => {
+                    for entry in page.entries().take(keys - seen) {
+                        std::hint::black_box(entry);
+                        seen += 1;
+                    }
                 }
-                Err(error) if error.is_busy() => yield_now().await,
+                Ok(None) => break,
+                Err(error) if error.is_busy() => {
+                    yield_now().await;
+                    scan = self.local.scan(&options).map_err(|error| error.to_string())?;
+                    seen = 0;
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
+        Ok(())
     }
 }

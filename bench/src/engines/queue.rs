@@ -248,7 +248,7 @@ impl Shared {
                     && let Some(page) = scan.next_page().await?
                 {
                     keys.borrow_mut()
-                        .extend(page.entries().iter().map(|entry| entry.key.to_vec()));
+                        .extend(page.entries().map(|entry| entry.key.to_vec()));
                 }
                 Ok(())
             });

@@ -227,6 +227,7 @@ impl Core {
             refusal: None,
         };
         let gather = self.gathers.add(ticket, usize::from(self.env.cores), kind);
+        let range = range.share_of_one(self.env.cores);
         self.ask_others(|| CoreMessage::AskScan(gather, snapshot, Box::new(range.clone())));
         self.begin_scan(self.id(), gather, snapshot, range);
     }
@@ -298,15 +299,16 @@ impl Core {
             return self.refuse(ticket, refusal);
         }
         if ticket.holder == Holder::Program {
-            let page = MergedPages::new(snapshot, pages, range);
+            let page = MergedPages::new(snapshot, pages, &range);
             return self.answers.tell_program(ticket, Told::Page(page));
         }
         let merged = merge_pages(&pages, &range);
         let timestamp = self.host.hlc().peek().0;
+        let entries: Vec<_> = merged.entries(&pages).collect();
         let reply = ScanReply {
             snapshot: snapshot.0,
-            entries: merged.entries.as_slice().into(),
-            resume_key: merged.resume_key,
+            entries: entries.as_slice().into(),
+            resume_key: merged.resume_key.as_deref(),
         };
         self.answers().answer(ticket, |encoder, out| {
             encoder.scan_reply(out, ticket.request_id, timestamp, &reply);

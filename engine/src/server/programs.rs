@@ -13,7 +13,7 @@ use std::rc::Rc;
 use ostrakon_core::hlc::{Timestamp, TimestampAhead};
 use ostrakon_core::sessions::Answer;
 use ostrakon_wire::frame::HEADER_BYTES;
-use ostrakon_wire::message::{Encoder, ErrorCode, Found, Kind, Request};
+use ostrakon_wire::message::{Encoder, ErrorCode, Found, Kind, Request, ScanEntry};
 use ostrakon_wire::routing::ShardId;
 
 use super::core::{Core, SharedCore};
@@ -26,7 +26,7 @@ use crate::env::{CoreId, Priority};
 use crate::limits::{FETCH_ROUNDS_MAX, FETCHES_MAX, PROGRAM_REQUESTS_MAX};
 use crate::shard::fetched::{Fetched, Missing};
 use crate::shard::replica::{Readiness, WriteOutcome};
-use crate::shard::scan::{MergedPage, ScanPage, ScanRange, merge_pages};
+use crate::shard::scan::{Merge, ScanPage, ScanRange, merge_pages};
 use crate::shard::{Holder, KeyWrite, Refusal, Ticket, Write};
 use crate::storage::store::Look;
 
@@ -162,16 +162,16 @@ impl Drop for Waiting<'_> {
 /// The pages that the cores have of a scan.
 pub struct MergedPages {
     snapshot: Timestamp,
+    merge: Merge,
     pages: Vec<ScanPage>,
-    range: ScanRange,
 }
 
 impl MergedPages {
-    pub(super) fn new(snapshot: Timestamp, pages: Vec<ScanPage>, range: ScanRange) -> MergedPages {
+    pub(super) fn new(snapshot: Timestamp, pages: Vec<ScanPage>, range: &ScanRange) -> MergedPages {
         MergedPages {
             snapshot,
+            merge: merge_pages(&pages, range),
             pages,
-            range,
         }
     }
 
@@ -180,9 +180,14 @@ impl MergedPages {
         self.snapshot
     }
 
-    /// Their entries in order, and where to go on.
-    pub fn merged(&self) -> MergedPage<'_> {
-        merge_pages(&self.pages, &self.range)
+    /// Their entries, in the order of the scan.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = ScanEntry<'_>> {
+        self.merge.entries(&self.pages)
+    }
+
+    /// Where to go on: forward inclusive, in reverse exclusive.
+    pub fn resume_key(&self) -> Option<&[u8]> {
+        self.merge.resume_key.as_deref()
     }
 }
 

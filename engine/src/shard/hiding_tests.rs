@@ -178,10 +178,7 @@ impl World {
         let mut range = range.clone();
         loop {
             let mut scan = PageScan::new(Timestamp(snapshot), range.clone());
-            while !scan
-                .go_on([(SHARD, &self.store)].into_iter())
-                .expect("the indexes are whole")
-            {
+            while !scan.go_on([(SHARD, &self.store)].into_iter()).ok()? {
                 self.scheduler.run(scan.read()).expect("it ends").ok()?;
             }
             let page = scan.into_page();

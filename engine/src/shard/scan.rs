@@ -24,8 +24,11 @@ use crate::limits::SCAN_EXAMINED_MAX;
 use crate::storage::memtable::{Cursor, Memtable, Version};
 use crate::storage::sstable::reader::TableError;
 use crate::storage::store::Store;
-use crate::storage::store::tables::OpenRun;
-use crate::storage::store::walk::RunWalk;
+use crate::storage::store::tables::{OpenRun, RunSize};
+use crate::storage::store::walk::{Ahead, RunWalk};
+
+/// Entries for which a page makes room at once.
+const ENTRIES_AT_ONCE: usize = 128;
 
 /// What to scan.
 #[derive(Clone, Debug)]
@@ -54,6 +57,34 @@ impl ScanRange {
             }
         } else {
             ScanRange { start: key, ..self }
+        }
+    }
+
+    /// What each of so many cores is asked for. Keys lie where their hashes say, so a core has a binomial share of those
+    /// that come next: three standard deviations above the mean, it has enough but for one page in a thousand. That one
+    /// is short, and says where to go on, like any other that ends early.
+    #[must_use]
+    pub fn share_of_one(self, cores: u16) -> ScanRange {
+        let cores = usize::from(cores);
+        if cores == 1 {
+            return self;
+        }
+        let mean = self.limit.div_ceil(cores);
+        let limit = self.limit.min(mean + 3 * mean.isqrt() + 1);
+        let page_bytes = self.page_bytes.div_ceil(cores);
+        ScanRange {
+            limit,
+            page_bytes,
+            ..self
+        }
+    }
+
+    /// The bound at which the scan ends, if it has one.
+    fn far_end(&self) -> Option<&[u8]> {
+        if self.reverse {
+            Some(&self.start)
+        } else {
+            self.end.as_deref()
         }
     }
 
@@ -131,6 +162,13 @@ impl ScanPage {
         if !self.is_empty() && self.bytes.len() + key.len() + shown.len() > range.page_bytes {
             return false;
         }
+        if self.is_empty() {
+            // Most pages have as many entries as they may, and all of one size.
+            let entries = range.limit.min(ENTRIES_AT_ONCE);
+            let bytes = (key.len() + shown.len()) * entries;
+            self.bytes.reserve(bytes.min(range.page_bytes));
+            self.entries.reserve(entries);
+        }
         let key_start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         let value_start = self.bytes.len();
@@ -156,6 +194,24 @@ pub struct PageScan {
     /// The key that was looked at last.
     last: Option<Vec<u8>>,
     shards: Vec<ShardWalks>,
+}
+
+/// What a page wants of all that a core's tables have.
+#[derive(Clone, Copy)]
+struct LikelyPart {
+    wanted: RunSize,
+    all: RunSize,
+}
+
+impl LikelyPart {
+    /// Bytes of a run that the page passes, likely: the same part of each run.
+    fn of_run(self, run: RunSize) -> u64 {
+        let part = |wanted: u64, all: u64| {
+            let bytes = u128::from(run.bytes) * u128::from(wanted) / u128::from(all.max(1));
+            bytes.min(run.bytes.into()) as u64
+        };
+        part(self.wanted.keys, self.all.keys).min(part(self.wanted.bytes, self.all.bytes))
+    }
 }
 
 /// Walks over the runs of one shard's tables.
@@ -206,7 +262,7 @@ impl PageScan {
     /// same order, all readable at the snapshot.
     ///
     /// # Errors
-    /// If an index of a table is damaged.
+    /// If an index of a table is damaged, or a block that was read ahead.
     pub fn go_on<'a>(
         &mut self,
         stores: impl Iterator<Item = (ShardId, &'a Store)> + Clone,
@@ -247,8 +303,9 @@ impl PageScan {
     /// Begins the walks of shards whose tables have changed, or none were begun of.
     fn renew_walks<'a>(
         &mut self,
-        stores: impl Iterator<Item = (ShardId, &'a Store)>,
+        stores: impl Iterator<Item = (ShardId, &'a Store)> + Clone,
     ) -> Result<(), TableError> {
+        let likely = self.likely_part(stores.clone());
         for (place, (shard, store)) in stores.enumerate() {
             let known = self.shards.get(place);
             if known.is_some_and(|known| known.shard == shard && known.changes == store.changes()) {
@@ -262,12 +319,17 @@ impl PageScan {
                     gaps.up(&bound, self.snapshot).to_vec()
                 }
             });
-            let runs = store.tables().runs().iter();
-            let walks = runs.map(|run| {
+            let runs = store.tables().runs().iter().zip(store.tables().run_sizes());
+            let walks = runs.map(|(run, size)| {
+                let start = bound.as_deref();
+                let ahead = Ahead {
+                    likely_bytes: likely.of_run(*size),
+                    end: self.range.far_end(),
+                };
                 if self.range.reverse {
-                    RunWalk::down(run, bound.as_deref(), self.snapshot)
+                    RunWalk::down(run, start, self.snapshot, ahead)
                 } else {
-                    RunWalk::up(run, bound.as_deref().unwrap_or_default(), self.snapshot)
+                    RunWalk::up(run, start.unwrap_or_default(), self.snapshot, ahead)
                 }
             });
             let renewed = ShardWalks {
@@ -283,6 +345,24 @@ impl PageScan {
             }
         }
         Ok(())
+    }
+
+    /// How much of the runs the rest of the page passes if keys are spread evenly.
+    fn likely_part<'a>(&self, stores: impl Iterator<Item = (ShardId, &'a Store)>) -> LikelyPart {
+        let mut all = RunSize::default();
+        for (_, store) in stores {
+            let sizes = store.tables().run_sizes();
+            // Upper runs have newer versions of the same keys, for the most part.
+            all.keys += sizes.iter().map(|size| size.keys).max().unwrap_or(0);
+            all.bytes += sizes.iter().map(|size| size.bytes).sum::<u64>();
+        }
+        LikelyPart {
+            wanted: RunSize {
+                keys: self.range.limit.saturating_sub(self.page.len()) as u64,
+                bytes: self.range.page_bytes.saturating_sub(self.page.bytes()) as u64,
+            },
+            all,
+        }
     }
 
     /// Where the rest begins: forward inclusive, in reverse exclusive.
@@ -504,9 +584,9 @@ impl Source<'_> {
             }
             Source::Run { walk, run } => {
                 **walk = match reach {
-                    Reach::Up(Some(end)) => RunWalk::up(run, &end, snapshot)?,
-                    Reach::Up(None) => RunWalk::up(&OpenRun::new(), &[], snapshot)?,
-                    Reach::Down(start) => RunWalk::down(run, Some(&start), snapshot)?,
+                    Reach::Up(Some(end)) => RunWalk::up(run, &end, snapshot, Ahead::default())?,
+                    Reach::Up(None) => RunWalk::up(&OpenRun::new(), &[], snapshot, Ahead::default())?,
+                    Reach::Down(start) => RunWalk::down(run, Some(&start), snapshot, Ahead::default())?,
                 };
             }
         }
@@ -569,16 +649,27 @@ impl<const REVERSE: bool> SourceHeap<REVERSE> {
     }
 }
 
-/// The merge of the pages of all cores into one.
-pub struct MergedPage<'a> {
-    /// Entries in the order of the scan.
-    pub entries: Vec<ScanEntry<'a>>,
+/// The order in which entries of several pages make up one.
+pub struct Merge {
+    /// Page and position of each entry.
+    places: Vec<(u32, u32)>,
     /// Where to go on: forward inclusive, in reverse exclusive.
-    pub resume_key: Option<&'a [u8]>,
+    pub resume_key: Option<Vec<u8>>,
+}
+
+impl Merge {
+    /// The entries of these pages, which are those that were merged.
+    pub fn entries<'a>(&self, pages: &'a [ScanPage]) -> impl ExactSizeIterator<Item = ScanEntry<'a>> {
+        let places = self.places.iter();
+        places.map(|(slot, position)| {
+            let entry = pages[*slot as usize].entry(*position as usize);
+            entry.expect("the merge has places of entries")
+        })
+    }
 }
 
 /// Merges pages of this range whose keys are disjoint, within the range's bounds of count and bytes.
-pub fn merge_pages<'a>(pages: &'a [ScanPage], range: &ScanRange) -> MergedPage<'a> {
+pub fn merge_pages(pages: &[ScanPage], range: &ScanRange) -> Merge {
     let resume_keys = pages.iter().filter_map(|page| page.resume_key.as_deref());
     let frontier = resume_keys.min_by(|left, right| range.order(left, right));
     // Whether some page may not have looked at this key, or at one before it.
@@ -590,28 +681,30 @@ pub fn merge_pages<'a>(pages: &'a [ScanPage], range: &ScanRange) -> MergedPage<'
         })
     };
     let mut positions = vec![0; pages.len()];
-    let mut merged = MergedPage {
-        entries: Vec::new(),
-        resume_key: frontier,
-    };
+    let mut places = Vec::with_capacity(pages.iter().map(ScanPage::len).sum::<usize>().min(range.limit));
+    let mut last: Option<&[u8]> = None;
     let mut bytes = 0;
-    loop {
+    let resume_key = loop {
         let heads = pages
             .iter()
             .enumerate()
             .filter_map(|(slot, page)| page.entry(positions[slot]).map(|entry| (entry, slot)));
         let first = heads.min_by(|(left, _), (right, _)| range.order(left.key, right.key));
         let Some((entry, slot)) = first.filter(|(entry, _)| !is_beyond(entry.key)) else {
-            return merged;
+            break frontier;
         };
         let entry_bytes = entry.key.len() + entry.value.len();
-        let is_full = merged.entries.len() >= range.limit || bytes + entry_bytes > range.page_bytes;
-        if let Some(last) = merged.entries.last().filter(|_| is_full) {
-            merged.resume_key = Some(if range.reverse { last.key } else { entry.key });
-            return merged;
+        let is_full = places.len() >= range.limit || bytes + entry_bytes > range.page_bytes;
+        if let Some(last) = last.filter(|_| is_full) {
+            break Some(if range.reverse { last } else { entry.key });
         }
         bytes += entry_bytes;
+        places.push((slot as u32, positions[slot] as u32));
         positions[slot] += 1;
-        merged.entries.push(entry);
+        last = Some(entry.key);
+    };
+    Merge {
+        places,
+        resume_key: resume_key.map(<[u8]>::to_vec),
     }
 }

@@ -114,14 +114,18 @@ fn read_all(stores: &[Store], cores: usize, range: &ScanRange, snapshot: u64) ->
             })
             .collect();
         let merged = merge_pages(&pages, &range);
-        assert!(merged.entries.len() <= range.limit);
-        found.extend(merged.entries.iter().map(|entry| {
+        assert!(merged.entries(&pages).len() <= range.limit);
+        found.extend(merged.entries(&pages).map(|entry| {
             let expiry = (entry.expires != 0).then_some(entry.expires);
             (entry.key.to_vec(), entry.value.to_vec(), entry.version, expiry)
         }));
-        match merged.resume_key {
+        match &merged.resume_key {
             None => return found,
-            Some(key) => go_on(&mut range, merged.entries.last().map(|entry| entry.key), key),
+            Some(key) => go_on(
+                &mut range,
+                merged.entries(&pages).last().map(|entry| entry.key),
+                key,
+            ),
         }
     }
 }
@@ -218,9 +222,13 @@ fn a_merge_stops_at_the_first_key_that_a_page_did_not_reach() {
         let further: &[u8] = if reverse { b"a" } else { b"e" };
         let pages = [stopped_at(further), whole, stopped_at(b"c")];
         let merged = merge_pages(&pages, &range);
-        let found: Vec<&[u8]> = merged.entries.iter().map(|entry| entry.key).collect();
+        let found: Vec<&[u8]> = merged.entries(&pages).map(|entry| entry.key).collect();
         assert_eq!(found, keys, "reverse: {reverse}");
-        assert_eq!(merged.resume_key, Some(&b"c"[..]), "reverse: {reverse}");
+        assert_eq!(
+            merged.resume_key.as_deref(),
+            Some(&b"c"[..]),
+            "reverse: {reverse}"
+        );
     }
 }
 

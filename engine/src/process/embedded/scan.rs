@@ -71,8 +71,8 @@ pub struct Page(MergedPages);
 
 impl Page {
     /// Its entries, in the order of the scan.
-    pub fn entries(&self) -> Vec<ScanEntry<'_>> {
-        self.0.merged().entries
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = ScanEntry<'_>> {
+        self.0.entries()
     }
 
     /// The timestamp whose state it shows.
@@ -105,7 +105,7 @@ impl Course {
         };
         let page = core.page(range.clone(), self.snapshot).await?;
         self.snapshot = Some(page.snapshot());
-        let resume_key = page.merged().resume_key.map(<[u8]>::to_vec);
+        let resume_key = page.resume_key().map(<[u8]>::to_vec);
         self.left = resume_key.map(|key| range.resumed_at(key));
         Ok(Some(Page(page)))
     }
@@ -170,7 +170,8 @@ impl Entries<'_> {
         };
         let read = self.engine.call(CoreId(0), |core| async move {
             let page = course.next_page(&core).await;
-            let entries = page.map(|page| page.map(|page| page.entries().iter().map(Entry::of).collect()));
+            let entries =
+                page.map(|page| page.map(|page| page.entries().map(|entry| Entry::of(&entry)).collect()));
             (entries, course)
         });
         let (entries, course) = read?;

@@ -314,6 +314,18 @@ impl Clone for BlockCursor {
 }
 
 impl BlockCursor {
+    /// Goes into a block, where it is nowhere yet.
+    pub fn enter(&mut self, block: &Block) {
+        self.block.clone_from(block);
+        self.key.clear();
+        self.current = None;
+    }
+
+    /// Goes nowhere.
+    pub fn leave(&mut self) {
+        self.current = None;
+    }
+
     /// Is there a current entry?
     pub fn is_valid(&self) -> bool {
         self.current.is_some()

@@ -12,6 +12,9 @@ use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
 use crate::storage::ranges::{RangeTombstone, encode};
 
+/// A data block ends when it has reached this length, if nothing else is said. A get that has to go to the device reads one.
+pub const DATA_BLOCK_BYTES: usize = 4 << 10;
+
 /// An index block ends when it has reached this length.
 const INDEX_BLOCK_BYTES: usize = 16 << 10;
 
@@ -25,10 +28,10 @@ pub struct TableOptions {
 }
 
 impl Default for TableOptions {
-    /// 16 KiB, LZ4.
+    /// 4 KiB, LZ4.
     fn default() -> TableOptions {
         TableOptions {
-            block_bytes: 16 << 10,
+            block_bytes: DATA_BLOCK_BYTES,
             codec: Codec::Lz4,
         }
     }

@@ -10,12 +10,10 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use super::block::Block;
+use super::builder::DATA_BLOCK_BYTES;
 
 /// What a kept block costs besides its bytes: its place in the cache, and the head of its allocation.
 const OVERHEAD_BYTES: usize = 96;
-
-/// What most blocks have, to size the table of the cache.
-const USUAL_BYTES: usize = 16 << 10;
 
 /// A table since it was opened: no other one ever has the same, even if the same file is opened twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +59,8 @@ pub struct BlockCache {
 impl BlockCache {
     /// A cache that keeps so many bytes at most.
     pub fn new(bytes_max: usize) -> BlockCache {
-        let blocks = Cache::with_weighter((bytes_max / USUAL_BYTES).max(16), bytes_max as u64, Bytes);
+        // Most blocks are data blocks.
+        let blocks = Cache::with_weighter((bytes_max / DATA_BLOCK_BYTES).max(16), bytes_max as u64, Bytes);
         BlockCache {
             blocks: RefCell::new(blocks),
             opened: Cell::new(0),

@@ -2,6 +2,9 @@
 //!
 //! No step waits. A step whose block is not at hand leaves the cursor *unsettled*: [`TableCursor::settle`] reads the
 //! block, and more in the direction of the walk, and ends the step. So a walk over what is in memory passes no future.
+//!
+//! What was read ahead stays as it lies in the file until the walk comes to it: who stops before has decompressed nothing
+//! in vain, and damage is told when it is come to.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -10,7 +13,7 @@ use ostrakon_core::hlc::Timestamp;
 
 use super::block::{Block, BlockCursor};
 use super::format::Handle;
-use super::reader::{Table, TableError};
+use super::reader::{FilePart, Table, TableError};
 use crate::storage::memtable::Version;
 
 /// Most bytes that one read takes in ahead of the walk.
@@ -46,10 +49,15 @@ pub struct TableCursor {
     data: BlockCursor,
     /// What is left of the step under way, if its block is not at hand.
     unsettled: Option<Missing>,
-    /// Data blocks that were read ahead, in the order of the walk.
-    ahead: VecDeque<(Handle, Block)>,
+    /// Data blocks that were read ahead, in the order of the walk, and the part of the file that has them.
+    ahead: VecDeque<Handle>,
+    ahead_part: Option<FilePart>,
     /// Bytes that the next read takes in; one block at least.
     ahead_bytes: u64,
+    /// Does the walk expect to end within what the next read takes in?
+    is_ahead_expected: bool,
+    /// Nothing beyond this key, in the direction of the walk, is read ahead.
+    end: Option<Vec<u8>>,
 }
 
 struct Missing {
@@ -76,7 +84,8 @@ impl TableCursor {
     /// A cursor that is nowhere yet.
     pub fn new(table: Rc<Table>, access: Access) -> TableCursor {
         let root = table.root().cursor();
-        let nowhere = Block::empty().cursor();
+        // An index and a data block take its place.
+        let nowhere = root.clone();
         TableCursor {
             table,
             access,
@@ -85,8 +94,17 @@ impl TableCursor {
             data: nowhere,
             unsettled: None,
             ahead: VecDeque::new(),
+            ahead_part: None,
             ahead_bytes: access.first_ahead_bytes(),
+            is_ahead_expected: false,
+            end: None,
         }
+    }
+
+    /// The walk that has just begun will likely pass so many bytes of the file: the first read takes them in at once.
+    pub fn expect_bytes(&mut self, bytes: u64) {
+        self.ahead_bytes = bytes.min(AHEAD_BYTES_MAX);
+        self.is_ahead_expected = true;
     }
 
     /// Must [`TableCursor::settle`] be called before anything else?
@@ -153,7 +171,7 @@ impl TableCursor {
     /// Goes to the next version; behind the last one it is nowhere.
     ///
     /// # Errors
-    /// If an index is damaged.
+    /// If an index is damaged, or a block that was read ahead.
     #[expect(
         clippy::should_implement_trait,
         reason = "a cursor goes both ways and is no iterator"
@@ -175,7 +193,7 @@ impl TableCursor {
     /// Goes to the version before; before the first one it is nowhere.
     ///
     /// # Errors
-    /// If an index is damaged.
+    /// If an index is damaged, or a block that was read ahead.
     pub fn previous(&mut self) -> Result<(), TableError> {
         assert!(!self.is_unsettled(), "the step before has not ended");
         self.data.previous();
@@ -218,19 +236,31 @@ impl TableCursor {
     /// A walk begins elsewhere: nothing has been read in a row.
     fn begin_walk(&mut self) {
         self.ahead_bytes = self.access.first_ahead_bytes();
+        self.is_ahead_expected = false;
+        self.end = None;
+    }
+
+    /// The walk that has just begun ends at this key at the latest.
+    pub fn end_at(&mut self, key: Vec<u8>) {
+        self.end = Some(key);
+    }
+
+    fn forget_ahead(&mut self) {
+        self.ahead.clear();
+        self.ahead_part = None;
     }
 
     /// Goes nowhere, so that steps lead nowhere: what could not be read must not be passed over.
     fn leave(&mut self) {
-        self.root = self.table.root().cursor();
-        self.index = Block::empty().cursor();
-        self.data = Block::empty().cursor();
+        self.root.leave();
+        self.index.leave();
+        self.data.leave();
         self.unsettled = None;
-        self.ahead.clear();
+        self.forget_ahead();
     }
 
     fn descend(&mut self, target: Target) -> Result<(), TableError> {
-        self.ahead.clear();
+        self.forget_ahead();
         self.enter(Level::Index, target)
     }
 
@@ -240,63 +270,80 @@ impl TableCursor {
             Level::Index => &self.root,
             Level::Data => &self.index,
         };
-        self.data = Block::empty().cursor();
+        self.data.leave();
         self.unsettled = None;
         if !above.is_valid() {
             return Ok(());
         }
-        let handle = match self.table.handle(&above.version()) {
-            Ok(handle) => handle,
+        let table = Rc::clone(&self.table);
+        let handle = table.handle(&above.version());
+        let found = handle.and_then(|handle| Ok((handle, self.at_hand(level, handle)?)));
+        match found {
+            Ok((_, Some(block))) => self.arrive(level, target, &block),
+            Ok((handle, None)) => {
+                self.unsettled = Some(Missing {
+                    level,
+                    target,
+                    handle,
+                });
+                Ok(())
+            }
             Err(error) => {
                 self.leave();
-                return Err(error);
+                Err(error)
             }
-        };
-        if let Some(block) = self.at_hand(level, handle) {
-            return self.arrive(level, target, &block);
         }
-        self.unsettled = Some(Missing {
-            level,
-            target,
-            handle,
-        });
-        Ok(())
     }
 
     fn arrive(&mut self, level: Level, target: Target, block: &Block) -> Result<(), TableError> {
-        let mut cursor = block.cursor();
+        let cursor = match level {
+            Level::Index => &mut self.index,
+            Level::Data => &mut self.data,
+        };
+        cursor.enter(block);
         match &target {
             Target::First => cursor.seek_to_first(),
             Target::Last => cursor.seek_to_last(),
             Target::NotBefore(key, timestamp) => cursor.seek(key, *timestamp),
         }
         match level {
-            Level::Index => {
-                self.index = cursor;
-                self.enter(Level::Data, target)
-            }
-            Level::Data => {
-                self.data = cursor;
-                Ok(())
-            }
+            Level::Index => self.enter(Level::Data, target),
+            Level::Data => Ok(()),
         }
     }
 
-    fn at_hand(&mut self, level: Level, handle: Handle) -> Option<Block> {
+    fn at_hand(&mut self, level: Level, handle: Handle) -> Result<Option<Block>, TableError> {
         while level == Level::Data
-            && let Some((found, block)) = self.ahead.pop_front()
+            && let Some(found) = self.ahead.pop_front()
         {
             if found == handle {
-                if self.access == Access::Cached {
-                    self.table.keep(handle, &block);
-                }
-                return Some(block);
+                return self.block_ahead(handle).map(Some);
             }
         }
-        match self.access {
+        Ok(match self.access {
             Access::Cached => self.table.at_hand(handle),
             Access::Bypass => None,
+        })
+    }
+
+    /// A block of the part that was read ahead. The cache may have it already.
+    fn block_ahead(&self, handle: Handle) -> Result<Block, TableError> {
+        if self.access == Access::Cached
+            && let Some(block) = self.table.at_hand(handle)
+        {
+            return Ok(block);
         }
+        self.block_read(handle)
+    }
+
+    /// A block of the part that was read last.
+    fn block_read(&self, handle: Handle) -> Result<Block, TableError> {
+        let part = self.ahead_part.as_ref().expect("it was read with the handles");
+        let block = self.table.block_in(part, handle)?;
+        if self.access == Access::Cached {
+            self.table.keep(handle, &block);
+        }
+        Ok(block)
     }
 
     /// Reads a data block, and behind it those that the walk comes to next: as many as lie in one piece of the file.
@@ -307,12 +354,26 @@ impl TableCursor {
         let mut bytes = u64::from(missing.handle.stored_bytes);
         while bytes < self.ahead_bytes {
             let last = *handles.last().expect("it begins with one");
+            // An index entry has the last key of its block.
+            let reaches_end = |index: &BlockCursor| {
+                let end = self.end.as_deref();
+                end.is_some_and(|end| {
+                    if goes_back {
+                        index.key() < end
+                    } else {
+                        index.key() >= end
+                    }
+                })
+            };
+            if !goes_back && reaches_end(&index) {
+                break;
+            }
             if goes_back {
                 index.previous();
             } else {
                 index.next();
             }
-            if !index.is_valid() {
+            if !index.is_valid() || goes_back && reaches_end(&index) {
                 break;
             }
             let next = self.table.handle(&index.version())?;
@@ -324,13 +385,19 @@ impl TableCursor {
             handles.push(next);
         }
         // Whoever goes on will need more; who stops has read little in vain.
-        self.ahead_bytes = (bytes * 2).min(AHEAD_BYTES_MAX);
-        let mut blocks = self.table.blocks(&handles).await?.into_iter();
-        let first = blocks.next().expect("as many as were asked for");
-        self.ahead = handles.into_iter().skip(1).zip(blocks).collect();
-        if self.access == Access::Cached {
-            self.table.keep(missing.handle, &first);
-        }
-        Ok(first)
+        self.ahead_bytes = if core::mem::take(&mut self.is_ahead_expected) {
+            0
+        } else {
+            (bytes * 2).min(AHEAD_BYTES_MAX)
+        };
+        let last = *handles.last().expect("it begins with one");
+        let (lower, upper) = if goes_back {
+            (last, missing.handle)
+        } else {
+            (missing.handle, last)
+        };
+        self.ahead_part = Some(self.table.read(lower, upper).await?);
+        self.ahead = handles.into_iter().skip(1).collect();
+        self.block_read(missing.handle)
     }
 }

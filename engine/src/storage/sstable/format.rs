@@ -9,6 +9,8 @@
 //! that belongs elsewhere does not pass. A compressed payload begins with its raw length (4 bytes).
 
 use core::fmt;
+use core::iter::repeat_n;
+use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::{TableInfo, TableNumber};
@@ -151,7 +153,7 @@ pub fn store(out: &mut Vec<u8>, start: u64, table: TableId, codec: Codec, payloa
 ///
 /// # Errors
 /// What is wrong with it: the checksum, or what a right one covers.
-pub fn load(stored: &[u8], offset: u64, table: TableId) -> Result<Vec<u8>, Damage> {
+pub fn load(stored: &[u8], offset: u64, table: TableId) -> Result<Rc<[u8]>, Damage> {
     let damage = |what: String| Damage { offset, what };
     let Some((covered, found)) = stored.split_last_chunk::<4>() else {
         return Err(damage(format!(
@@ -170,27 +172,29 @@ pub fn load(stored: &[u8], offset: u64, table: TableId) -> Result<Vec<u8>, Damag
         return Err(damage("a block without its codec".to_owned()));
     };
     if *codec == Codec::Plain as u8 {
-        return Ok(payload.to_vec());
+        return Ok(payload.into());
     }
     let (raw_bytes, compressed) = payload
         .split_first_chunk::<4>()
         .map(|(raw_bytes, compressed)| (u32::from_le_bytes(*raw_bytes) as usize, compressed))
         .filter(|(raw_bytes, _)| *raw_bytes <= STORED_BYTES_MAX)
         .ok_or_else(|| damage("a compressed block does not begin with its length".to_owned()))?;
-    let raw = match *codec {
+    let mut raw: Rc<[u8]> = repeat_n(0, raw_bytes).collect();
+    let out = Rc::get_mut(&mut raw).expect("it is new");
+    let filled_bytes = match *codec {
         codec if codec == Codec::Lz4 as u8 => {
-            lz4_flex::block::decompress(compressed, raw_bytes).map_err(|error| error.to_string())
+            lz4_flex::block::decompress_into(compressed, out).map_err(|error| error.to_string())
         }
         codec if codec == Codec::Zstd as u8 => {
-            zstd::bulk::decompress(compressed, raw_bytes).map_err(|error| error.to_string())
+            zstd::bulk::decompress_to_buffer(compressed, out).map_err(|error| error.to_string())
         }
         codec => Err(format!("nobody knows codec {codec}")),
     };
-    let raw = raw.map_err(|what| damage(format!("a block can't be decompressed: {what}")))?;
-    if raw.len() != raw_bytes {
+    let filled_bytes =
+        filled_bytes.map_err(|what| damage(format!("a block can't be decompressed: {what}")))?;
+    if filled_bytes != raw_bytes {
         return Err(damage(format!(
-            "a block has {} bytes, {raw_bytes} were announced",
-            raw.len()
+            "a block has {filled_bytes} bytes, {raw_bytes} were announced"
         )));
     }
     Ok(raw)

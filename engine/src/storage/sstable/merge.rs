@@ -22,7 +22,7 @@ impl RunCursor {
     /// A cursor at the first version of a run: tables in order, which share no key. To be settled before it is used.
     ///
     /// # Errors
-    /// If an index is damaged.
+    /// If an index is damaged, or a block that was read ahead.
     pub fn new(tables: impl IntoIterator<Item = Rc<Table>>) -> Result<RunCursor, TableError> {
         let mut cursor = RunCursor {
             rest: tables.into_iter().collect(),
@@ -105,7 +105,7 @@ impl Merge {
     /// Goes to the next version. If it is unsettled then, [`Merge::settle`] ends the step.
     ///
     /// # Errors
-    /// If an index is damaged.
+    /// If an index is damaged, or a block that was read ahead.
     #[expect(
         clippy::should_implement_trait,
         reason = "a step may have to be settled, so it is no iterator"

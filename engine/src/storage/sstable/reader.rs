@@ -88,8 +88,15 @@ pub struct Table {
     footer: Footer,
     properties: Properties,
     root: Block,
-    filter: Vec<u8>,
+    filter: Rc<[u8]>,
     ranges: RangeTombstones,
+}
+
+/// Bytes of a table's file.
+pub(super) struct FilePart {
+    /// Where they begin.
+    start: u64,
+    buffer: DiskBuf,
 }
 
 /// Where a version was found: the block, and a place in it.
@@ -174,7 +181,7 @@ impl Table {
             footer,
             properties: Properties::default(),
             root: Block::empty(),
-            filter: Vec::new(),
+            filter: Rc::default(),
             ranges: RangeTombstones::default(),
         };
         table.root = table.block(footer.root).await?;
@@ -333,57 +340,42 @@ impl Table {
 
     /// A block past the cache.
     pub(super) async fn block(&self, handle: Handle) -> Result<Block, TableError> {
-        let mut blocks = self.blocks(&[handle]).await?;
-        Ok(blocks.pop().expect("one was asked for"))
+        let part = self.read(handle, handle).await?;
+        self.block_in(&part, handle)
     }
 
-    /// Blocks that lie side by side in the file, forwards or backwards, by one read past the cache: all of them, or
-    /// those before the first one that is damaged.
+    /// A block of a part of the file that was read.
     ///
     /// # Errors
-    /// If the first one is damaged, or they can't be read.
-    pub(super) async fn blocks(&self, handles: &[Handle]) -> Result<Vec<Block>, TableError> {
-        let (buffer, start) = self.read(handles).await?;
-        let mut blocks = Vec::with_capacity(handles.len());
-        for handle in handles {
-            match self.block_in(&buffer, start, *handle) {
-                Ok(block) => blocks.push(block),
-                Err(error) if blocks.is_empty() => return Err(error),
-                // Whoever comes to it is told.
-                Err(_) => break,
-            }
-        }
-        Ok(blocks)
+    /// If it is damaged.
+    pub(super) fn block_in(&self, part: &FilePart, handle: Handle) -> Result<Block, TableError> {
+        let payload = self.payload_in(part, handle)?;
+        Block::parse(payload).map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
     }
 
-    fn block_in(&self, buffer: &DiskBuf, start: u64, handle: Handle) -> Result<Block, TableError> {
-        let payload = self.payload_in(buffer, start, handle)?;
-        Block::parse(payload.into()).map_err(|malformed| self.damaged(handle.offset, malformed.to_string()))
+    async fn payload(&self, handle: Handle) -> Result<Rc<[u8]>, TableError> {
+        let part = self.read(handle, handle).await?;
+        self.payload_in(&part, handle)
     }
 
-    async fn payload(&self, handle: Handle) -> Result<Vec<u8>, TableError> {
-        let (buffer, start) = self.read(&[handle]).await?;
-        self.payload_in(&buffer, start, handle)
-    }
-
-    /// Reads the part of the file that has all of these, and tells where it starts.
-    async fn read(&self, handles: &[Handle]) -> Result<(DiskBuf, u64), TableError> {
-        let ends = handles.iter().map(|handle| handle.covering());
-        let start = ends.clone().map(|(start, _)| start).min().unwrap_or(0);
-        let end = ends.map(|(start, len)| start + len as u64).max().unwrap_or(0);
-        let read = self.file.read_at(start, (end - start) as usize).await;
+    /// Reads the part of the file from one block to another that does not lie before it, by one read past the cache.
+    pub(super) async fn read(&self, first: Handle, last: Handle) -> Result<FilePart, TableError> {
+        let (start, _) = first.covering();
+        let (last_start, last_bytes) = last.covering();
+        let bytes = (last_start - start) as usize + last_bytes;
+        let read = self.file.read_at(start, bytes).await;
         let buffer = read.map_err(|source| TableError::Io {
             id: self.id(),
             path: self.path.clone(),
             offset: start,
             source,
         })?;
-        Ok((buffer, start))
+        Ok(FilePart { start, buffer })
     }
 
-    fn payload_in(&self, buffer: &DiskBuf, start: u64, handle: Handle) -> Result<Vec<u8>, TableError> {
-        let from = (handle.offset - start) as usize;
-        let stored = &buffer.bytes()[from..from + handle.stored_bytes as usize];
+    fn payload_in(&self, part: &FilePart, handle: Handle) -> Result<Rc<[u8]>, TableError> {
+        let from = (handle.offset - part.start) as usize;
+        let stored = &part.buffer.bytes()[from..from + handle.stored_bytes as usize];
         load(stored, handle.offset, self.id()).map_err(|damage| TableError::Damaged {
             id: self.id(),
             path: self.path.clone(),

@@ -63,6 +63,17 @@ pub struct Tables {
     tree: Tree,
     /// Those of the tree, from the newest run to the oldest.
     runs: Vec<OpenRun>,
+    /// Keys and bytes of each run.
+    sizes: Vec<RunSize>,
+}
+
+/// How much a run has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunSize {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
 }
 
 impl Tables {
@@ -76,8 +87,13 @@ impl Tables {
             table: Rc::clone(open.get(&info.number).expect("each table of a tree is open")),
         };
         let runs = tree.runs().filter(|run| !run.is_empty());
-        let runs = runs.map(|run| run.iter().map(open_table).collect()).collect();
-        Tables { tree, runs }
+        let runs: Vec<OpenRun> = runs.map(|run| run.iter().map(open_table).collect()).collect();
+        let sizes = runs.iter().map(|run| RunSize {
+            keys: run.iter().map(|open| open.info.keys).sum(),
+            bytes: run.iter().map(|open| open.info.bytes).sum(),
+        });
+        let sizes = sizes.collect();
+        Tables { tree, runs, sizes }
     }
 
     /// These after an edit that brings the tables in `opened`.
@@ -101,6 +117,11 @@ impl Tables {
     /// The runs that have a table, from the newest to the oldest.
     pub fn runs(&self) -> &[OpenRun] {
         &self.runs
+    }
+
+    /// How much each of these runs has.
+    pub fn run_sizes(&self) -> &[RunSize] {
+        &self.sizes
     }
 
     /// The table of this number, if it is here.

@@ -24,6 +24,15 @@ pub struct RunWalk {
     at: At,
 }
 
+/// What is known of a walk when it begins, for those that read ahead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead<'a> {
+    /// It will likely pass so many bytes of the tables' files; 0: who knows.
+    pub likely_bytes: u64,
+    /// It ends at this key at the latest, which lies above in a walk up and below in one down.
+    pub end: Option<&'a [u8]>,
+}
+
 enum Way {
     /// From the first key to the last.
     Up {
@@ -51,31 +60,35 @@ impl RunWalk {
     ///
     /// # Errors
     /// If an index is damaged.
-    pub fn up(run: &OpenRun, start: &[u8], snapshot: Timestamp) -> Result<RunWalk, TableError> {
+    pub fn up(
+        run: &OpenRun,
+        start: &[u8],
+        snapshot: Timestamp,
+        ahead: Ahead<'_>,
+    ) -> Result<RunWalk, TableError> {
         let mut bound = Vec::new();
         stored_key(&mut bound, start);
         let first = run.partition_point(|open| open.info.ends_before(&bound));
-        let mut walk = RunWalk {
+        let walk = RunWalk {
             snapshot,
             rest: run[first..].iter().map(|open| Rc::clone(&open.table)).collect(),
             cursor: None,
             way: Way::Up { left: None },
             at: At::End,
         };
-        if let Some(table) = walk.rest.pop_front() {
-            let mut cursor = TableCursor::new(table, Access::Cached);
-            cursor.seek(&bound, Timestamp::MAX)?;
-            walk.cursor = Some(cursor);
-        }
-        walk.resolve()?;
-        Ok(walk)
+        walk.begin(&bound, ahead)
     }
 
     /// From the last key below `end`, or the very last one, down.
     ///
     /// # Errors
     /// If an index is damaged.
-    pub fn down(run: &OpenRun, end: Option<&[u8]>, snapshot: Timestamp) -> Result<RunWalk, TableError> {
+    pub fn down(
+        run: &OpenRun,
+        end: Option<&[u8]>,
+        snapshot: Timestamp,
+        ahead: Ahead<'_>,
+    ) -> Result<RunWalk, TableError> {
         let mut bound = Vec::new();
         match end {
             Some(end) => stored_key(&mut bound, end),
@@ -83,7 +96,7 @@ impl RunWalk {
         }
         let behind_last = run.partition_point(|open| *open.info.smallest < *bound);
         let tables = run[..behind_last].iter().rev();
-        let mut walk = RunWalk {
+        let walk = RunWalk {
             snapshot,
             rest: tables.map(|open| Rc::clone(&open.table)).collect(),
             cursor: None,
@@ -93,13 +106,26 @@ impl RunWalk {
             },
             at: At::End,
         };
-        if let Some(table) = walk.rest.pop_front() {
+        walk.begin(&bound, ahead)
+    }
+
+    /// Enters the first table at the bound.
+    fn begin(mut self, bound: &[u8], ahead: Ahead<'_>) -> Result<RunWalk, TableError> {
+        if let Some(table) = self.rest.pop_front() {
             let mut cursor = TableCursor::new(table, Access::Cached);
-            cursor.seek(&bound, Timestamp::MAX)?;
-            walk.cursor = Some(cursor);
+            cursor.seek(bound, Timestamp::MAX)?;
+            if ahead.likely_bytes > 0 {
+                cursor.expect_bytes(ahead.likely_bytes);
+            }
+            if let Some(end) = ahead.end {
+                let mut bound = Vec::new();
+                stored_key(&mut bound, end);
+                cursor.end_at(bound);
+            }
+            self.cursor = Some(cursor);
         }
-        walk.resolve()?;
-        Ok(walk)
+        self.resolve()?;
+        Ok(self)
     }
 
     /// Must [`RunWalk::settle`] be called before anything else?
@@ -131,7 +157,7 @@ impl RunWalk {
     /// Goes to the next key of the walk.
     ///
     /// # Errors
-    /// If an index is damaged.
+    /// If an index is damaged, or a block that was read ahead.
     pub fn advance(&mut self) -> Result<(), TableError> {
         match (&mut self.way, &mut self.cursor) {
             (Way::Up { left }, Some(cursor)) => {

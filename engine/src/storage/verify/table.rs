@@ -10,6 +10,8 @@
 //!
 //! What lies below a damaged index can't be found, and counts as lost with it; the walk goes on behind it.
 
+use std::rc::Rc;
+
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::TableInfo;
 
@@ -76,7 +78,7 @@ struct Walk<'a> {
     file_bytes: u64,
     found: &'a mut dyn FnMut(Flaw),
     visit: &'a mut dyn FnMut(&[u8], &Version<'_>),
-    filter: Option<Vec<u8>>,
+    filter: Option<Rc<[u8]>>,
     seen: Seen,
     /// The version that was seen last, or that an index names as the last of a block that can't be read.
     last: Option<(Vec<u8>, Timestamp)>,
@@ -175,7 +177,7 @@ impl Walk<'_> {
     }
 
     /// The payload of a part that is read when a table is opened.
-    async fn part(&mut self, handle: Handle, name: &str) -> Result<Option<Vec<u8>>, Unwanted> {
+    async fn part(&mut self, handle: Handle, name: &str) -> Result<Option<Rc<[u8]>>, Unwanted> {
         let stored = self.window.alone(handle).await;
         self.payload(stored, handle, |what| format!("{name}: {what}"), Lost::File)
     }
@@ -187,7 +189,7 @@ impl Walk<'_> {
         handle: Handle,
         sentence: impl FnOnce(&str) -> String,
         lost: Lost,
-    ) -> Result<Option<Vec<u8>>, Unwanted> {
+    ) -> Result<Option<Rc<[u8]>>, Unwanted> {
         let loaded = match stored {
             Ok(stored) => load(&stored, handle.offset, self.id).map_err(|damage| damage.what),
             Err(Miss::Unwanted) => return Err(Unwanted),
@@ -205,8 +207,8 @@ impl Walk<'_> {
         }
     }
 
-    fn parse(&mut self, payload: Vec<u8>, handle: Handle, lost: Lost) -> Option<Block> {
-        match Block::parse(payload.into()) {
+    fn parse(&mut self, payload: Rc<[u8]>, handle: Handle, lost: Lost) -> Option<Block> {
+        match Block::parse(payload) {
             Ok(block) => Some(block),
             Err(malformed) => {
                 self.seen.blocks -= 1;

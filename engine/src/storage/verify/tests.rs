@@ -145,7 +145,8 @@ impl Made {
     fn part(&self, handle: Handle) -> Vec<u8> {
         let bytes = self.disk.content(&path());
         let stored = &bytes[handle.offset as usize..][..handle.stored_bytes as usize];
-        crate::storage::sstable::format::load(stored, handle.offset, ID).expect("it is whole")
+        let payload = crate::storage::sstable::format::load(stored, handle.offset, ID);
+        payload.expect("it is whole").to_vec()
     }
 }
 

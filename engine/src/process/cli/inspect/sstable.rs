@@ -1,6 +1,7 @@
 //! A table: footer, properties, index and blocks, and if asked for keys and versions.
 
 use std::io;
+use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::routing::ShardId;
@@ -194,7 +195,7 @@ impl Table<'_> {
         let Some(payload) = self.payload(handle, depth, name, report)? else {
             return Ok(None);
         };
-        match Block::parse(payload.into()) {
+        match Block::parse(payload) {
             Ok(block) => {
                 let mut cursor = block.cursor();
                 cursor.seek_to_first();
@@ -216,7 +217,7 @@ impl Table<'_> {
         depth: usize,
         name: &str,
         report: &mut Report<'_>,
-    ) -> io::Result<Option<Vec<u8>>> {
+    ) -> io::Result<Option<Rc<[u8]>>> {
         let Handle { offset, stored_bytes } = handle;
         let stored = match self.source.read(offset, stored_bytes as usize) {
             Ok(stored) => stored,
