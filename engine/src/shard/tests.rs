@@ -110,7 +110,8 @@ fn read_all(stores: &[Store], cores: usize, range: &ScanRange, snapshot: u64) ->
                     .iter()
                     .enumerate()
                     .filter(|(table, _)| table % cores == core);
-                scan_page(own.map(|(_, store)| store), Timestamp(snapshot), &range)
+                let part = range.clone().share_of_one(cores as u16);
+                scan_page(own.map(|(_, store)| store), Timestamp(snapshot), &part)
             })
             .collect();
         let merged = merge_pages(&pages, &range);

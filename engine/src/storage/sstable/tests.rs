@@ -321,6 +321,40 @@ fn blocks_that_are_read_again_stay_beside_a_scan() {
     assert_eq!(made.cache.statistics().misses, misses_before);
 }
 
+/// How often a walk up from the first key has to wait for a read until it has passed so many versions.
+fn waits(keys: usize, likely_bytes: u64, end: Option<&[u8]>) -> usize {
+    let made = made(&sample(), Codec::Plain);
+    let mut walk = made.cursor(Access::Cached);
+    let mut step = walk.seek(b"", Timestamp::MAX);
+    walk.expect_bytes(likely_bytes);
+    if let Some(end) = end {
+        walk.end_at(end.to_vec());
+    }
+    let mut waits = 0;
+    for _ in 0..keys {
+        waits += usize::from(walk.is_unsettled());
+        made.settle(step, &mut walk);
+        step = walk.next();
+    }
+    waits
+}
+
+#[test]
+fn a_walk_reads_at_once_what_it_will_likely_pass_and_nothing_beyond_its_end() {
+    let model = sample();
+    let keys = 60;
+    let (behind, _) = model.keys().nth(keys + 10).expect("there are more");
+    assert_eq!(waits(keys, 64 << 10, None), 1);
+    assert_eq!(waits(keys, 64 << 10, Some(behind)), 1);
+    // One block after the other, then two, and so on.
+    let unprepared = waits(keys, 0, None);
+    assert!(unprepared > 2, "{unprepared}");
+    // What lies behind the end has to be waited for.
+    let (near, _) = model.keys().nth(10).expect("there are more");
+    assert!(waits(keys, 64 << 10, Some(near)) > 1);
+    assert_eq!(waits(8, 64 << 10, Some(near)), 1);
+}
+
 #[test]
 fn a_table_is_written_in_pieces_and_lasts() {
     let scheduler = Scheduler::default();
