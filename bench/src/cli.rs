@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
 use crate::{
-    beyond_memory, connections, crowd, echo, engines, instructions, machine, memory,
+    beyond_memory, compaction_latency, connections, crowd, echo, engines, instructions, machine, memory,
     put_latency, syscalls, throughput,
 };
 
@@ -48,6 +48,8 @@ pub enum Benchmark {
     Connections(connections::Connections),
     /// Ten times as much data as memory, with power cuts: what is lost, what it takes of memory, space and time
     BeyondMemory(beyond_memory::BeyondMemory),
+    /// One client beside a load that keeps merges busy, against the same client alone
+    CompactionLatency(compaction_latency::CompactionLatency),
     /// The bare echo that `throughput --redis` starts
     #[command(name = echo::SUBCOMMAND, hide = true)]
     EchoServer(EchoServer),
@@ -127,6 +129,7 @@ impl Arguments {
             Benchmark::Memory(benchmark) => benchmark.run(&setup),
             Benchmark::Connections(benchmark) => benchmark.run(&setup),
             Benchmark::BeyondMemory(benchmark) => benchmark.run(&setup),
+            Benchmark::CompactionLatency(benchmark) => benchmark.run(&setup),
             Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => {
                 unreachable!("it has nothing in common with the others")
             }
@@ -163,6 +166,7 @@ impl Benchmark {
             Benchmark::Memory(benchmark) => Some(&benchmark.common),
             Benchmark::Connections(benchmark) => Some(&benchmark.common),
             Benchmark::BeyondMemory(benchmark) => Some(&benchmark.common),
+            Benchmark::CompactionLatency(benchmark) => Some(&benchmark.common),
             Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => None,
         }
     }

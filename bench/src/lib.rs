@@ -2,7 +2,7 @@
 //! this.
 //!
 //! Reading order: [`cli`] is the command line. The subcommands are [`put_latency`], [`syscalls`], [`instructions`],
-//! [`throughput`], [`memory`], [`connections`], [`beyond_memory`] and [`engines`]; each but the
+//! [`throughput`], [`memory`], [`connections`], [`beyond_memory`], [`compaction_latency`] and [`engines`]; each but the
 //! last starts what it measures as a process of its own ([`server`]), in a directory of its own ([`workspace`]), and
 //! drives it with [`load`], a [`crowd`] of connections, or the crate `loadgen`. A server may have a
 //! [`control_group`] and a [`power_disk`] of its own; [`settled`] waits until it has nothing more to do. [`raw_write`]
@@ -23,6 +23,7 @@
 pub mod cli;
 
 pub mod beyond_memory;
+pub mod compaction_latency;
 pub mod connections;
 pub mod engines;
 pub mod instructions;
