@@ -10,7 +10,8 @@ use crate::report::Report;
 use crate::server::{Binary, Server, ServerOptions};
 use crate::workspace::Workspace;
 use crate::{
-    connections, crowd, echo, engines, instructions, machine, memory, put_latency, syscalls, throughput,
+    beyond_memory, compaction_latency, connections, crowd, echo, engines, instructions, machine, memory,
+    put_latency, syscalls, throughput,
 };
 
 /// A server that runs at its own speed is there after a second; this leaves room for a loaded machine.
@@ -45,6 +46,10 @@ pub enum Benchmark {
     Queue(engines::queue::Queue),
     /// Thousands of idle, slow and lying connections, and what one good client sees meanwhile
     Connections(connections::Connections),
+    /// Ten times as much data as memory, with power cuts: what is lost, what it takes of memory, space and time
+    BeyondMemory(beyond_memory::BeyondMemory),
+    /// One client beside a load that keeps merges busy, against the same client alone
+    CompactionLatency(compaction_latency::CompactionLatency),
     /// The bare echo that `throughput --redis` starts
     #[command(name = echo::SUBCOMMAND, hide = true)]
     EchoServer(EchoServer),
@@ -123,6 +128,8 @@ impl Arguments {
             Benchmark::Throughput(benchmark) => benchmark.run(&setup),
             Benchmark::Memory(benchmark) => benchmark.run(&setup),
             Benchmark::Connections(benchmark) => benchmark.run(&setup),
+            Benchmark::BeyondMemory(benchmark) => benchmark.run(&setup),
+            Benchmark::CompactionLatency(benchmark) => benchmark.run(&setup),
             Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => {
                 unreachable!("it has nothing in common with the others")
             }
@@ -158,6 +165,8 @@ impl Benchmark {
             Benchmark::Throughput(benchmark) => Some(&benchmark.common),
             Benchmark::Memory(benchmark) => Some(&benchmark.common),
             Benchmark::Connections(benchmark) => Some(&benchmark.common),
+            Benchmark::BeyondMemory(benchmark) => Some(&benchmark.common),
+            Benchmark::CompactionLatency(benchmark) => Some(&benchmark.common),
             Benchmark::Engines(_) | Benchmark::Queue(_) | Benchmark::EchoServer(_) => None,
         }
     }
@@ -243,6 +252,8 @@ impl Setup {
             environment: self.server_environment.clone(),
             arguments: self.common.server_arguments.clone(),
             ready_within: READY_WITHIN,
+            data: None,
+            group: None,
         }
     }
 

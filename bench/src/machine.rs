@@ -188,6 +188,47 @@ pub fn peak_rss_bytes(pid: u32) -> Result<u64, String> {
     Ok(peak * 1024)
 }
 
+/// Bytes that a process has sent to devices since it began, its own writes past the page cache included.
+///
+/// # Errors
+/// A sentence, if the process is gone or another user's.
+pub fn written_bytes(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/io");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
+    bytes.ok_or_else(|| format!("{path} has no write_bytes"))
+}
+
+/// Bytes of all files below a directory, as the file system has set them aside.
+///
+/// # Errors
+/// A sentence, if the directory can't be read.
+pub fn directory_bytes(directory: &Path) -> Result<u64, String> {
+    use std::os::unix::fs::MetadataExt;
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", directory.display());
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        bytes += match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_bytes(&path)?,
+            Ok(metadata) => metadata.blocks() * 512,
+            // It was removed meanwhile.
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
+}
+
+/// Bytes that the file system of this existing path has free for this user.
+///
+/// # Errors
+/// A sentence, if it can't be examined.
+pub fn free_bytes(path: &Path) -> Result<u64, String> {
+    let facts = file_system(path)?;
+    Ok(facts.f_bavail * facts.f_bsize as u64)
+}
+
 /// The number in a line such as `Rss:    1234 kB`.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -261,6 +302,11 @@ pub fn kernel_release() -> String {
 /// A sentence, when the path cannot be examined.
 pub fn is_in_memory(path: &Path) -> Result<bool, String> {
     const RAMFS_MAGIC: u64 = 0x8584_58F6;
+    let magic = file_system(path)?.f_type as u64;
+    Ok(magic == libc::TMPFS_MAGIC as u64 || magic == RAMFS_MAGIC)
+}
+
+fn file_system(path: &Path) -> Result<libc::statfs, String> {
     let name = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| format!("{} holds a zero byte; choose another name", path.display()))?;
     let mut facts = std::mem::MaybeUninit::<libc::statfs>::uninit();
@@ -273,8 +319,7 @@ pub fn is_in_memory(path: &Path) -> Result<bool, String> {
         ));
     }
     // SAFETY: the call succeeded, so it has filled `facts`.
-    let magic = unsafe { facts.assume_init() }.f_type as u64;
-    Ok(magic == libc::TMPFS_MAGIC as u64 || magic == RAMFS_MAGIC)
+    Ok(unsafe { facts.assume_init() })
 }
 
 #[cfg(test)]
@@ -296,6 +341,8 @@ mod tests {
         assert!(memory.rss_bytes >= memory.pss_bytes && memory.pss_bytes > 0);
         assert!(peak_rss_bytes(std::process::id()).unwrap() > 0);
         assert!(memory_of(u32::MAX).is_err());
+        assert!(written_bytes(std::process::id()).is_ok() && written_bytes(u32::MAX).is_err());
+        assert!(free_bytes(Path::new(".")).unwrap() > 0);
         assert_eq!(is_in_memory(Path::new("/dev/shm")), Ok(true));
         assert!(pin_thread(usize::MAX).is_err());
     }

@@ -3,7 +3,10 @@
 //! A child gets a process group of its own, so that Ctrl-C reaches only the benchmark, which then stops it
 //! in order; and the kernel kills it if the benchmark dies without doing so.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -87,13 +90,20 @@ impl Process {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        self.status = killed.ok();
+        self.kill();
         let seconds = self.stop_within.as_secs();
         Err(format!(
             "{} did not end within {seconds} s of being asked to, and was killed",
             self.name
         ))
+    }
+
+    /// Ends it at once, and waits until it has ended.
+    pub fn kill(&mut self) {
+        if self.ended().is_none() {
+            let killed = self.child.kill().and_then(|()| self.child.wait());
+            self.status = killed.ok();
+        }
     }
 }
 
@@ -164,9 +174,47 @@ pub fn pin_command(command: &mut Command, cpu: usize) {
     }
 }
 
+/// Lets a command join the control group with this file of processes before it runs.
+///
+/// # Errors
+/// A sentence, if this can't be the name of a file.
+pub fn join_group(command: &mut Command, processes: &Path) -> Result<(), String> {
+    let path = CString::new(processes.as_os_str().as_bytes())
+        .map_err(|_| format!("{} holds a zero byte", processes.display()))?;
+    // SAFETY: between fork and exec this makes three system calls on a string that was made before; nothing is
+    // allocated on the way that succeeds.
+    unsafe {
+        command.pre_exec(move || {
+            let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            // 0 stands for whoever writes it.
+            if file < 0 || libc::write(file, c"0".as_ptr().cast(), 1) != 1 {
+                return Err(std::io::Error::last_os_error());
+            }
+            libc::close(file);
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_joins_by_writing_itself() {
+        let file = std::env::current_dir()
+            .unwrap()
+            .join(format!("group-test-{}", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        let mut command = Command::new("true");
+        join_group(&mut command, &file).unwrap();
+        assert!(command.status().unwrap().success());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "0");
+        std::fs::remove_file(&file).unwrap();
+        join_group(&mut command, &file).unwrap();
+        assert!(command.status().is_err());
+    }
 
     #[test]
     fn a_child_is_stopped_and_reaped() {

@@ -1,14 +1,15 @@
 //! An `ostrakon serve` process under measurement: one core, pinned, on a port of the system's choice.
 //!
 //! Guarantees: a binary with the `verify` feature is refused before anything runs; a server answers when
-//! [`Server::start`] returns; it is stopped, and its data removed, when it is dropped.
+//! [`Server::start`] returns; it is stopped when it is dropped, and its data removed unless they lie where the caller
+//! has said.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostrakon_client::{Client, Options};
 use serde_json::Value;
@@ -76,6 +77,10 @@ pub struct ServerOptions {
     pub arguments: Vec<OsString>,
     /// How long it may take to serve.
     pub ready_within: Duration,
+    /// Where its data lie, or come to lie, and stay when it ends; none for a fresh directory that is removed then.
+    pub data: Option<PathBuf>,
+    /// The file of processes of the control group that it runs in, if in one of its own.
+    pub group: Option<PathBuf>,
 }
 
 /// A running server with its data.
@@ -83,18 +88,24 @@ pub struct ServerOptions {
 pub struct Server {
     process: Process,
     address: String,
-    data: PathBuf,
+    /// What is to be removed.
+    fresh_data: Option<PathBuf>,
     /// What it logs.
     log: PathBuf,
+    /// From its start until it served.
+    ready_after: Duration,
 }
 
 impl Server {
-    /// Starts a server on an empty directory of the workspace and waits until it serves.
+    /// Starts a server on an empty directory of the workspace, or on the data that the options name, and waits until it
+    /// serves.
     ///
     /// # Errors
     /// A sentence with the end of the server's log, if it does not come up.
     pub fn start(binary: &Binary, workspace: &Workspace, options: &ServerOptions) -> Result<Self, String> {
-        let data = workspace.join("data");
+        let fresh_data = options.data.is_none().then(|| workspace.join("data"));
+        let data = options.data.as_ref().or(fresh_data.as_ref());
+        let data = data.expect("it is one or the other");
         let log = workspace.join("server.log");
         let log_file =
             File::create(&log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
@@ -104,7 +115,7 @@ impl Server {
             .cloned()
             .chain([binary.path.clone().into_os_string()]);
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).arg("serve").arg("--data").arg(&data);
+        command.args(words).arg("serve").arg("--data").arg(data);
         command.args([
             "--listen",
             "127.0.0.1:0",
@@ -123,16 +134,22 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file);
+        if let Some(processes) = &options.group {
+            process::join_group(&mut command, processes)?;
+        }
+        let begun = Instant::now();
         let mut process = Process::start("the server", &mut command, libc::SIGTERM)?;
         process.stop_within(options.ready_within);
         // From here on the guard removes the directory whatever happens.
         let mut server = Self {
             process,
             address: String::new(),
-            data,
+            fresh_data,
             log,
+            ready_after: Duration::ZERO,
         };
         server.wait_until_ready(options.ready_within)?;
+        server.ready_after = begun.elapsed();
         Ok(server)
     }
 
@@ -174,6 +191,16 @@ impl Server {
         self.process.id()
     }
 
+    /// From its start until it served; to within 10 ms.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.ended()
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -191,6 +218,23 @@ impl Server {
         let json = client.status().map_err(|error| error.to_string())?;
         serde_json::from_str(&json)
             .map_err(|error| format!("the server's status is not JSON ({error}): {json}"))
+    }
+
+    /// All that it counts, as metrics show it.
+    ///
+    /// # Errors
+    /// A sentence, if it does not answer.
+    pub fn stats(&self) -> Result<Value, String> {
+        let mut client =
+            Client::connect(&self.address, Options::default()).map_err(|error| error.to_string())?;
+        let json = client.stats().map_err(|error| error.to_string())?;
+        serde_json::from_str(&json)
+            .map_err(|error| format!("the server's statistics are not JSON ({error}): {json}"))
+    }
+
+    /// Kills it.
+    pub fn kill(mut self) {
+        self.process.kill();
     }
 
     /// Stops it in order.
@@ -214,8 +258,10 @@ impl Drop for Server {
         if let Err(sentence) = self.process.stop() {
             eprintln!("ostrakon-bench: {sentence}");
         }
-        if self.data.exists() {
-            workspace::remove(&self.data);
+        if let Some(data) = self.fresh_data.take()
+            && data.exists()
+        {
+            workspace::remove(&data);
         }
     }
 }

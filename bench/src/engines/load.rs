@@ -139,9 +139,5 @@ pub fn process_cpu_seconds() -> f64 {
 /// # Errors
 /// A sentence, if the kernel does not tell.
 pub fn written_bytes() -> Result<u64, String> {
-    let text = std::fs::read_to_string("/proc/self/io")
-        .map_err(|error| format!("cannot read /proc/self/io: {error}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
-    bytes.ok_or_else(|| "/proc/self/io has no write_bytes".to_owned())
+    machine::written_bytes(std::process::id())
 }

@@ -255,7 +255,7 @@ impl Engines {
                 let data_bytes = data.bytes() as f64;
                 spaces.push(Space {
                     engine,
-                    amplification: directory_bytes(directory)? as f64 / data_bytes,
+                    amplification: machine::directory_bytes(directory)? as f64 / data_bytes,
                     write_amplification: (written_bytes()? - written_before) as f64 / data_bytes,
                     settle_seconds,
                 });
@@ -451,23 +451,6 @@ fn settle() -> Result<f64, String> {
         }
     }
     Ok((begun.elapsed().saturating_sub(QUIET)).as_secs_f64())
-}
-
-/// Bytes of all files below a directory, as the file system has set them aside.
-fn directory_bytes(directory: &Path) -> Result<u64, String> {
-    use std::os::unix::fs::MetadataExt;
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", directory.display());
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        bytes += match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => directory_bytes(&path)?,
-            Ok(metadata) => metadata.blocks() * 512,
-            // It was removed meanwhile.
-            Err(_) => 0,
-        };
-    }
-    Ok(bytes)
 }
 
 fn remove(directory: &Path) -> Result<(), String> {

@@ -297,6 +297,11 @@ impl Stream {
 
 /// The place of a number among `keys` when they are shuffled: each number has one of its own.
 fn scatter(number: u64, keys: u64) -> u64 {
+    scatter_by(0, number, keys)
+}
+
+/// The same in another order for each salt below 2^20.
+pub fn scatter_by(salt: u64, number: u64, keys: u64) -> u64 {
     // Walks the cycles of a Feistel network over the next power of four until it is inside again (Black, Rogaway,
     // "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, section 3).
     let half_bits = (64 - keys.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);
@@ -305,7 +310,7 @@ fn scatter(number: u64, keys: u64) -> u64 {
     loop {
         let (mut left, mut right) = (place >> half_bits, place & mask);
         for round in 0..3 {
-            (left, right) = (right, left ^ (mix(right + (round << 40)) & mask));
+            (left, right) = (right, left ^ (mix(right + ((4 * salt + round) << 40)) & mask));
         }
         place = left << half_bits | right;
         if place < keys {
@@ -324,6 +329,9 @@ mod tests {
             let mut places: Vec<u64> = (0..keys).map(|number| scatter(number, keys)).collect();
             places.sort_unstable();
             assert!(places.iter().copied().eq(0..keys), "{keys} keys");
+            let mut others: Vec<u64> = (0..keys).map(|number| scatter_by(3, number, keys)).collect();
+            others.sort_unstable();
+            assert_eq!(others, places);
         }
     }
 
