@@ -325,7 +325,7 @@ impl Run<'_> {
 
     fn settle(&mut self, after: &'static str) -> Result<(), String> {
         eprintln!("settling after the {after}");
-        let settled = settled::wait(self.rig.server()?, settled::Until::Dropped, SETTLED_WITHIN)?;
+        let settled = settled::wait(self.rig.server()?, SETTLED_WITHIN)?;
         self.rig.look()?;
         let stats = self.rig.server()?.stats()?;
         let (file_bytes, table_bytes) = self.rig.file_bytes()?;

@@ -186,7 +186,7 @@ impl CompactionLatency {
     fn alone(&self, server: &mut Option<Server>) -> Result<Account, String> {
         let running = server.as_ref().ok_or("no server runs")?;
         eprintln!("settling");
-        settled::wait(running, settled::Until::Dropped, SETTLED_WITHIN)?;
+        settled::wait(running, SETTLED_WITHIN)?;
         eprintln!("the probe alone, for {} s", self.alone_seconds);
         let address = running.address().to_owned();
         let probe = self.probe(Duration::from_secs(self.alone_seconds), 1);

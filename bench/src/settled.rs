@@ -1,8 +1,8 @@
 //! Waits until a server has nothing more to flush, to merge or to drop.
 //!
 //! It is settled when no memtable waits, merges are behind by nothing, and neither flushes nor merges have ended for a
-//! while. Versions that were overwritten are kept for scans for a time, and dropped by merges after that, so whoever
-//! asks for the space of what was overwritten has to wait for that, too.
+//! while. Versions that were overwritten are kept for scans for a time, and dropped by merges after that, so that time
+//! has to pass, too.
 
 use std::time::{Duration, Instant};
 
@@ -17,37 +17,24 @@ const QUIET: Duration = Duration::from_secs(15);
 const VERSIONS_KEPT: Duration = Duration::from_secs(105);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// Flushes and merges have ended.
-    Merged,
-    /// Besides, versions that were overwritten have been dropped.
-    Dropped,
-}
-
 /// Waits, and returns how long it took, without the time in which nothing happened any more.
 ///
 /// # Errors
 /// A sentence, if the server does not answer, a signal comes, or work goes on beyond `within`.
-pub fn wait(server: &Server, until: Until, within: Duration) -> Result<Duration, String> {
+pub fn wait(server: &Server, within: Duration) -> Result<Duration, String> {
     let begun = Instant::now();
-    let at_least = match until {
-        Until::Merged => Duration::ZERO,
-        Until::Dropped => VERSIONS_KEPT,
-    };
     let mut last = (Work::of(&server.stats()?)?, Instant::now());
-    while last.1.elapsed() < QUIET || begun.elapsed() < at_least + QUIET {
+    while last.1.elapsed() < QUIET || begun.elapsed() < VERSIONS_KEPT + QUIET {
         machine::check_signals()?;
         std::thread::sleep(LOOK_AGAIN);
         let work = Work::of(&server.stats()?)?;
         if work != last.0 || work.left > 0.0 {
             last = (work, Instant::now());
         }
-        if begun.elapsed() > within + at_least {
+        if begun.elapsed() > within {
             return Err(format!(
                 "the server has not settled within {} s: {} MiB are left to flush and merge; its log ends with:\n{}",
-                (within + at_least).as_secs(),
+                within.as_secs(),
                 last.0.left / f64::from(1 << 20),
                 server.log_end()
             ));

@@ -173,6 +173,9 @@ impl<'a> Rig<'a> {
 
     /// A failure, with what the server says, and whether it was killed for its memory.
     pub fn explained(&self, error: &str) -> String {
+        if machine::check_signals().is_err() {
+            return error.to_owned();
+        }
         let kills = self.group.as_ref().map_or(0, ControlGroup::kills);
         let log = self.server.as_ref().map(Server::log_end).unwrap_or_default();
         let log = if log.is_empty() {

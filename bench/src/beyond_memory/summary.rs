@@ -193,9 +193,11 @@ impl Run<'_> {
                 ("tables take of their last levels", space.of_last_levels),
             ] {
                 if amplification > SPACE_MAX {
-                    let after = space.after;
                     report.fail(format!(
-                        "settled after the {after}, {what} {amplification:.2} times the bytes; goal ≤ {SPACE_MAX}"
+                        "settled after the {}, {what} {amplification:.2} times the bytes; goal ≤ {SPACE_MAX}; {} MiB \
+                         of the files are no tables, but log segments for the most part",
+                        space.after,
+                        number((space.file_bytes - space.table_bytes) as f64 / MIB as f64, 0)
                     ));
                 }
             }
