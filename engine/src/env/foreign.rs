@@ -79,8 +79,32 @@ impl<T: Send> ForeignReceiver<T> {
 
 impl<T> Drop for ForeignReceiver<T> {
     fn drop(&mut self) {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.closed = true;
-        shared.waker = None;
+        let left = {
+            let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.closed = true;
+            shared.waker = None;
+            core::mem::take(&mut shared.queue)
+        };
+        // Who waits for what comes of an item hears that nothing will.
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_receives_any_more_is_dropped() {
+        let (sender, receiver) = channel();
+        let item = Arc::new(());
+        assert!(sender.send(Arc::clone(&item)).is_ok());
+        drop(receiver);
+        assert_eq!(
+            Arc::strong_count(&item),
+            1,
+            "who waits for it would wait for as long as the sender lives"
+        );
+        assert!(sender.send(item).is_err());
     }
 }

@@ -76,7 +76,7 @@ pub async fn survey(
         Err(error) => return Err(error),
     };
     let mut damages = vec![first];
-    for damage in survey_segments((disk, tasks), data, log, segment_bytes).await? {
+    for damage in survey_segments((disk, tasks), data, log, segment_bytes, &damages[0].path).await? {
         let is_known = |known: &Corruption| known.path == damage.path && known.offset == damage.offset;
         if !damages.iter().any(is_known) {
             damages.push(damage);
@@ -85,12 +85,13 @@ pub async fn survey(
     Ok(Surveyed { chain, damages })
 }
 
-/// The damage in all segments that are needed.
+/// The damage in all segments that are needed. `first` is the file whose damage a start names.
 async fn survey_segments(
     (disk, tasks): (&dyn Disk, &dyn Tasks),
     data: &Path,
     log: LogId,
     segment_bytes: u64,
+    first: &Path,
 ) -> Result<Vec<Corruption>, LogError> {
     let dir = log_directory(data, log);
     let mut files = Vec::new();
@@ -123,7 +124,7 @@ async fn survey_segments(
         };
         segments.push(Surveying { file, batches });
     }
-    Ok(judge(&dir, oldest, &segments))
+    Ok(judge(&dir, (oldest, may_be_freed(&segments, first)), &segments))
 }
 
 /// All batches of a file whose headers are whole.
@@ -170,8 +171,28 @@ fn padded_bytes(header: &BatchHeader) -> u64 {
     header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64
 }
 
-/// Wherever a batch is missing that another calls durable, there is damage.
-fn judge(dir: &Path, oldest: SegmentSequence, segments: &[Surveying]) -> Vec<Corruption> {
+/// The first segment whose head is whole, if the one before it may have been freed by the head of a newer segment that
+/// is lost.
+fn may_be_freed(segments: &[Surveying], first: &Path) -> Option<SegmentSequence> {
+    let with_head = || segments.iter().filter(|segment| segment.file.head().is_some());
+    let newest = with_head().next_back()?.file.sequence;
+    let is_lost = |file: &SegmentFile| {
+        file.sequence > newest && (file.path == first || matches!(file.opening, Opening::Other))
+    };
+    let is_any_lost = segments.iter().any(|segment| is_lost(&segment.file));
+    with_head()
+        .next()
+        .map(|segment| segment.file.sequence)
+        .filter(|_| is_any_lost)
+}
+
+/// Wherever a batch is missing that another calls durable, there is damage. What lies before the segment
+/// `behind_freed` is not missed.
+fn judge(
+    dir: &Path,
+    (oldest, behind_freed): (SegmentSequence, Option<SegmentSequence>),
+    segments: &[Surveying],
+) -> Vec<Corruption> {
     let headers = segments.iter().flat_map(|segment| &segment.batches);
     let durable_through = headers.map(|found| found.header.durable_through).max();
     let durable_through = durable_through.unwrap_or_default();
@@ -188,7 +209,8 @@ fn judge(dir: &Path, oldest: SegmentSequence, segments: &[Surveying]) -> Vec<Cor
         let is_there = segments
             .iter()
             .any(|other| other.file.sequence == head.predecessor);
-        if head.predecessor >= oldest
+        if Some(segment.file.sequence) != behind_freed
+            && head.predecessor >= oldest
             && head.predecessor != SegmentSequence(0)
             && !is_there
             && head.predecessor_last <= durable_through

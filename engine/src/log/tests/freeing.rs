@@ -18,7 +18,7 @@ const A_WHILE: Duration = Duration::from_millis(300);
 const SEGMENT_BLOCKS: u64 = 6;
 
 /// Writes entries of a shard, one in a batch, until this many segments were begun since the start.
-fn write_until(running: &Running, shard: u32, segments: u64) {
+pub(super) fn write_until(running: &Running, shard: u32, segments: u64) {
     while running.log.statistics().segments < segments {
         running.write(shard, 1000);
     }

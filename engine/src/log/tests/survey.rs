@@ -1,5 +1,6 @@
 //! All damage of a log at once, told without changing a byte.
 
+use super::freeing::write_until;
 use super::harness::{LOG, Machine, data, disk_bytes, fill, segment};
 use crate::env::testing::scheduler::Scheduler;
 use crate::env::{Disk, Tasks};
@@ -146,4 +147,25 @@ fn missing_and_foreign_segments_are_named_besides_other_damage() {
         assert_eq!(of_segment.count(), 1, "segment {sequence}: {found:?}");
     }
     assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn what_a_damaged_newest_head_has_freed_is_not_missed() {
+    let mut machine = Machine::new(6);
+    let running = machine.start();
+    write_until(&running, 0, 3);
+    running.flush_all();
+    write_until(&running, 0, 4);
+    fill(&running, 2, 1, 100);
+    running.lose_power(&machine.disk);
+    let found = machine.recover().expect("recovers");
+    machine.remove_void(&found.chain);
+    let needed = found.sequences();
+    assert!(needed.len() == 2 && needed[0] > 1, "{needed:?}");
+    machine.disk.flip(&segment(needed[1]), 100, 1);
+    let (path, offset, sentence) = machine.corruption();
+    assert_eq!((path, offset), (segment(needed[1]), 0), "{sentence}");
+    let found = surveyed(&machine).damages;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0].path, found[0].offset), (&segment(needed[1]), 0));
 }

@@ -15,15 +15,20 @@ pub(super) async fn check(
     segment_bytes: u64,
 ) -> Vec<LogChain> {
     let mut chains = Vec::new();
+    let mut damaged = Vec::new();
     for log in logs {
         let directory = log_directory(check.data, *log);
         let surveyed = match survey((check.disk, check.tasks), check.data, *log, segment_bytes).await {
             Ok(surveyed) => surveyed,
             Err(error) => {
                 check.damage(&directory, None, 0, error.to_string(), Loss::Log(Vec::new()));
+                damaged.push(*log);
                 continue;
             }
         };
+        if !surveyed.damages.is_empty() {
+            damaged.push(*log);
+        }
         for damage in surveyed.damages {
             check.damage(
                 &damage.path,
@@ -56,7 +61,8 @@ pub(super) async fn check(
         let is_there = chains
             .iter()
             .any(|chain| chain.log == log && !chain.segments.is_empty());
-        if !is_there {
+        // Of one that can't be read it was said what is wrong.
+        if !is_there && !damaged.contains(&log) {
             let what = "it is missing or has no log in it, although it had one when the node last served";
             check.damage(
                 &log_directory(check.data, log),
