@@ -60,9 +60,9 @@ impl ScanRange {
         }
     }
 
-    /// What each of so many cores is asked for. Keys lie where their hashes say, so a core has a binomial share of those
-    /// that come next: three standard deviations above the mean, it has enough but for one page in a thousand. That one
-    /// is short, and says where to go on, like any other that ends early.
+    /// What each of so many cores is asked for. Keys lie where their hashes say, so a core has a binomial share of
+    /// those that come next: three standard deviations above the mean, it has enough but for one page in a thousand.
+    /// That one is short, and says where to go on, like any other that ends early.
     #[must_use]
     pub fn share_of_one(self, cores: u16) -> ScanRange {
         let cores = usize::from(cores);

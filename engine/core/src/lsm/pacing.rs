@@ -5,8 +5,7 @@
 //!   more bytes they are behind ([`debt_bytes`](super::debt_bytes)).
 //! - Flushes empty what is sealed in a fraction of a second, and go on without a bound when memory gets scarce.
 //! - Writes are free until merges are far behind, a shard has very many young runs, or memory is almost full. From
-//!   there
-//!   on they slow down with the cube of what is left, down to a trickle.
+//!   there on they slow down with the cube of what is left, down to a trickle.
 
 use super::Options;
 

@@ -12,7 +12,8 @@ use crate::env::disk::BLOCK_BYTES;
 use crate::storage::memtable::Version;
 use crate::storage::ranges::{RangeTombstone, encode};
 
-/// A data block ends when it has reached this length, if nothing else is said. A get that has to go to the device reads one.
+/// A data block ends when it has reached this length, if nothing else is said. A get that has to go to the device reads
+/// one.
 pub const DATA_BLOCK_BYTES: usize = 4 << 10;
 
 /// An index block ends when it has reached this length.

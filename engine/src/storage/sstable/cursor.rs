@@ -3,8 +3,8 @@
 //! No step waits. A step whose block is not at hand leaves the cursor *unsettled*: [`TableCursor::settle`] reads the
 //! block, and more in the direction of the walk, and ends the step. So a walk over what is in memory passes no future.
 //!
-//! What was read ahead stays as it lies in the file until the walk comes to it: who stops before has decompressed nothing
-//! in vain, and damage is told when it is come to.
+//! What was read ahead stays as it lies in the file until the walk comes to it: who stops before has decompressed
+//! nothing in vain, and damage is told when it is come to.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
