@@ -10,6 +10,7 @@ use ostrakon::env::tasks::TaskFuture;
 use ostrakon_wire::message::{ErrorCode, Request};
 
 use super::client::{Answered, CallError, Link, Reply, within};
+use super::plan::ClientPlan;
 use super::session::{Sequence, Sessions};
 use super::shared::{Asked, Shared};
 use super::values;
@@ -56,6 +57,7 @@ pub struct Client {
     host: HostId,
     env: Env<()>,
     core: u16,
+    is_program: bool,
     links: [RefCell<Option<Rc<Link>>>; LINKS],
     /// Further connections, each for one request.
     further: RefCell<Vec<Weak<Link>>>,
@@ -66,20 +68,40 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client on `host` that asks for `core`, or as many cores from there as the node has, and for the next one.
-    pub fn new(shared: &Rc<Shared>, host: HostId, core: u16) -> Rc<Client> {
+    /// A client on `host` that asks for the core of its plan, or as many cores from there as the node has, and for the
+    /// next one; or a program in the process of the node, whose threads are waited for on `host`.
+    pub fn new(shared: &Rc<Shared>, host: HostId, plan: &ClientPlan) -> Rc<Client> {
         Rc::new(Client {
             shared: Rc::clone(shared),
             sessions: Sessions::new(u64::from(host.0)),
             host,
             env: shared.world.client_env(host),
-            core,
+            core: plan.core,
+            is_program: plan.is_program,
             links: Default::default(),
             further: RefCell::default(),
             is_connecting: Default::default(),
             seen: Cell::new((0, 0)),
             calls: Cell::new(0),
         })
+    }
+
+    /// True for a program in the process of the node.
+    pub fn is_program(&self) -> bool {
+        self.is_program
+    }
+
+    /// Waits until the node can be asked, as far as anyone knows.
+    pub async fn reach(&self) {
+        if self.is_program {
+            while self.shared.node_cores.borrow().is_none() {
+                self.sleep(RETRY_PAUSE).await;
+            }
+            return;
+        }
+        for which in 0..LINKS {
+            self.link(which).await;
+        }
     }
 
     /// Where its tasks run.
@@ -204,6 +226,9 @@ impl Client {
     /// # Errors
     /// When there is no answer.
     pub async fn call(&self, request: &Request<'_>, asking: Asking<'_>) -> Result<Heard, CallError> {
+        if self.is_program {
+            return self.read_as_program(request, asking).await;
+        }
         let (which, owner) = self.choose(request);
         let link = self.link(which).await;
         self.count(owner, &link);
@@ -340,7 +365,7 @@ impl Client {
     }
 
     /// A refusal must have its reason.
-    fn refused(
+    pub(super) fn refused(
         &self,
         code: ErrorCode,
         message: &str,

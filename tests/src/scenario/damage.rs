@@ -49,8 +49,26 @@ struct Believed {
     is_covered: bool,
 }
 
-/// A sentence for each piece of damage that a start on this disk, as it is now, must find.
-pub fn due(disk: &HostDisk, data: &Path) -> Vec<String> {
+/// A piece of damage that must be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The file.
+    pub path: PathBuf,
+    /// The first byte that is wrong.
+    pub offset: u64,
+    /// What is wrong.
+    pub sentence: String,
+}
+
+/// Where on this disk, as it is now, damage must be found: files, and bytes of them.
+pub fn covered(disk: &HostDisk, data: &Path) -> Vec<(PathBuf, Range<u64>)> {
+    let believed = believed(disk, data, &disk.outstanding_damage());
+    let covered = believed.into_iter().filter(|part| part.is_covered);
+    covered.map(|part| (part.path, part.range)).collect()
+}
+
+/// Each piece of damage that a start on this disk, as it is now, must find.
+pub fn due(disk: &HostDisk, data: &Path) -> Vec<Due> {
     let (damage, unreadable) = (disk.outstanding_damage(), disk.unreadable_blocks());
     if damage.is_empty() && unreadable.is_empty() {
         return Vec::new();
@@ -58,16 +76,22 @@ pub fn due(disk: &HostDisk, data: &Path) -> Vec<String> {
     let believed = believed(disk, data, &damage);
     let mut due = Vec::new();
     for record in &damage {
-        let is_hit =
-            |part: &&Believed| part.is_covered && part.path == record.path && differs(record, &part.range);
+        let is_hit = |part: &&Believed| {
+            part.is_covered && part.path == record.path && changed(record, &part.range).is_some()
+        };
         if let Some(part) = believed.iter().find(is_hit) {
-            due.push(format!(
+            let sentence = format!(
                 "{} at {} of {}, in bytes {:?}",
                 record.kind.name(),
                 record.offset,
                 record.path.display(),
                 part.range
-            ));
+            );
+            due.push(Due {
+                path: record.path.clone(),
+                offset: changed(record, &part.range).expect("it is hit"),
+                sentence,
+            });
         }
     }
     for (path, offset) in &unreadable {
@@ -76,19 +100,23 @@ pub fn due(disk: &HostDisk, data: &Path) -> Vec<String> {
             part.path == *path && part.range.start < block.end && block.start < part.range.end
         };
         if believed.iter().any(is_hit) {
-            due.push(format!("an unreadable block at {offset} of {}", path.display()));
+            due.push(Due {
+                path: path.clone(),
+                offset: *offset,
+                sentence: format!("an unreadable block at {offset} of {}", path.display()),
+            });
         }
     }
     due
 }
 
-/// True if damage has changed a byte in this range of its file.
-fn differs(record: &DamageRecord, range: &Range<u64>) -> bool {
+/// The first byte in this range of its file that damage has changed.
+fn changed(record: &DamageRecord, range: &Range<u64>) -> Option<u64> {
     let bytes = record.right.iter().zip(&record.found);
     let mut changed = (record.offset..)
         .zip(bytes)
         .filter(|(_, (right, found))| right != found);
-    changed.any(|(offset, _)| range.contains(&offset))
+    changed.find_map(|(offset, _)| range.contains(&offset).then_some(offset))
 }
 
 fn believed(disk: &HostDisk, data: &Path, damage: &[DamageRecord]) -> Vec<Believed> {

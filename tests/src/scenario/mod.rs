@@ -2,10 +2,11 @@
 //!
 //! 1. [`plan`]: what a run does, drawn from a seed.
 //! 2. [`node`], [`client`], [`workload`]: the production node and client state machine, put to work; [`writes`],
-//!    [`session`], [`sending`]: writes that are sent until they are answered; [`rude`]: connections that break the
-//!    rules.
+//!    [`session`], [`sending`]: writes that are sent until they are answered; [`programs`]: clients within the node's
+//!    process; [`rude`]: connections that break the rules.
 //! 3. [`run`]: the course of a run; [`refusal`], [`damage`], [`shared`]: what a node may and must say when it gives up
-//!    or refuses; [`judge`]: the verdict; [`strikes`]: what its faults at operations came to.
+//!    or refuses; [`offline`]: the check of its data directory when it is down; [`judge`]: the verdict;
+//!    [`strikes`]: what its faults at operations came to.
 //! 4. [`campaign`]: many runs; [`shrink`]: a smaller plan that fails alike; [`sweep`]: one fault at each operation
 //!    of a short run.
 //!
@@ -23,6 +24,7 @@ pub mod run;
 
 pub mod damage;
 pub mod judge;
+mod offline;
 pub mod refusal;
 mod rest;
 pub mod strikes;
@@ -34,6 +36,7 @@ pub mod sweep;
 pub mod checkpoints;
 pub mod client;
 pub mod connections;
+pub mod programs;
 pub mod scans;
 pub mod sending;
 pub mod session;

@@ -6,7 +6,7 @@
 )]
 
 use core::net::SocketAddr;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ostrakon::cluster::identity::Wanted;
@@ -15,9 +15,11 @@ use ostrakon::env::foreign::{ForeignReceiver, ForeignSender, channel};
 use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::message::CoreBatch;
 use ostrakon::server::node::{Inlets, NodeConfig, NodeEvent, OperatorCommand, run_core};
+use ostrakon::server::programs::ProgramJob;
 use ostrakon::server::startup::StartOptions;
 use ostrakon::server::told::ToldClocks;
 
+use super::programs::NodeCores;
 use super::storage::Storage;
 use crate::sim::{HostId, ProcessId, ProcessStatus, World};
 
@@ -57,6 +59,7 @@ pub struct SimNode {
     process: ProcessId,
     events: Arc<Mutex<Vec<NodeEvent>>>,
     commands: ForeignSender<OperatorCommand>,
+    jobs: Vec<ForeignSender<ProgramJob>>,
 }
 
 impl SimNode {
@@ -91,9 +94,15 @@ impl SimNode {
         };
         let (commands, receiver) = channel();
         let receiver: Cell<Option<ForeignReceiver<OperatorCommand>>> = Cell::new(Some(receiver));
+        let (jobs, job_receivers): (Vec<_>, Vec<_>) = (0..settings.cores)
+            .map(|_| channel())
+            .map(|(sender, receiver)| (sender, Some(receiver)))
+            .unzip();
+        let job_receivers = RefCell::new(job_receivers);
         let process = world.start_process::<CoreBatch>(host, settings.cores, |core, env| {
             let commands = if core == CoreId(0) { receiver.take() } else { None };
-            let inlets = Inlets { commands, jobs: None };
+            let jobs = job_receivers.borrow_mut()[core.index()].take();
+            let inlets = Inlets { commands, jobs };
             Box::pin(run_core(env, config.clone(), inlets))
         });
         SimNode {
@@ -101,7 +110,17 @@ impl SimNode {
             process,
             events,
             commands,
+            jobs,
         }
+    }
+
+    /// How programs in its process reach its cores, once it serves.
+    pub fn cores(&self) -> Option<NodeCores> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().find_map(|event| match event {
+            NodeEvent::Serving { owners, .. } => Some(NodeCores::new(self.jobs.clone(), Arc::clone(owners))),
+            _ => None,
+        })
     }
 
     /// How far its start came.

@@ -134,6 +134,18 @@ pub enum OperationKind {
     },
 }
 
+impl OperationKind {
+    /// What a program does instead, which asks for what concerns one shard, or a range.
+    pub(super) fn of_program(self) -> OperationKind {
+        match self {
+            OperationKind::MultiGet | OperationKind::Status => OperationKind::Get,
+            OperationKind::MultiPut | OperationKind::PutAtWindow => OperationKind::Batch,
+            OperationKind::Checkpoint => OperationKind::ScanPrefix { bytes: 0 },
+            kind => kind,
+        }
+    }
+}
+
 /// A connection that breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rudeness {
@@ -199,6 +211,9 @@ impl RudenessKind {
 pub struct ClientPlan {
     /// The core that it asks for first.
     pub core: u16,
+    /// It is a program in the process of the node, which asks without a network.
+    #[serde(default)]
+    pub is_program: bool,
     /// By thread, what it does.
     pub threads: Vec<Vec<Operation>>,
 }
@@ -264,9 +279,10 @@ impl Plan {
         let threads = random.between(2, 5) as usize;
         let keys = random.between(6, 60) as u32;
         let mut workload = Workload::draw(&random, keys);
-        let clients: Vec<ClientPlan> = (0..clients)
+        let mut clients: Vec<ClientPlan> = (0..clients)
             .map(|_| ClientPlan {
                 core: random.below(4) as u16,
+                is_program: false,
                 threads: (0..threads)
                     .map(|_| {
                         let count = operations.div_ceil(clients * threads);
@@ -275,6 +291,9 @@ impl Plan {
                     .collect(),
             })
             .collect();
+        let programs = random.derived("programs");
+        let (threads, each) = (programs.between(1, 3), programs.between(30, 120));
+        clients.push(workload.program(&programs, threads, each));
         let horizon_ns = horizon_ns(&clients);
         let quiet = random.derived("quiet blip");
         let mut plan = Plan {
@@ -304,14 +323,16 @@ impl Plan {
         let keys = 5;
         let mut workload = Workload::draw(&random, keys);
         workload.value_bytes_max = 4_000;
-        let clients: Vec<ClientPlan> = (0..2)
+        let mut clients: Vec<ClientPlan> = (0..2)
             .map(|core| ClientPlan {
                 core,
+                is_program: false,
                 threads: (0..2)
                     .map(|_| (0..8).map(|_| workload.operation(&random)).collect())
                     .collect(),
             })
             .collect();
+        clients.push(workload.program(&random.derived("program"), 1, 8));
         let horizon_ns = horizon_ns(&clients);
         let crash = |at_ns, style| Fault {
             at_ns,

@@ -1,6 +1,6 @@
 //! The operations of an ordinary run, drawn from its seed.
 
-use super::plan::{MILLISECOND_NS, Operation, OperationKind, Sending};
+use super::plan::{ClientPlan, MILLISECOND_NS, Operation, OperationKind, Sending};
 use crate::sim::SimRandom;
 
 /// What operations a run has, with how many of each kind where all are as likely as they can be.
@@ -144,6 +144,27 @@ impl Workload {
             sending,
             with_timings: random.one_in(8),
             cancels: sending == Sending::Once && random.one_in(20),
+        }
+    }
+
+    /// A program in the process of the node, with so many threads of so many operations each.
+    pub(super) fn program(&mut self, random: &SimRandom, threads: u64, operations: u64) -> ClientPlan {
+        let mut operation = || {
+            let drawn = self.operation(random);
+            Operation {
+                kind: drawn.kind.of_program(),
+                sending: Sending::Once,
+                with_timings: false,
+                cancels: random.one_in(10),
+                ..drawn
+            }
+        };
+        ClientPlan {
+            core: 0,
+            is_program: true,
+            threads: (0..threads)
+                .map(|_| (0..operations).map(|_| operation()).collect())
+                .collect(),
         }
     }
 

@@ -6,11 +6,14 @@
 //!    damage that nobody has read must show. From here on nothing may fail: that is the check of liveness.
 //! 3. Bits flip and blocks go bad in tables and manifests that nobody reads, and the scrub must find all of it; then it
 //!    is repaired. All keys are read, the node is drained and started again, and all keys are read again.
-//! 4. The checkers judge the history.
+//! 4. The node ends, one way or another, and its data directory is checked while it is down ([`super::offline`]): as it
+//!    is, which was done before the last start, too, and once more with damage.
+//! 5. The checkers judge the history.
 //!
 //! A start may be refused only for the reason that it names ([`super::refusal`]), and must find the damage in what it
 //! reads ([`super::damage`]).
 
+use core::net::SocketAddr;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,6 +24,7 @@ use super::connections::Client;
 use super::damage;
 use super::judge::{Failure, judge};
 use super::node::{NodeSettings, Progress, SimNode};
+use super::offline::{self, Findings};
 use super::plan::{Operation, OperationKind, Plan, SERVER, Sending};
 use super::record::Recorder;
 use super::refusal::{Reason, Since, take_away};
@@ -142,6 +146,7 @@ impl<'a> Runner<'a> {
         let shared = Rc::new(Shared {
             world: world.clone(),
             address: Cell::new(None),
+            node_cores: RefCell::default(),
             cores: Cell::new(1),
             owners: RefCell::default(),
             recorder: recorder.clone(),
@@ -164,7 +169,7 @@ impl<'a> Runner<'a> {
             .clients
             .iter()
             .zip(hosts)
-            .map(|(client, host)| Client::new(&shared, host, client.core))
+            .map(|(client, host)| Client::new(&shared, host, client))
             .collect();
         Runner {
             world: world.clone(),
@@ -218,6 +223,7 @@ impl<'a> Runner<'a> {
         }
         self.end_process(CrashStyle::ProcessKill);
         self.clients.iter().for_each(|client| client.disconnect());
+        self.check_offline(false)?;
         self.start()?;
         self.liveness_phase()?;
         self.scrub_phase()?;
@@ -230,7 +236,8 @@ impl<'a> Runner<'a> {
         {
             return fail("a log that was closed has no torn tail", sentence.clone());
         }
-        self.read_everything()
+        self.read_everything()?;
+        self.offline_phase()
     }
 
     fn safety_phase(&mut self) -> Result<(), Failure> {
@@ -294,13 +301,19 @@ impl<'a> Runner<'a> {
             }
         }
         let turn = (self.starts as usize).min(self.plan.down_ns.len()).max(1) - 1;
-        self.shared.address.set(None);
+        self.unreachable();
         self.pass(self.plan.down_ns[turn])?;
         self.start()
     }
 
-    fn end_process(&mut self, style: CrashStyle) {
+    /// Nobody asks the node any more.
+    fn unreachable(&self) {
         self.shared.address.set(None);
+        *self.shared.node_cores.borrow_mut() = None;
+    }
+
+    fn end_process(&mut self, style: CrashStyle) {
+        self.unreachable();
         if let Some(node) = self.node.take()
             && node.status() == ProcessStatus::Running
         {
@@ -357,6 +370,7 @@ impl<'a> Runner<'a> {
             match (end, node.progress()) {
                 (RunEnd::Panicked, _) => return self.panicked(),
                 (RunEnd::Met, Progress::Serving(_)) if !due.is_empty() => {
+                    let due: Vec<String> = due.into_iter().map(|due| due.sentence).collect();
                     return fail("a start finds the damage in what it reads", due.join("\n"));
                 }
                 (RunEnd::Met, Progress::Serving(address)) => {
@@ -367,11 +381,8 @@ impl<'a> Runner<'a> {
                             format!("{address} serves"),
                         );
                     }
-                    self.node = Some(node);
                     self.started_with = (begun_ns, before);
-                    self.shared.address.set(Some(address));
-                    self.shared.cores.set(settings.cores);
-                    self.shared.owners.borrow_mut().clear();
+                    self.serves(node, address, settings.cores);
                     return Ok(());
                 }
                 (RunEnd::Met, Progress::Refused(sentence)) if node.status() == ProcessStatus::Exited => {
@@ -396,6 +407,15 @@ impl<'a> Runner<'a> {
             self.end_process(CrashStyle::PowerLoss);
             self.pass(self.plan.down_ns[0])?;
         }
+    }
+
+    /// The node can be reached.
+    fn serves(&mut self, node: SimNode, address: SocketAddr, cores: u16) {
+        *self.shared.node_cores.borrow_mut() = node.cores();
+        self.node = Some(node);
+        self.shared.address.set(Some(address));
+        self.shared.cores.set(cores);
+        self.shared.owners.borrow_mut().clear();
     }
 
     /// A start was refused: it must have had the reason that it names, and an operator takes that away.
@@ -448,6 +468,11 @@ impl<'a> Runner<'a> {
                     OperationKind::ScanBack { keys: 10 },
                 ];
                 let kind = kinds[place as usize % kinds.len()];
+                let kind = if client.is_program() {
+                    kind.of_program()
+                } else {
+                    kind
+                };
                 let key = (self.next_number % u64::from(self.plan.keys)) as u32;
                 operations.push(Operation {
                     number: self.next_number,
@@ -495,6 +520,33 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
+    /// Ends the node, and checks its data directory; then damages it, and checks again.
+    fn offline_phase(&mut self) -> Result<(), Failure> {
+        let random = SimRandom::stream(self.plan.seed, "offline", &[]);
+        let is_drained = random.one_in(3);
+        if is_drained {
+            self.drain()?;
+        } else if random.one_in(2) {
+            self.end_process(CrashStyle::ProcessKill);
+        } else {
+            self.end_process(CrashStyle::PowerLoss);
+        }
+        let findings = self.check_offline(is_drained)?;
+        let disk = self.world.disk(SERVER);
+        offline::strike(&disk, &self.world.data_directory(), &findings, &random);
+        self.check_offline(is_drained).map(drop)
+    }
+
+    /// Checks the data directory of the node, which is down.
+    fn check_offline(&self, was_closed: bool) -> Result<Findings, Failure> {
+        let findings = offline::look(&self.world)?;
+        let disk = self.world.disk(SERVER);
+        let right = offline::judge(&findings, &disk, &self.world.data_directory(), was_closed)?;
+        let found = &self.shared.counts.found_offline;
+        found.set(found.get() + right as u64);
+        Ok(findings)
+    }
+
     /// Reads every key, and scans them all.
     fn read_everything(&mut self) -> Result<(), Failure> {
         let finished = self.shared.finished.get();
@@ -540,7 +592,7 @@ impl<'a> Runner<'a> {
         let Some(node) = self.node.take() else {
             return fail("a drained node ends", "there is none");
         };
-        self.shared.address.set(None);
+        self.unreachable();
         node.drain();
         let deadline_ns = self.world.now_ns() + LIVENESS_NS;
         let end = self

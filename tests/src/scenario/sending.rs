@@ -78,6 +78,8 @@ enum Way {
     Shared(Rc<Link>),
     /// On a connection of its own, on which it is kept back for so long.
     Own(Duration),
+    /// Within the process of the node.
+    Program,
 }
 
 impl Delivery {
@@ -135,14 +137,16 @@ impl Delivery {
         for number in 0..sendings_max {
             let is_first = number == 0;
             let patience = if is_first { patience } else { ANSWER_TIMEOUT };
-            let way = if is_first && hold > Duration::ZERO {
+            let way = if self.client.is_program() {
+                Way::Program
+            } else if is_first && hold > Duration::ZERO {
                 Way::Own(hold)
             } else {
                 Way::Shared(self.link(number).await)
             };
             let link = match &way {
                 Way::Shared(link) => Some(Rc::clone(link)),
-                Way::Own(_) => None,
+                Way::Own(_) | Way::Program => None,
             };
             self.begin(number);
             let sending = Rc::clone(self).send(number, way, cancels && is_first);
@@ -193,6 +197,7 @@ impl Delivery {
         let heard = match way {
             Way::Shared(link) => self.ask(&link, cancels).await,
             Way::Own(hold) => self.ask_late(hold).await,
+            Way::Program => self.ask_as_program(cancels).await,
         };
         self.hear(number, &heard);
     }
@@ -207,6 +212,12 @@ impl Delivery {
         self.lowest.set(self.lowest.get().min(link.timestamp()));
         let prepared = self.write.prepared(retry);
         self.client.ask(link, &prepared.request(), asking).await
+    }
+
+    async fn ask_as_program(&self, gives_up: bool) -> Result<Heard, CallError> {
+        let heard = self.client.write_as_program(&self.write, gives_up).await?;
+        self.lowest.set(heard.clock.0);
+        Ok(heard)
     }
 
     /// The original that arrives late: on a network that is slow, but not dead.

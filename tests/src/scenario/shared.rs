@@ -8,6 +8,7 @@ use ostrakon_core::hlc::Timestamp;
 use ostrakon_wire::message::{Action, ErrorCode, Request};
 
 use super::plan::SERVER;
+use super::programs::NodeCores;
 use super::record::Recorder;
 use crate::sim::{FaultKind, World};
 
@@ -39,13 +40,21 @@ pub struct Counts {
     pub cancelled: Cell<u64>,
     /// Files in which damage was found that nobody had asked for.
     pub found_at_rest: Cell<u64>,
+    /// Places of a data directory that a check was right to complain of.
+    pub found_offline: Cell<u64>,
     /// Checkpoints whose content went into the history.
     pub checkpoints: Cell<u64>,
+    /// Requests of programs that were answered.
+    pub by_programs: Cell<u64>,
+    /// Requests that a program did not wait for.
+    pub dropped_by_programs: Cell<u64>,
+    /// Requests of programs that were under way when their process ended.
+    pub cut_off: Cell<u64>,
 }
 
 impl Counts {
     /// All of them, in words.
-    pub fn by_name(&self) -> [(&'static str, u64); 7] {
+    pub fn by_name(&self) -> [(&'static str, u64); 11] {
         [
             ("write answered again", self.answered_again.get()),
             ("write overtaken by its own retry", self.overtaken.get()),
@@ -53,7 +62,11 @@ impl Counts {
             ("expired value read", self.expired.get()),
             ("request cancelled", self.cancelled.get()),
             ("damage found at rest", self.found_at_rest.get()),
+            ("damage found by a check", self.found_offline.get()),
             ("checkpoint read", self.checkpoints.get()),
+            ("request of a program answered", self.by_programs.get()),
+            ("request dropped by a program", self.dropped_by_programs.get()),
+            ("program cut off", self.cut_off.get()),
         ]
     }
 }
@@ -64,6 +77,8 @@ pub struct Shared {
     pub world: World,
     /// Where the node listens, while it does.
     pub address: Cell<Option<SocketAddr>>,
+    /// How programs reach the cores of the node, while it serves.
+    pub node_cores: RefCell<Option<NodeCores>>,
     /// Cores of the node that runs or ran last.
     pub cores: Cell<u16>,
     /// Owner of each shard, while known.
@@ -246,6 +261,17 @@ impl Asked {
             adds,
             is_beyond_window: retry
                 .is_some_and(|retry| retry.sequence - retry.answered_below >= SESSION_WINDOW),
+        }
+    }
+
+    /// What the clock by which it was decided can't have been below, now that it is: the wall clock of that moment, if
+    /// nobody has set it since, and the process is the same.
+    pub(super) fn lowest_clock(&self, world: &World, clocks: &Clocks) -> u64 {
+        let is_same = self.process == clocks.processes.get() && self.times_set == times_set(world);
+        if is_same {
+            Timestamp::from_micros(self.wall_us).0
+        } else {
+            0
         }
     }
 

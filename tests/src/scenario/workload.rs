@@ -10,7 +10,7 @@ use std::rc::Rc;
 use ostrakon_wire::message::{Keys, Request, ScanRequest};
 
 use super::client::{CallError, Reply, Value};
-use super::connections::{Asking, Client, LINKS};
+use super::connections::{Asking, Client};
 use super::plan::{Operation, OperationKind, Sending};
 use super::record::{Recorder, Told};
 use super::scans::Wish;
@@ -70,9 +70,7 @@ impl Thread {
     /// Carries out one operation, whatever it comes to.
     pub async fn perform(&mut self, operation: &Operation) {
         // Not before there are connections: the call would be open for as long as the node is down.
-        for which in 0..LINKS {
-            self.client.link(which).await;
-        }
+        self.client.reach().await;
         let asking = Asking {
             with_timings: operation.with_timings,
             cancels: operation.cancels,
@@ -324,6 +322,8 @@ impl Thread {
         }
         match operation.sending {
             Sending::Once => None,
+            // Within a process nothing is lost on the way.
+            Sending::Session { .. } if self.client.is_program() => None,
             Sending::Session { .. } => Some(self.client.sessions.current().begin(now)),
         }
     }
@@ -463,7 +463,8 @@ impl Thread {
     /// Takes over what a read has found.
     fn learn(&mut self, number: u32, found: Option<Value>, clock: u64) {
         let before = self.known.get(&number).cloned().unwrap_or_default();
-        let has_expired = found.is_none() && (1..=clock).contains(&before.expires);
+        let is_told = clock < u64::MAX;
+        let has_expired = is_told && found.is_none() && (1..=clock).contains(&before.expires);
         let expired = &self.client.shared.counts.expired;
         expired.set(expired.get() + u64::from(has_expired));
         let known = found.map_or_else(Known::default, |value| Known {

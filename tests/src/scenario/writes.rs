@@ -204,7 +204,8 @@ impl KeyWrite {
         self.ttl_ms * MILLISECOND
     }
 
-    fn operation(&self) -> BatchOperation<'_> {
+    /// What happens to it, as a request says it.
+    pub fn operation(&self) -> BatchOperation<'_> {
         let ttl_ms = self.ttl_ms;
         let action = match &self.change {
             Change::Put(value) => Action::Put { value, ttl_ms },
