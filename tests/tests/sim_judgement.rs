@@ -69,7 +69,8 @@ impl Rested {
     }
 
     fn due(&self) -> Vec<String> {
-        damage::due(&self.disk, &self.world.data_directory())
+        let due = damage::due(&self.disk, &self.world.data_directory());
+        due.into_iter().map(|due| due.sentence).collect()
     }
 
     fn segment(&self) -> PathBuf {

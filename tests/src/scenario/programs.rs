@@ -112,9 +112,9 @@ async fn carry_out(core: CoreClient, wish: Wish) -> Reply {
                     refused: None,
                 },
                 Err(Undeleted::Nowhere(unserved)) => refused(&unserved),
-                Err(Undeleted::Somewhere(code, _)) => Reply::DeleteRange {
+                Err(Undeleted::Somewhere(reason, _)) => Reply::DeleteRange {
                     version: 0,
-                    refused: Some((code, true)),
+                    refused: Some((reason, true)),
                 },
             }
         }

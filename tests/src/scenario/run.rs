@@ -13,6 +13,7 @@
 //! A start may be refused only for the reason that it names ([`super::refusal`]), and must find the damage in what it
 //! reads ([`super::damage`]).
 
+use core::net::SocketAddr;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -380,12 +381,8 @@ impl<'a> Runner<'a> {
                             format!("{address} serves"),
                         );
                     }
-                    *self.shared.node_cores.borrow_mut() = node.cores();
-                    self.node = Some(node);
                     self.started_with = (begun_ns, before);
-                    self.shared.address.set(Some(address));
-                    self.shared.cores.set(settings.cores);
-                    self.shared.owners.borrow_mut().clear();
+                    self.serves(node, address, settings.cores);
                     return Ok(());
                 }
                 (RunEnd::Met, Progress::Refused(sentence)) if node.status() == ProcessStatus::Exited => {
@@ -410,6 +407,15 @@ impl<'a> Runner<'a> {
             self.end_process(CrashStyle::PowerLoss);
             self.pass(self.plan.down_ns[0])?;
         }
+    }
+
+    /// The node can be reached.
+    fn serves(&mut self, node: SimNode, address: SocketAddr, cores: u16) {
+        *self.shared.node_cores.borrow_mut() = node.cores();
+        self.node = Some(node);
+        self.shared.address.set(Some(address));
+        self.shared.cores.set(cores);
+        self.shared.owners.borrow_mut().clear();
     }
 
     /// A start was refused: it must have had the reason that it names, and an operator takes that away.
