@@ -127,8 +127,7 @@ async fn page(core: &CoreClient, range: ScanRange, snapshot: Option<Timestamp>) 
         Ok(pages) => pages,
         Err(unserved) => return refused(&unserved),
     };
-    let merged = pages.merged();
-    let entries = merged.entries.iter().map(|entry| {
+    let entries = pages.entries().map(|entry| {
         let value = Value {
             version: entry.version,
             expires: entry.expires,
@@ -139,7 +138,7 @@ async fn page(core: &CoreClient, range: ScanRange, snapshot: Option<Timestamp>) 
     Reply::Scan(Page {
         snapshot: pages.snapshot().0,
         entries: entries.collect(),
-        resume_key: merged.resume_key.map(<[u8]>::to_vec),
+        resume_key: pages.resume_key().map(<[u8]>::to_vec),
     })
 }
 
