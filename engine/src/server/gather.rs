@@ -22,7 +22,8 @@ use super::status::report::{CoreReport, StatsReport};
 use super::status::{CoreStatus, NodeStatus};
 use crate::env::CoreId;
 use crate::limits::{REPORTS_MAX, SCANS_MAX, STATUSES_MAX};
-use crate::shard::scan::{ScanPage, ScanRange, merge_pages};
+use crate::shard::pages::merge_pages;
+use crate::shard::scan::{ScanPage, ScanRange};
 use crate::shard::{Holder, Refusal, Ticket};
 
 /// Questions of one core that are not answered by all.

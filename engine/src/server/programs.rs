@@ -25,8 +25,9 @@ use crate::env::tasks::yield_now;
 use crate::env::{CoreId, Priority};
 use crate::limits::{FETCH_ROUNDS_MAX, FETCHES_MAX, PROGRAM_REQUESTS_MAX};
 use crate::shard::fetched::{Fetched, Missing};
+use crate::shard::pages::{Merge, merge_pages};
 use crate::shard::replica::{Readiness, WriteOutcome};
-use crate::shard::scan::{Merge, ScanPage, ScanRange, merge_pages};
+use crate::shard::scan::{ScanPage, ScanRange};
 use crate::shard::{Holder, KeyWrite, Refusal, Ticket, Write};
 use crate::storage::store::Look;
 

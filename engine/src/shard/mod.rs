@@ -24,6 +24,7 @@ pub mod fetched;
 mod hiding;
 pub mod host;
 mod in_flight;
+pub mod pages;
 mod propose;
 mod recovering;
 pub mod replica;

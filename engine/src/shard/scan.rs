@@ -1,4 +1,4 @@
-//! Ordered scans over several shards at one snapshot: a page of what one core has, and the merge of pages.
+//! Ordered scans over several shards at one snapshot: a page of what one core has.
 //!
 //! A scan goes up from `start`, or in reverse down from `end`. A page that stopped early (count, bytes, or keys
 //! examined) carries its *resume key*, the bound that replaces the one where the scan began:
@@ -7,9 +7,7 @@
 //! - in reverse the next `end`, exclusive: the last key that was looked at, whether it has an entry or not.
 //!
 //! So everything before the resume key in the direction of the scan (in reverse: at it, too) has been looked at,
-//! and nothing after it. The merge of several pages emits only what every page has passed: it stops at the resume
-//! key that the scan meets first, the smallest one forward and the largest one in reverse, and never skips or
-//! repeats a key.
+//! and nothing after it. [`super::pages`] makes one page of several.
 
 use std::cmp::Ordering;
 
@@ -89,7 +87,7 @@ impl ScanRange {
     }
 
     /// Less if the scan meets `left` before `right`.
-    fn order(&self, left: &[u8], right: &[u8]) -> Ordering {
+    pub(super) fn order(&self, left: &[u8], right: &[u8]) -> Ordering {
         if self.reverse {
             right.cmp(left)
         } else {
@@ -646,65 +644,5 @@ impl<const REVERSE: bool> SourceHeap<REVERSE> {
             Ordering::Equal => one < other,
             Ordering::Greater => false,
         }
-    }
-}
-
-/// The order in which entries of several pages make up one.
-pub struct Merge {
-    /// Page and position of each entry.
-    places: Vec<(u32, u32)>,
-    /// Where to go on: forward inclusive, in reverse exclusive.
-    pub resume_key: Option<Vec<u8>>,
-}
-
-impl Merge {
-    /// The entries of these pages, which are those that were merged.
-    pub fn entries<'a>(&self, pages: &'a [ScanPage]) -> impl ExactSizeIterator<Item = ScanEntry<'a>> {
-        let places = self.places.iter();
-        places.map(|(slot, position)| {
-            let entry = pages[*slot as usize].entry(*position as usize);
-            entry.expect("the merge has places of entries")
-        })
-    }
-}
-
-/// Merges pages of this range whose keys are disjoint, within the range's bounds of count and bytes.
-pub fn merge_pages(pages: &[ScanPage], range: &ScanRange) -> Merge {
-    let resume_keys = pages.iter().filter_map(|page| page.resume_key.as_deref());
-    let frontier = resume_keys.min_by(|left, right| range.order(left, right));
-    // Whether some page may not have looked at this key, or at one before it.
-    let is_beyond = |key: &[u8]| {
-        frontier.is_some_and(|frontier| match range.order(key, frontier) {
-            Ordering::Less => false,
-            Ordering::Equal => !range.reverse,
-            Ordering::Greater => true,
-        })
-    };
-    let mut positions = vec![0; pages.len()];
-    let mut places = Vec::with_capacity(pages.iter().map(ScanPage::len).sum::<usize>().min(range.limit));
-    let mut last: Option<&[u8]> = None;
-    let mut bytes = 0;
-    let resume_key = loop {
-        let heads = pages
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, page)| page.entry(positions[slot]).map(|entry| (entry, slot)));
-        let first = heads.min_by(|(left, _), (right, _)| range.order(left.key, right.key));
-        let Some((entry, slot)) = first.filter(|(entry, _)| !is_beyond(entry.key)) else {
-            break frontier;
-        };
-        let entry_bytes = entry.key.len() + entry.value.len();
-        let is_full = places.len() >= range.limit || bytes + entry_bytes > range.page_bytes;
-        if let Some(last) = last.filter(|_| is_full) {
-            break Some(if range.reverse { last } else { entry.key });
-        }
-        bytes += entry_bytes;
-        places.push((slot as u32, positions[slot] as u32));
-        positions[slot] += 1;
-        last = Some(entry.key);
-    };
-    Merge {
-        places,
-        resume_key: resume_key.map(<[u8]>::to_vec),
     }
 }

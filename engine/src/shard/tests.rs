@@ -7,7 +7,8 @@ use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 
 use super::host::memtable_hash;
-use super::scan::{PageScan, ScanPage, ScanRange, merge_pages};
+use super::pages::merge_pages;
+use super::scan::{PageScan, ScanPage, ScanRange};
 use crate::limits::SCAN_EXAMINED_MAX;
 use crate::storage::memtable::Mutation;
 use crate::storage::store::Store;
