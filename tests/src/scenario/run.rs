@@ -50,6 +50,10 @@ const STARTS_MAX: u32 = 60;
 const RECOVERY_NS: u64 = 2 * SECOND_NS;
 /// Operations of each thread that must succeed once all is healed.
 const HEALED_OPERATIONS: u64 = 10;
+/// Threads of each client that ask the node when it ends for the last time, and for how long at most before it does, in
+/// virtual time.
+const LAST_THREADS: u32 = 3;
+const LAST_REQUESTS_NS: u64 = 4_000_000;
 
 /// What came of a run.
 pub struct Report {
@@ -451,23 +455,28 @@ impl<'a> Runner<'a> {
 
     fn liveness_phase(&mut self) -> Result<(), Failure> {
         let finished = self.shared.finished.get();
-        let mut threads = 0;
+        self.ask_for_a_bit_of_everything(20);
+        let threads = self.clients.len();
+        self.all_answered(finished, threads, threads as u64 * HEALED_OPERATIONS)
+    }
+
+    /// Starts a thread of each client.
+    fn ask_for_a_bit_of_everything(&mut self, value_bytes: u32) {
+        const KINDS: [OperationKind; HEALED_OPERATIONS as usize] = [
+            OperationKind::Put,
+            OperationKind::Get,
+            OperationKind::Scan { keys: 10 },
+            OperationKind::Delete,
+            OperationKind::PutIfAbsent,
+            OperationKind::MultiPut,
+            OperationKind::Batch,
+            OperationKind::DeleteRange { keys: 2 },
+            OperationKind::MultiGet,
+            OperationKind::ScanBack { keys: 10 },
+        ];
         for client in &self.clients {
             let mut operations = Vec::new();
-            for place in 0..HEALED_OPERATIONS {
-                let kinds = [
-                    OperationKind::Put,
-                    OperationKind::Get,
-                    OperationKind::Scan { keys: 10 },
-                    OperationKind::Delete,
-                    OperationKind::PutIfAbsent,
-                    OperationKind::MultiPut,
-                    OperationKind::Batch,
-                    OperationKind::DeleteRange { keys: 2 },
-                    OperationKind::MultiGet,
-                    OperationKind::ScanBack { keys: 10 },
-                ];
-                let kind = kinds[place as usize % kinds.len()];
+            for kind in KINDS {
                 let kind = if client.is_program() {
                     kind.of_program()
                 } else {
@@ -476,7 +485,7 @@ impl<'a> Runner<'a> {
                 let key = (self.next_number % u64::from(self.plan.keys)) as u32;
                 operations.push(Operation {
                     number: self.next_number,
-                    value_bytes: 20,
+                    value_bytes,
                     sending: Sending::Session {
                         hold_ns: 0,
                         patience_ns: LIVENESS_NS,
@@ -486,11 +495,9 @@ impl<'a> Runner<'a> {
                 });
                 self.next_number += 1;
             }
-            threads += 1;
             let thread = Thread::new(client);
             self.world.spawn(client.host(), thread.run(operations));
         }
-        self.all_answered(finished, threads, threads as u64 * HEALED_OPERATIONS)
     }
 
     /// Damages tables and manifests that nobody asks for, waits until the scrub has found all of it, and repairs it.
@@ -520,10 +527,15 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Ends the node, and checks its data directory; then damages it, and checks again.
+    /// Ends the node while it is asked for this and that, and checks its data directory; then damages it, and checks
+    /// again.
     fn offline_phase(&mut self) -> Result<(), Failure> {
         let random = SimRandom::stream(self.plan.seed, "offline", &[]);
         let is_drained = random.one_in(3);
+        for _ in 0..LAST_THREADS {
+            self.ask_for_a_bit_of_everything(random.between(20, 6_000) as u32);
+        }
+        self.pass(random.below(LAST_REQUESTS_NS))?;
         if is_drained {
             self.drain()?;
         } else if random.one_in(2) {
