@@ -97,6 +97,10 @@ pub struct Engines {
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 1])]
     pub cpus: Vec<usize>,
 
+    /// Shards of ostrakon, a power of two [default: 4 for each CPU, at least 8]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u32>,
+
     /// Rows to run after the load, by the beginnings of their names [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub rows: Vec<String>,
@@ -121,6 +125,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Its CPUs.
     pub cpus: Vec<usize>,
+    /// Its shards, if it has some and they are not its own choice.
+    pub shards: Option<u32>,
 }
 
 /// An open engine.
@@ -275,6 +281,7 @@ impl Engines {
             memtable_bytes: memory_bytes / 4,
             cache_bytes: memory_bytes / 4 * 3,
             cpus: self.cpus.clone(),
+            shards: self.shards,
         }
     }
 

@@ -28,6 +28,7 @@ impl Ostrakon {
             cpus: Some(settings.cpus.clone()),
             // A quarter of it for memtables, the rest for blocks.
             memory_bytes: Some(settings.memtable_bytes + settings.cache_bytes),
+            shards: settings.shards,
             ..EngineOptions::new(&settings.directory)
         };
         let engine = Engine::open_with(options).map_err(|error| error.to_string())?;
