@@ -41,7 +41,7 @@ impl Background {
     /// Writes every record once.
     ///
     /// # Errors
-    /// As [`Background::run`].
+    /// A sentence, if an operation fails or the server is lost.
     pub fn load(&self) -> Result<Loaded, String> {
         self.drive(&["--phase", "load", "--pipeline", "8"])
     }
