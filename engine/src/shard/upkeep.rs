@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::pacing::{Load, rates};
-use ostrakon_core::lsm::{Choice, Edit, TableNumber, debt_bytes, pick};
+use ostrakon_core::lsm::{Choice, Edit, Options, TableNumber, Tree, debt_bytes, due_bytes, pick};
 use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
 
@@ -153,8 +153,10 @@ pub(super) struct Upkeep {
     /// Shards that a checkpoint waits for, and through which entry.
     awaited: BTreeMap<ShardId, LogIndex>,
     pub(super) statistics: UpkeepStatistics,
-    /// As the tables are now.
+    /// What merges are behind, as the tables are now.
     debt_bytes: u64,
+    /// What merges that are due read, as the tables are now.
+    due_bytes: u64,
     /// Of the shard that has the most.
     young_runs: usize,
 }
@@ -277,12 +279,16 @@ impl ShardHost {
 
     /// Bytes that merges have to move until all trees are in shape.
     pub fn debt_bytes(&self) -> u64 {
+        self.sum_of_trees(debt_bytes)
+    }
+
+    fn sum_of_trees(&self, bytes: impl Fn(&Tree, &Options) -> u64) -> u64 {
         let replicas = self.replicas.iter().flatten();
-        let debts = replicas.map(|replica| {
+        let of_each = replicas.map(|replica| {
             let options = &replica.files().options().compaction;
-            debt_bytes(replica.store().tables().tree(), options)
+            bytes(replica.store().tables().tree(), options)
         });
-        debts.sum()
+        of_each.sum()
     }
 
     /// Seals the memtable that takes the most memory, if memtables have come to take much.
@@ -348,6 +354,7 @@ impl ShardHost {
         let memory = &self.core.memory;
         let load = Load {
             debt_bytes: self.upkeep.debt_bytes,
+            due_bytes: self.upkeep.due_bytes,
             young_runs: self.upkeep.young_runs,
             sealed_bytes: memory.sealed_bytes as u64,
             memory_bytes: memory.used_bytes as u64,
@@ -362,6 +369,7 @@ impl ShardHost {
     /// The cache gets what tables leave of its memory, and the pace follows what there is to merge.
     pub(super) fn tables_changed(&mut self) {
         self.upkeep.debt_bytes = self.debt_bytes();
+        self.upkeep.due_bytes = self.sum_of_trees(due_bytes);
         let young_runs = |replica: &ShardReplica| replica.store().tables().tree().young.len();
         let young_runs = self.replicas.iter().flatten().map(young_runs);
         self.upkeep.young_runs = young_runs.max().unwrap_or(0);

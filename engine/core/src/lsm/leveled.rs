@@ -55,6 +55,24 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     young + beyond.sum::<u64>()
 }
 
+/// Bytes that the merges read which are due: of what is to go down, and of what lies where it goes.
+pub(super) fn due_bytes(tree: &Tree, options: &Options) -> u64 {
+    let bytes = |level: usize| run_bytes(&tree.levels[level]);
+    let young = if tree.young.len() >= options.young_runs {
+        tree.young.iter().map(run_bytes).sum::<u64>() + base(tree, options).map_or(0, bytes)
+    } else {
+        0
+    };
+    let targets = targets(tree, options);
+    let levels = (0..LEVELS - 1).map(|level| {
+        let beyond = u128::from(bytes(level).saturating_sub(targets[level]));
+        // Each table is merged with its part of the next level.
+        let below = beyond * u128::from(bytes(level + 1)) / u128::from(bytes(level).max(1));
+        u64::try_from(beyond + below).expect("no more than both levels have")
+    });
+    young + levels.sum::<u64>()
+}
+
 pub(super) fn pick(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
@@ -120,15 +138,18 @@ fn downwards(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Op
     })
 }
 
+/// The level that young runs go into, counted from 0 for level 1. Nothing may be passed over: no level that is still to
+/// be emptied.
+fn base(tree: &Tree, options: &Options) -> Option<usize> {
+    let base = targets(tree, options).iter().position(|target| *target > 0)?;
+    let passed_over = tree.levels[..base].iter().position(|run| !run.is_empty());
+    Some(passed_over.unwrap_or(base))
+}
+
 /// The oldest young runs with what they share keys with in the first level that is in use.
 fn young(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option<Choice> {
     let is_idle = |table: &Rc<TableInfo>| !busy.contains(&table.number);
-    let base = targets(tree, options).iter().position(|target| *target > 0)?;
-    // Nothing may be passed over: not a run, and no level that is still to be emptied.
-    let base = tree.levels[..base]
-        .iter()
-        .position(|run| !run.is_empty())
-        .unwrap_or(base);
+    let base = base(tree, options)?;
     let mut taken = 0;
     let mut bytes = 0;
     for run in tree.young.iter().rev() {

@@ -478,6 +478,15 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     }
 }
 
+/// Bytes that the merges read which are due: the debt, and what it is merged with.
+pub fn due_bytes(tree: &Tree, options: &Options) -> u64 {
+    match options.strategy {
+        CompactionStrategy::Leveled => leveled::due_bytes(tree, options),
+        // Runs are merged among themselves.
+        CompactionStrategy::Tiered => tiered::debt_bytes(tree, options),
+    }
+}
+
 /// What these tables reach over together. None if there are none.
 fn bounds<'a>(tables: impl Iterator<Item = &'a Rc<TableInfo>>) -> Option<Extent<'a>> {
     tables.map(|table| table.extent()).reduce(|one, other| {

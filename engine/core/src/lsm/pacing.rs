@@ -2,10 +2,10 @@
 //! writes slows down and never stops.
 //!
 //! - Merges go on at a slow pace while there is little to do, so that requests find the device free, and faster the
-//!   more bytes they are behind ([`debt_bytes`](super::debt_bytes)).
+//!   more bytes they have to move ([`due_bytes`](super::due_bytes)).
 //! - Flushes empty what is sealed in a fraction of a second, and go on without a bound when memory gets scarce.
-//! - Writes are free until merges are far behind, a shard has very many young runs, or memory is almost full. From
-//!   there on they slow down with the cube of what is left, down to a trickle.
+//! - Writes are free until merges are far behind ([`debt_bytes`](super::debt_bytes)), a shard has very many young runs,
+//!   or memory is almost full. From there on they slow down with the cube of what is left, down to a trickle.
 
 use super::Options;
 
@@ -16,7 +16,7 @@ pub const UNBOUNDED: u64 = u64::MAX;
 
 /// What merges always may write, in bytes a second.
 const MERGE_BYTES_MIN: u64 = 32 * MIB;
-/// Seconds in which merges make up for what they are behind, if nothing comes in addition.
+/// Seconds in which merges move what is due, if nothing comes in addition.
 const MERGE_SECONDS: u64 = 4;
 /// What flushes always may write, in bytes a second.
 const FLUSH_BYTES_MIN: u64 = 64 * MIB;
@@ -43,6 +43,8 @@ const WRITE_BYTES_MIN: u64 = 2 * MIB;
 pub struct Load {
     /// Bytes that merges are behind, of all shards.
     pub debt_bytes: u64,
+    /// Bytes that the merges read which are due, of all shards.
+    pub due_bytes: u64,
     /// Young runs of the shard that has the most.
     pub young_runs: usize,
     /// Bytes of the memtables that wait to be flushed.
@@ -74,7 +76,7 @@ pub fn rates(load: &Load, options: &Options) -> Rates {
     };
     Rates {
         flush,
-        merge: MERGE_BYTES_MIN.saturating_add(load.debt_bytes / MERGE_SECONDS),
+        merge: MERGE_BYTES_MIN.saturating_add(load.due_bytes / MERGE_SECONDS),
         log: log_rate(pressure(load, options)),
     }
 }
@@ -124,9 +126,9 @@ mod tests {
 
     #[test]
     fn merges_and_flushes_go_faster_the_more_there_is() {
-        let of = |debt_bytes, sealed_bytes| {
+        let of = |due_bytes, sealed_bytes| {
             let load = Load {
-                debt_bytes,
+                due_bytes,
                 sealed_bytes,
                 ..load()
             };

@@ -258,9 +258,31 @@ proptest! {
         if strategy == CompactionStrategy::Leveled {
             assert!(store.tree.young.len() < store.options.young_runs);
             assert!(leveled::scores(&store.tree, &store.options).iter().all(|score| *score < 1000));
-            assert_eq!(leveled::debt_bytes(&store.tree, &store.options), 0);
+            assert_eq!(debt_bytes(&store.tree, &store.options), 0);
         }
+        assert_eq!(due_bytes(&store.tree, &store.options) > 0, debt_bytes(&store.tree, &store.options) > 0);
     }
+}
+
+#[test]
+fn what_is_due_is_the_debt_and_what_it_is_merged_with() {
+    let mut store = Store::new(CompactionStrategy::Leveled);
+    let all: Vec<(u16, bool)> = (0..30).map(|key| (key, false)).collect();
+    store.flush(&all);
+    while store.tree.young.len() < store.options.young_runs {
+        store.flush(&[(0, false), (29, false)]);
+    }
+    store.settle(0);
+    let settled = store.tree.tables().map(|table| table.bytes).sum::<u64>();
+    assert_eq!(due_bytes(&store.tree, &store.options), 0);
+    for _ in 1..store.options.young_runs {
+        store.flush(&[(0, false), (29, false)]);
+    }
+    assert_eq!(due_bytes(&store.tree, &store.options), 0, "too few runs");
+    store.flush(&[(0, false), (29, false)]);
+    let young = store.options.young_runs as u64 * 2 * VERSION_BYTES;
+    assert_eq!(debt_bytes(&store.tree, &store.options), young);
+    assert_eq!(due_bytes(&store.tree, &store.options), young + settled);
 }
 
 #[test]
