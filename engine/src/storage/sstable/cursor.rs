@@ -168,6 +168,47 @@ impl TableCursor {
         self.descend(Target::NotBefore(key.into(), timestamp))
     }
 
+    /// Goes to the first version of a higher key, or of this key with this timestamp or an older one, within the walk
+    /// that has begun: it still ends where it was to end.
+    ///
+    /// # Errors
+    /// If an index is damaged.
+    pub fn turn_to(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
+        self.ahead_bytes = self.access.first_ahead_bytes();
+        self.is_ahead_expected = false;
+        self.root.seek(key, timestamp);
+        self.descend(Target::NotBefore(key.into(), timestamp))
+    }
+
+    /// Goes on to the first version of the key that it is at with this timestamp or an older one, or else to the first
+    /// of a higher key. No block in between is looked at.
+    ///
+    /// # Errors
+    /// If an index is damaged, or a block that was read ahead.
+    ///
+    /// # Panics
+    /// If it is nowhere.
+    pub fn pass_versions(&mut self, timestamp: Timestamp) -> Result<(), TableError> {
+        assert!(!self.is_unsettled(), "the step before has not ended");
+        let key: Box<[u8]> = self.data.key().into();
+        self.data.seek(&key, timestamp);
+        if self.data.is_valid() {
+            return Ok(());
+        }
+        // An index entry has the last version of its block.
+        self.index.seek(&key, timestamp);
+        let is_here = self.index.is_valid();
+        if !is_here {
+            self.root.seek(&key, timestamp);
+        }
+        let target = Target::NotBefore(key, timestamp);
+        if is_here {
+            self.enter(Level::Data, target)
+        } else {
+            self.descend(target)
+        }
+    }
+
     /// Goes to the next version; behind the last one it is nowhere.
     ///
     /// # Errors

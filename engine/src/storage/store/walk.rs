@@ -13,6 +13,10 @@ use crate::storage::sstable::block::BlockCursor;
 use crate::storage::sstable::cursor::{Access, TableCursor};
 use crate::storage::sstable::reader::{Table, TableError};
 
+/// Versions that are passed over one by one before the walk looks for where they end: a key that was overwritten very
+/// often has more of them than there are keys in a page, as long as readers may want them.
+const VERSIONS_PASSED_MAX: usize = 8;
+
 /// A place in a run: at a key that has a version at the snapshot, with the newest such version; or at the end; or
 /// unsettled, until [`RunWalk::settle`] has read what is missing.
 pub struct RunWalk {
@@ -21,6 +25,8 @@ pub struct RunWalk {
     rest: VecDeque<Rc<Table>>,
     cursor: Option<TableCursor>,
     way: Way,
+    /// Versions that were passed over since the last key.
+    passed: usize,
     at: At,
 }
 
@@ -45,6 +51,8 @@ enum Way {
         newest: Option<BlockCursor>,
         /// The cursor was sent to the first version that is not below the bound, and has to go back by one.
         is_beyond: bool,
+        /// The cursor was sent to the newest version of this key at or below the snapshot.
+        sought: Option<Vec<u8>>,
     },
 }
 
@@ -74,6 +82,7 @@ impl RunWalk {
             rest: run[first..].iter().map(|open| Rc::clone(&open.table)).collect(),
             cursor: None,
             way: Way::Up { left: None },
+            passed: 0,
             at: At::End,
         };
         walk.begin(&bound, ahead)
@@ -103,7 +112,9 @@ impl RunWalk {
             way: Way::Down {
                 newest: None,
                 is_beyond: true,
+                sought: None,
             },
+            passed: 0,
             at: At::End,
         };
         walk.begin(&bound, ahead)
@@ -185,6 +196,7 @@ impl RunWalk {
     }
 
     fn resolve(&mut self) -> Result<(), TableError> {
+        self.passed = 0;
         self.at = loop {
             match &self.cursor {
                 Some(cursor) if cursor.is_unsettled() => break At::Unsettled,
@@ -218,21 +230,41 @@ impl RunWalk {
             return Ok(None);
         }
         let was_left = left.as_deref() == Some(cursor.key());
-        if was_left || cursor.version().timestamp > self.snapshot {
-            cursor.next()?;
-            return Ok(None);
+        if !was_left && cursor.version().timestamp <= self.snapshot {
+            return Ok(Some(At::Key));
         }
-        Ok(Some(At::Key))
+        self.passed += 1;
+        if self.passed < VERSIONS_PASSED_MAX {
+            cursor.next()?;
+        } else {
+            self.passed = 0;
+            // Zero is older than any version.
+            cursor.pass_versions(if was_left { Timestamp(0) } else { self.snapshot })?;
+        }
+        Ok(None)
     }
 
     /// One step of the cursor, which is settled; or where the walk is.
     fn step_down(&mut self) -> Result<Option<At>, TableError> {
-        let Way::Down { newest, is_beyond } = &mut self.way else {
+        let Way::Down {
+            newest,
+            is_beyond,
+            sought,
+        } = &mut self.way
+        else {
             return Ok(Some(At::End));
         };
         let Some(cursor) = &mut self.cursor else {
             return Ok(Some(if newest.is_some() { At::Key } else { At::End }));
         };
+        if let Some(key) = sought.take() {
+            if cursor.is_valid() && *cursor.key() == *key {
+                *newest = Some(cursor.place().clone());
+            }
+            cursor.turn_to(&key, Timestamp::MAX)?;
+            *is_beyond = true;
+            return Ok(None);
+        }
         if core::mem::take(is_beyond) {
             if cursor.is_valid() {
                 cursor.previous()?;
@@ -267,7 +299,14 @@ impl RunWalk {
                 None => *newest = Some(cursor.place().clone()),
             }
         }
-        cursor.previous()?;
+        self.passed += 1;
+        if self.passed < VERSIONS_PASSED_MAX {
+            cursor.previous()?;
+        } else {
+            self.passed = 0;
+            let key = sought.insert(cursor.key().to_vec());
+            cursor.turn_to(key, self.snapshot)?;
+        }
         Ok(None)
     }
 }

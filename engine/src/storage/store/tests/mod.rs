@@ -4,6 +4,7 @@ mod checkpoint;
 mod crash;
 mod damage;
 mod failures;
+mod hot_key;
 mod merges;
 mod model;
 mod older;
