@@ -12,6 +12,9 @@ use crate::env::tasks::{Priority, TaskFuture, Tasks};
 /// beyond that, glommio only wakes such a queue from other threads without asking whether the core is awake.
 pub(super) const SLICE: Duration = Duration::from_millis(1);
 
+/// The same while there is background work: what comes in meanwhile waits for less of it, and for what it has to read.
+const BACKGROUND_SLICE: Duration = Duration::from_micros(200);
+
 /// CPU shares of the foreground, the most that glommio knows.
 const FOREGROUND_SHARES: usize = 1000;
 
@@ -27,12 +30,12 @@ pub(super) struct GlommioTasks {
 impl GlommioTasks {
     /// Makes the task queues of the executor that it is called on.
     pub(super) fn on_this_executor() -> GlommioTasks {
-        let queue = |shares, name| {
-            ::glommio::executor().create_task_queue(Shares::Static(shares), Latency::Matters(SLICE), name)
+        let queue = |shares, slice, name| {
+            ::glommio::executor().create_task_queue(Shares::Static(shares), Latency::Matters(slice), name)
         };
         GlommioTasks {
-            foreground: queue(FOREGROUND_SHARES, "foreground"),
-            background: queue(BACKGROUND_SHARES, "background"),
+            foreground: queue(FOREGROUND_SHARES, SLICE, "foreground"),
+            background: queue(BACKGROUND_SHARES, BACKGROUND_SLICE, "background"),
         }
     }
 
