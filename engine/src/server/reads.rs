@@ -12,7 +12,7 @@ use super::message::Asker;
 use super::programs::Told;
 use super::several::ValuesFor;
 use crate::env::CoreId;
-use crate::shard::fetched::Fetched;
+use crate::shard::fetched::{Fetched, Missing};
 use crate::shard::replica::Readiness;
 use crate::shard::scan::{PageScan, ScanRange};
 use crate::shard::{ReadId, Refusal, Ticket};
@@ -86,14 +86,7 @@ impl Core {
             Err(refusal) => self.refuse(ticket, refusal),
             Ok(Look::Unknown(tables)) => {
                 let missing = self.host.missing(shard, (hash, key), Timestamp::MAX, tables);
-                let key = key.to_vec();
-                let interrupted = Interrupted::Get {
-                    ticket,
-                    shard,
-                    hash,
-                    key,
-                };
-                self.fetch(vec![missing], fetched, interrupted);
+                self.fetch_for_get(ticket, shard, (hash, key), missing, fetched);
             }
             Ok(look) => {
                 let version = look.version();
@@ -130,16 +123,28 @@ impl Core {
             }
             Ok(Readiness::Readable) => self.get_at(ticket, shard, (hash, key), now, fetched),
             Ok(Readiness::Lacks(missing)) => {
-                let key = key.to_vec();
-                let interrupted = Interrupted::Get {
-                    ticket,
-                    shard,
-                    hash,
-                    key,
-                };
-                self.fetch(vec![missing], fetched, interrupted);
+                self.fetch_for_get(ticket, shard, (hash, key), missing, fetched);
             }
         }
+    }
+
+    /// Begins a get again once what it lacks was read.
+    fn fetch_for_get(
+        &mut self,
+        ticket: Ticket,
+        shard: ShardId,
+        (hash, key): (u64, &[u8]),
+        missing: Missing,
+        fetched: &Fetched,
+    ) {
+        let key = key.to_vec();
+        let interrupted = Interrupted::Get {
+            ticket,
+            shard,
+            hash,
+            key,
+        };
+        self.fetch(vec![missing], fetched, interrupted);
     }
 
     /// Answers with a key's version at a snapshot at which it is readable.

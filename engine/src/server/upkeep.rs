@@ -152,9 +152,9 @@ impl Upkeep {
     }
 
     async fn flush(&self, job: &FlushJob) -> Result<(), StoreError> {
-        let change = job.run().await?;
-        let install = |change: &_| self.core.borrow_mut().host.install_flush(job, change);
-        job.note(change, install).await
+        let made = job.run().await?;
+        let install = |made: &_| self.core.borrow_mut().host.install_flush(job, made);
+        job.note(made, install).await
     }
 
     async fn merge_tables(&self) {
@@ -184,11 +184,11 @@ impl Upkeep {
     }
 
     async fn merge(&self, job: &MergeJob) -> Result<(), StoreError> {
-        let Some(change) = job.run(&|| !self.is_over()).await? else {
+        let Some(made) = job.run(&|| !self.is_over()).await? else {
             return Ok(());
         };
-        let install = |change: &_| self.core.borrow_mut().host.install_merge(job, change);
-        job.note(change, install).await
+        let install = |made: &_| self.core.borrow_mut().host.install_merge(job, made);
+        job.note(made, install).await
     }
 
     /// Removes files that nobody reads any more, and waits: for a moment if some are read still, else for work.

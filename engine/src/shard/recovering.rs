@@ -225,16 +225,6 @@ impl Recovering {
         self.files.shard()
     }
 
-    /// The newest entry so far.
-    pub fn last(&self) -> EntryId {
-        self.last
-    }
-
-    /// The entry up to which all are in tables.
-    pub fn flushed(&self) -> EntryId {
-        self.flushed
-    }
-
     /// Applies the next entry of the shard's log, unless it is in tables already.
     ///
     /// # Errors

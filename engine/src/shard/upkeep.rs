@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::pacing::{Load, rates};
-use ostrakon_core::lsm::{Choice, Edit, Options, TableNumber, Tree, debt_bytes, due_bytes, pick};
+use ostrakon_core::lsm::{Choice, Options, TableNumber, Tree, debt_bytes, due_bytes, pick};
 use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
 
@@ -15,7 +15,7 @@ use super::replica::ShardReplica;
 use crate::storage::sstable::reader::Table;
 use crate::storage::store::Sealed;
 use crate::storage::store::files::{ShardFiles, StoreError};
-use crate::storage::store::merge::Merged;
+use crate::storage::store::merge::MadeTables;
 use crate::storage::store::tables::Tables;
 
 /// A sealed memtable that is to become a table.
@@ -36,16 +36,6 @@ pub struct MergeJob {
     choice: Choice,
     watermark: Timestamp,
     files: Rc<ShardFiles>,
-}
-
-/// What a job has come to: a change of the tables, and those that it brings.
-pub struct Change {
-    edit: Edit,
-    opened: Vec<Rc<Table>>,
-    /// Bytes of tables that were read.
-    pub read_bytes: u64,
-    /// Bytes of tables that were written.
-    pub written_bytes: u64,
 }
 
 /// What the core is told of upkeep, since it started.
@@ -74,10 +64,10 @@ impl FlushJob {
     ///
     /// # Errors
     /// If it can't be made. Nothing has changed then.
-    pub async fn run(&self) -> Result<Change, StoreError> {
+    pub async fn run(&self) -> Result<MadeTables, StoreError> {
         let made = self.files.flush(&self.sealed, &self.below, self.watermark).await;
         let (edit, opened) = made?;
-        Ok(Change {
+        Ok(MadeTables {
             written_bytes: edit.added.iter().map(|info| info.bytes).sum(),
             edit,
             opened,
@@ -89,10 +79,10 @@ impl FlushJob {
     ///
     /// # Errors
     /// If the manifest can't be written: what it says is known at the next start only.
-    pub async fn note(&self, change: Change, install: impl FnOnce(&Change)) -> Result<(), StoreError> {
-        let edit = change.edit.clone();
+    pub async fn note(&self, made: MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
+        let edit = made.edit.clone();
         self.files
-            .note(edit, Some(self.sealed.through), |_| install(&change))
+            .note(edit, Some(self.sealed.through), |_| install(&made))
             .await
     }
 }
@@ -102,34 +92,19 @@ impl MergeJob {
     ///
     /// # Errors
     /// If a table can't be read or written. Nothing has changed then.
-    pub async fn run(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Change>, StoreError> {
-        let merged = self
-            .files
+    pub async fn run(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<MadeTables>, StoreError> {
+        self.files
             .merge(&self.tables, &self.choice, self.watermark, is_wanted)
-            .await?;
-        Ok(merged.map(|merged| {
-            let Merged {
-                edit,
-                opened,
-                read_bytes,
-                written_bytes,
-            } = merged;
-            Change {
-                edit,
-                opened,
-                read_bytes,
-                written_bytes,
-            }
-        }))
+            .await
     }
 
     /// Notes the change in the manifest, and installs it by `install`.
     ///
     /// # Errors
     /// If the manifest can't be written: what it says is known at the next start only.
-    pub async fn note(&self, change: Change, install: impl FnOnce(&Change)) -> Result<(), StoreError> {
-        let edit = change.edit.clone();
-        self.files.note(edit, None, |_| install(&change)).await
+    pub async fn note(&self, made: MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
+        let edit = made.edit.clone();
+        self.files.note(edit, None, |_| install(&made)).await
     }
 
     /// Ends the job: files of tables that went are removed as soon as nobody reads them.
@@ -193,9 +168,9 @@ impl ShardHost {
     }
 
     /// A flush has been noted: its table takes the place of the memtable.
-    pub fn install_flush(&mut self, job: &FlushJob, change: &Change) {
+    pub fn install_flush(&mut self, job: &FlushJob, made: &MadeTables) {
         let (replica, core) = self.owned(job.shard);
-        let tables = replica.store().tables().after(&change.edit, &change.opened);
+        let tables = replica.store().tables().after(&made.edit, &made.opened);
         let tables = tables.expect("the manifest has taken the change");
         replica.flushed(core, Rc::new(tables));
         core.log.note_flushed(job.shard, job.sealed.through);
@@ -207,7 +182,7 @@ impl ShardHost {
             awaited.remove(&job.shard);
         }
         self.upkeep.statistics.flushes += 1;
-        self.upkeep.statistics.flushed_bytes += change.written_bytes;
+        self.upkeep.statistics.flushed_bytes += made.written_bytes;
         self.tables_changed();
     }
 
@@ -249,13 +224,13 @@ impl ShardHost {
     }
 
     /// A merge has been noted: its tables take the place of those that it read.
-    pub fn install_merge(&mut self, job: &MergeJob, change: &Change) {
+    pub fn install_merge(&mut self, job: &MergeJob, made: &MadeTables) {
         let (replica, _) = self.owned(job.shard);
         let before = Rc::clone(replica.store().tables());
-        let tables = before.after(&change.edit, &change.opened);
+        let tables = before.after(&made.edit, &made.opened);
         let tables = tables.expect("the manifest has taken the change");
         let is_gone = |number: &&TableNumber| tables.get(**number).is_none();
-        let gone = change.edit.removed.iter().filter(is_gone);
+        let gone = made.edit.removed.iter().filter(is_gone);
         let gone: Vec<Rc<Table>> = gone
             .filter_map(|number| before.get(*number))
             .map(|open| Rc::clone(&open.table))
@@ -263,8 +238,8 @@ impl ShardHost {
         replica.files().make_obsolete(gone);
         replica.merged(Rc::new(tables));
         self.upkeep.statistics.merges += 1;
-        self.upkeep.statistics.merge_read_bytes += change.read_bytes;
-        self.upkeep.statistics.merge_written_bytes += change.written_bytes;
+        self.upkeep.statistics.merge_read_bytes += made.read_bytes;
+        self.upkeep.statistics.merge_written_bytes += made.written_bytes;
         self.tables_changed();
     }
 

@@ -14,8 +14,8 @@ use crate::storage::sstable::builder::TableOptions;
 use crate::storage::sstable::merge::{Collector, Merge, RunCursor};
 use crate::storage::sstable::reader::Table;
 
-/// What a merge has come to.
-pub struct Merged {
+/// What a flush or a merge has come to, before the manifest has it.
+pub struct MadeTables {
     /// The change of the tables.
     pub edit: Edit,
     /// The tables that it brings, open.
@@ -38,13 +38,13 @@ impl ShardFiles {
         choice: &Choice,
         watermark: Timestamp,
         is_wanted: &dyn Fn() -> bool,
-    ) -> Result<Option<Merged>, StoreError> {
+    ) -> Result<Option<MadeTables>, StoreError> {
         let inputs = choice.inputs.iter().map(|number| {
             let open = tables.get(*number);
             &open.expect("a choice names tables of its tree").info
         });
         if choice.is_move {
-            return Ok(Some(Merged {
+            return Ok(Some(MadeTables {
                 edit: edit(choice, inputs.cloned().collect()),
                 opened: Vec::new(),
                 read_bytes: 0,
@@ -75,7 +75,7 @@ impl ShardFiles {
         {
             Ok(true) => {
                 let made = output.finish().await?;
-                Ok(Some(Merged {
+                Ok(Some(MadeTables {
                     read_bytes,
                     written_bytes: made.infos.iter().map(|info| info.bytes).sum(),
                     edit: edit(choice, made.infos),
