@@ -60,7 +60,11 @@ fn a_walk_shows_one_version_of_each_key_however_many_there_are() {
             for key in model.keys() {
                 expected.extend(model.newest(&key, snapshot).map(|newest| (key, newest)));
             }
-            assert_eq!(rig.run(walked(&shard, snapshot, true)), expected, "up at {snapshot}");
+            assert_eq!(
+                rig.run(walked(&shard, snapshot, true)),
+                expected,
+                "up at {snapshot}"
+            );
             expected.reverse();
             assert_eq!(
                 rig.run(walked(&shard, snapshot, false)),
@@ -79,7 +83,13 @@ fn a_walk_does_not_read_the_versions_that_it_passes() {
     });
     let (shard, model) = hot_keys(&rig);
     let cache = &shard.files.env().cache;
-    for (snapshot, is_up) in [(u64::MAX, true), (u64::MAX, false), (400, true), (400, false), (50, true)] {
+    for (snapshot, is_up) in [
+        (u64::MAX, true),
+        (u64::MAX, false),
+        (400, true),
+        (400, false),
+        (50, true),
+    ] {
         cache.set_capacity(0);
         cache.set_capacity(1 << 20);
         let before = cache.statistics().misses;
