@@ -55,7 +55,7 @@ pub struct StorageStatistics {
     pub scrub_rounds: u64,
     /// Places that the scrub has found damaged.
     pub scrub_damages: u64,
-    /// Bytes that merges have to move until all trees are in shape.
+    /// Bytes that have to go down until all trees are in shape.
     pub debt_bytes: u64,
     /// Tables.
     pub tables: usize,

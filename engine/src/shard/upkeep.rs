@@ -130,7 +130,7 @@ pub(super) struct Upkeep {
     pub(super) statistics: UpkeepStatistics,
     /// What merges are behind, as the tables are now.
     debt_bytes: u64,
-    /// What merges that are due read, as the tables are now.
+    /// What the merges which are due may have to read, as the tables are now.
     due_bytes: u64,
     /// Of the shard that has the most.
     young_runs: usize,
@@ -252,7 +252,7 @@ impl ShardHost {
         }
     }
 
-    /// Bytes that merges have to move until all trees are in shape.
+    /// Bytes that have to go down until all trees are in shape.
     pub fn debt_bytes(&self) -> u64 {
         self.sum_of_trees(debt_bytes)
     }

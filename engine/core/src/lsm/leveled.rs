@@ -42,7 +42,7 @@ pub fn scores(tree: &Tree, options: &Options) -> [u64; LEVELS] {
     scores
 }
 
-/// Bytes that merges have to move until the tree is in shape: those of the young runs from the bound on, and those that
+/// Bytes that have to go down until the tree is in shape: those of the young runs from the bound on, and those that
 /// levels have beyond their targets.
 pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     let young = if tree.young.len() >= options.young_runs {
@@ -55,7 +55,7 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     young + beyond.sum::<u64>()
 }
 
-/// Bytes that the merges read which are due: of what is to go down, and of what lies where it goes.
+/// Bytes that the merges which are due may have to read: what is to go down, and what lies where it goes.
 pub(super) fn due_bytes(tree: &Tree, options: &Options) -> u64 {
     let bytes = |level: usize| run_bytes(&tree.levels[level]);
     let young = if tree.young.len() >= options.young_runs {

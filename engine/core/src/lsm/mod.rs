@@ -470,7 +470,7 @@ pub fn pick(
     }
 }
 
-/// Bytes that merges have to move until a tree is in shape.
+/// Bytes that have to go down until a tree is in shape.
 pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     match options.strategy {
         CompactionStrategy::Leveled => leveled::debt_bytes(tree, options),
@@ -478,7 +478,7 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     }
 }
 
-/// Bytes that the merges read which are due: the debt, and what it is merged with.
+/// Bytes that the merges which are due may have to read: the debt, and what it is merged with.
 pub fn due_bytes(tree: &Tree, options: &Options) -> u64 {
     match options.strategy {
         CompactionStrategy::Leveled => leveled::due_bytes(tree, options),

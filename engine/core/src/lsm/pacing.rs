@@ -43,7 +43,7 @@ const WRITE_BYTES_MIN: u64 = 2 * MIB;
 pub struct Load {
     /// Bytes that merges are behind, of all shards.
     pub debt_bytes: u64,
-    /// Bytes that the merges read which are due, of all shards.
+    /// Bytes that the merges which are due may have to read, of all shards.
     pub due_bytes: u64,
     /// Young runs of the shard that has the most.
     pub young_runs: usize,

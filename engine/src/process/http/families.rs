@@ -206,7 +206,7 @@ pub(super) const PER_CORE: [PerCore; 46] = [
     (
         "ostrakon_merge_debt_bytes",
         Type::Gauge,
-        "Bytes that merges have to move until all tables are in shape.",
+        "Bytes that have to go down until all tables are in shape.",
         |core| core.storage.debt_bytes as f64,
     ),
     ("ostrakon_tables", Type::Gauge, "Tables.", |core| {

@@ -65,7 +65,7 @@ pub struct CoreStatus {
     pub tables: usize,
     /// Their bytes.
     pub table_bytes: u64,
-    /// Bytes that merges have to move until all is in shape.
+    /// Bytes that have to go down until all trees are in shape.
     pub debt_bytes: u64,
     /// Bytes of the block cache.
     pub cache_bytes: u64,

@@ -353,6 +353,11 @@ impl BlockCursor {
         }
     }
 
+    /// Is it at the first entry?
+    pub fn is_first(&self) -> bool {
+        self.current.as_ref().is_some_and(|(place, _)| *place == 0)
+    }
+
     /// Goes to the first entry, if there is one.
     pub fn seek_to_first(&mut self) {
         self.go_to(0);

@@ -56,6 +56,8 @@ pub struct TableCursor {
     ahead_bytes: u64,
     /// Does the walk expect to end within what the next read takes in?
     is_ahead_expected: bool,
+    /// Is the walk on its way back to a place that it has passed? What lies behind that is not read ahead.
+    is_turning: bool,
     /// Nothing beyond this key, in the direction of the walk, is read ahead.
     end: Option<Vec<u8>>,
 }
@@ -97,6 +99,7 @@ impl TableCursor {
             ahead_part: None,
             ahead_bytes: access.first_ahead_bytes(),
             is_ahead_expected: false,
+            is_turning: false,
             end: None,
         }
     }
@@ -168,20 +171,27 @@ impl TableCursor {
         self.descend(Target::NotBefore(key.into(), timestamp))
     }
 
-    /// Goes to the first version of a higher key, or of this key with this timestamp or an older one, within the walk
-    /// that has begun: it still ends where it was to end.
+    /// Goes back to the first version of a higher key, or of this key with this timestamp or an older one. The walk goes
+    /// on from there as it has begun, and no block in between is looked at.
     ///
     /// # Errors
     /// If an index is damaged.
-    pub fn turn_to(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
-        self.ahead_bytes = self.access.first_ahead_bytes();
-        self.is_ahead_expected = false;
+    pub fn turn_back(&mut self, key: &[u8], timestamp: Timestamp) -> Result<(), TableError> {
+        assert!(!self.is_unsettled(), "the step before has not ended");
+        if self.data.is_valid() {
+            self.data.seek(key, timestamp);
+            // What is not the first of its block has its predecessor there, which is before it.
+            if self.data.is_valid() && !self.data.is_first() {
+                return Ok(());
+            }
+        }
+        self.is_turning = true;
         self.root.seek(key, timestamp);
         self.descend(Target::NotBefore(key.into(), timestamp))
     }
 
-    /// Goes on to the first version of the key that it is at with this timestamp or an older one, or else to the first
-    /// of a higher key. No block in between is looked at.
+    /// Goes on to the first version of the key that it is at with this timestamp, which is not newer than the one that
+    /// it is at, or an older one; or else to the first of a higher key. No block in between is looked at.
     ///
     /// # Errors
     /// If an index is damaged, or a block that was read ahead.
@@ -190,6 +200,7 @@ impl TableCursor {
     /// If it is nowhere.
     pub fn pass_versions(&mut self, timestamp: Timestamp) -> Result<(), TableError> {
         assert!(!self.is_unsettled(), "the step before has not ended");
+        debug_assert!(timestamp <= self.data.version().timestamp, "it goes on");
         let key: Box<[u8]> = self.data.key().into();
         self.data.seek(&key, timestamp);
         if self.data.is_valid() {
@@ -207,6 +218,12 @@ impl TableCursor {
         } else {
             self.descend(target)
         }
+    }
+
+    /// What is wrong with a table in which a version that a walk has met is not found again.
+    pub fn misled(&self) -> TableError {
+        self.table
+            .damaged(0, "the index leads past a key that is there".to_owned())
     }
 
     /// Goes to the next version; behind the last one it is nowhere.
@@ -270,6 +287,7 @@ impl TableCursor {
         match (missing.level, self.access) {
             (Level::Index, Access::Cached) => self.table.cached(missing.handle).await,
             (Level::Index, Access::Bypass) => self.table.block(missing.handle).await,
+            (Level::Data, Access::Cached) if self.is_turning => self.table.cached(missing.handle).await,
             (Level::Data, _) => self.read_ahead(missing).await,
         }
     }
@@ -278,6 +296,7 @@ impl TableCursor {
     fn begin_walk(&mut self) {
         self.ahead_bytes = self.access.first_ahead_bytes();
         self.is_ahead_expected = false;
+        self.is_turning = false;
         self.end = None;
     }
 
@@ -349,7 +368,10 @@ impl TableCursor {
         }
         match level {
             Level::Index => self.enter(Level::Data, target),
-            Level::Data => Ok(()),
+            Level::Data => {
+                self.is_turning = false;
+                Ok(())
+            }
         }
     }
 

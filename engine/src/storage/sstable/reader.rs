@@ -383,7 +383,7 @@ impl Table {
         })
     }
 
-    fn damaged(&self, offset: u64, what: String) -> TableError {
+    pub(super) fn damaged(&self, offset: u64, what: String) -> TableError {
         TableError::Damaged {
             id: self.id(),
             path: self.path.clone(),

@@ -25,7 +25,7 @@ pub struct RunWalk {
     rest: VecDeque<Rc<Table>>,
     cursor: Option<TableCursor>,
     way: Way,
-    /// Versions that were passed over since the last key.
+    /// Versions that were passed over one by one: upwards since the last key that was shown, downwards of one key.
     passed: usize,
     at: At,
 }
@@ -49,11 +49,20 @@ enum Way {
     Down {
         /// The newest version so far of the key that is walked over, at or below the snapshot.
         newest: Option<BlockCursor>,
-        /// The cursor was sent to the first version that is not below the bound, and has to go back by one.
-        is_beyond: bool,
-        /// The cursor was sent to the newest version of this key at or below the snapshot.
-        sought: Option<Vec<u8>>,
+        sought: Option<Sought>,
+        /// The key that is walked over.
+        over: Vec<u8>,
     },
+}
+
+/// Where the cursor of a walk down was sent.
+enum Sought {
+    /// To the first version that is not below the bound: the walk begins before it.
+    Bound,
+    /// To the newest version of this key at or below the snapshot, or behind the key if it has none.
+    Newest(Vec<u8>),
+    /// To the first version of this key: the walk goes on before it.
+    First(Vec<u8>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,8 +120,8 @@ impl RunWalk {
             cursor: None,
             way: Way::Down {
                 newest: None,
-                is_beyond: true,
-                sought: None,
+                sought: Some(Sought::Bound),
+                over: Vec::new(),
             },
             passed: 0,
             at: At::End,
@@ -170,6 +179,7 @@ impl RunWalk {
     /// # Errors
     /// If an index is damaged, or a block that was read ahead.
     pub fn advance(&mut self) -> Result<(), TableError> {
+        self.passed = 0;
         match (&mut self.way, &mut self.cursor) {
             (Way::Up { left }, Some(cursor)) => {
                 cursor.key().clone_into(left.get_or_insert_default());
@@ -196,7 +206,6 @@ impl RunWalk {
     }
 
     fn resolve(&mut self) -> Result<(), TableError> {
-        self.passed = 0;
         self.at = loop {
             match &self.cursor {
                 Some(cursor) if cursor.is_unsettled() => break At::Unsettled,
@@ -238,7 +247,7 @@ impl RunWalk {
             cursor.next()?;
         } else {
             self.passed = 0;
-            // Zero is older than any version.
+            // No version is older than zero.
             cursor.pass_versions(if was_left { Timestamp(0) } else { self.snapshot })?;
         }
         Ok(None)
@@ -246,32 +255,37 @@ impl RunWalk {
 
     /// One step of the cursor, which is settled; or where the walk is.
     fn step_down(&mut self) -> Result<Option<At>, TableError> {
-        let Way::Down {
-            newest,
-            is_beyond,
-            sought,
-        } = &mut self.way
-        else {
+        let Way::Down { newest, sought, over } = &mut self.way else {
             return Ok(Some(At::End));
         };
         let Some(cursor) = &mut self.cursor else {
             return Ok(Some(if newest.is_some() { At::Key } else { At::End }));
         };
-        if let Some(key) = sought.take() {
-            if cursor.is_valid() && *cursor.key() == *key {
-                *newest = Some(cursor.place().clone());
-            }
-            cursor.turn_to(&key, Timestamp::MAX)?;
-            *is_beyond = true;
-            return Ok(None);
-        }
-        if core::mem::take(is_beyond) {
-            if cursor.is_valid() {
+        let is_at = |cursor: &TableCursor, key: &[u8]| cursor.is_valid() && cursor.key() == key;
+        match sought.take() {
+            Some(Sought::Bound) if cursor.is_valid() => {
                 cursor.previous()?;
-            } else {
-                cursor.seek_to_last()?;
+                return Ok(None);
             }
-            return Ok(None);
+            Some(Sought::Bound) => {
+                cursor.seek_to_last()?;
+                return Ok(None);
+            }
+            Some(Sought::Newest(key)) => {
+                if is_at(cursor, &key) {
+                    *newest = Some(cursor.place().clone());
+                }
+                cursor.turn_back(&key, Timestamp::MAX)?;
+                *sought = Some(Sought::First(key));
+                return Ok(None);
+            }
+            Some(Sought::First(key)) if is_at(cursor, &key) => {
+                cursor.previous()?;
+                return Ok(None);
+            }
+            // It would go over the same versions for ever.
+            Some(Sought::First(_)) => return Err(cursor.misled()),
+            None => {}
         }
         if !cursor.is_valid() {
             self.cursor = match self.rest.pop_front() {
@@ -299,13 +313,17 @@ impl RunWalk {
                 None => *newest = Some(cursor.place().clone()),
             }
         }
+        if cursor.key() != over.as_slice() {
+            cursor.key().clone_into(over);
+            self.passed = 0;
+        }
         self.passed += 1;
         if self.passed < VERSIONS_PASSED_MAX {
             cursor.previous()?;
         } else {
             self.passed = 0;
-            let key = sought.insert(cursor.key().to_vec());
-            cursor.turn_to(key, self.snapshot)?;
+            cursor.turn_back(over, self.snapshot)?;
+            *sought = Some(Sought::Newest(over.clone()));
         }
         Ok(None)
     }

@@ -26,6 +26,21 @@ fn hot_keys(rig: &Rig) -> (Rc<Shard>, Model) {
     (shard, model)
 }
 
+/// A key of many versions that fill a block each, between two keys of one version.
+fn large_values(rig: &Rig) -> Rc<Shard> {
+    let shard = rig.open().expect("it is new");
+    for timestamp in 0..VERSIONS {
+        let value = (Some(noise(timestamp, 500)), None);
+        shard.insert(&key(1), 10 + timestamp, &value);
+    }
+    for number in [0, 2] {
+        shard.insert(&key(number), 1, &(Some(noise(number.into(), 500)), None));
+    }
+    shard.seal(1, Vec::new());
+    rig.run(shard.flush(0)).expect("nothing fails here");
+    shard
+}
+
 /// What a walk over the only run shows.
 async fn walked(shard: &Shard, snapshot: u64, is_up: bool) -> Vec<(Vec<u8>, (u64, Content))> {
     let tables = shard.tables();
@@ -77,10 +92,7 @@ fn a_walk_shows_one_version_of_each_key_however_many_there_are() {
 
 #[test]
 fn a_walk_does_not_read_the_versions_that_it_passes() {
-    let rig = Rig::new(StoreOptions {
-        table_bytes: 1 << 20,
-        ..options(CompactionStrategy::Leveled)
-    });
+    let rig = Rig::new(options(CompactionStrategy::Leveled));
     let (shard, model) = hot_keys(&rig);
     let cache = &shard.files.env().cache;
     for (snapshot, is_up) in [
@@ -98,5 +110,28 @@ fn a_walk_does_not_read_the_versions_that_it_passes() {
         let misses = cache.statistics().misses - before;
         // Its versions lie in some 150 blocks.
         assert!(misses < 60, "{misses} blocks at {snapshot}, up: {is_up}");
+    }
+}
+
+#[test]
+fn a_walk_passes_versions_that_fill_a_block_each() {
+    let rig = Rig::new(options(CompactionStrategy::Leveled));
+    let shard = large_values(&rig);
+    let cache = &shard.files.env().cache;
+    for (snapshot, is_up) in [
+        (u64::MAX, true),
+        (u64::MAX, false),
+        (300, true),
+        (300, false),
+        (1, true),
+        (1, false),
+    ] {
+        cache.set_capacity(0);
+        cache.set_capacity(1 << 20);
+        let before = cache.statistics().misses;
+        let found = rig.run(walked(&shard, snapshot, is_up));
+        assert_eq!(found.len(), if snapshot > 1 { 3 } else { 2 });
+        let misses = cache.statistics().misses - before;
+        assert!(misses < 40, "{misses} blocks at {snapshot}, up: {is_up}");
     }
 }
