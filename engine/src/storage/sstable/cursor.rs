@@ -171,8 +171,8 @@ impl TableCursor {
         self.descend(Target::NotBefore(key.into(), timestamp))
     }
 
-    /// Goes back to the first version of a higher key, or of this key with this timestamp or an older one. The walk goes
-    /// on from there as it has begun, and no block in between is looked at.
+    /// Goes back to the first version of a higher key, or of this key with this timestamp or an older one. The walk
+    /// goes on from there as it has begun, and no block in between is looked at.
     ///
     /// # Errors
     /// If an index is damaged.
