@@ -90,48 +90,33 @@ fn a_walk_shows_one_version_of_each_key_however_many_there_are() {
     }
 }
 
+/// Walks up and down at these snapshots, each with an empty cache: so many keys are shown, by fewer blocks than this.
+fn assert_few_blocks(rig: &Rig, shard: &Shard, snapshots: &[(u64, usize)], blocks: u64) {
+    let cache = &shard.files.env().cache;
+    for (snapshot, keys) in snapshots {
+        for is_up in [true, false] {
+            cache.set_capacity(0);
+            cache.set_capacity(1 << 20);
+            let before = cache.statistics().misses;
+            assert_eq!(rig.run(walked(shard, *snapshot, is_up)).len(), *keys);
+            let misses = cache.statistics().misses - before;
+            assert!(misses < blocks, "{misses} blocks at {snapshot}, up: {is_up}");
+        }
+    }
+}
+
 #[test]
 fn a_walk_does_not_read_the_versions_that_it_passes() {
     let rig = Rig::new(options(CompactionStrategy::Leveled));
     let (shard, model) = hot_keys(&rig);
-    let cache = &shard.files.env().cache;
-    for (snapshot, is_up) in [
-        (u64::MAX, true),
-        (u64::MAX, false),
-        (400, true),
-        (400, false),
-        (50, true),
-    ] {
-        cache.set_capacity(0);
-        cache.set_capacity(1 << 20);
-        let before = cache.statistics().misses;
-        let found = rig.run(walked(&shard, snapshot, is_up));
-        assert_eq!(found.len(), model.keys().len());
-        let misses = cache.statistics().misses - before;
-        // Its versions lie in some 150 blocks.
-        assert!(misses < 60, "{misses} blocks at {snapshot}, up: {is_up}");
-    }
+    let keys = model.keys().len();
+    // The versions lie in some 150 blocks.
+    assert_few_blocks(&rig, &shard, &[(u64::MAX, keys), (400, keys), (50, keys)], 60);
 }
 
 #[test]
 fn a_walk_passes_versions_that_fill_a_block_each() {
     let rig = Rig::new(options(CompactionStrategy::Leveled));
     let shard = large_values(&rig);
-    let cache = &shard.files.env().cache;
-    for (snapshot, is_up) in [
-        (u64::MAX, true),
-        (u64::MAX, false),
-        (300, true),
-        (300, false),
-        (1, true),
-        (1, false),
-    ] {
-        cache.set_capacity(0);
-        cache.set_capacity(1 << 20);
-        let before = cache.statistics().misses;
-        let found = rig.run(walked(&shard, snapshot, is_up));
-        assert_eq!(found.len(), if snapshot > 1 { 3 } else { 2 });
-        let misses = cache.statistics().misses - before;
-        assert!(misses < 40, "{misses} blocks at {snapshot}, up: {is_up}");
-    }
+    assert_few_blocks(&rig, &shard, &[(u64::MAX, 3), (300, 3), (1, 2)], 40);
 }
