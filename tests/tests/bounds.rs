@@ -177,6 +177,59 @@ fn on_a_full_disk_everything_can_be_deleted() {
     assert!(!ended.stderr.contains("gave up"), "{}", ended.stderr);
 }
 
+/// Puts keys from 0 on, in turns with the other clients, until no more find room.
+fn put_in_turns(client: &mut Client, turn: usize, turns: usize) -> Vec<usize> {
+    let mut put = Vec::new();
+    let mut refused_since = Instant::now();
+    while refused_since.elapsed() < FULL_FOR {
+        let number = put.len() * turns + turn;
+        match client.put(&key(number), &VALUE) {
+            Ok(_) => {
+                put.push(number);
+                refused_since = Instant::now();
+            }
+            refused => {
+                let code = refusal(refused);
+                assert!(matches!(code, ErrorCode::DiskFull | ErrorCode::Busy), "{code}");
+            }
+        }
+    }
+    put
+}
+
+#[test]
+fn however_fast_a_disk_is_filled_everything_can_be_deleted() {
+    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let directory = directory();
+    let disk = PowerDisk::create(directory.path(), 160 * MIB, FileSystem::Ext4).unwrap();
+    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 1)
+        .shards(4)
+        .argument("--segment-size")
+        .argument("1MiB");
+    let node = start(&command);
+    let turns = 16;
+    let mut clients: Vec<Client> = (0..turns).map(|_| node.client(None).unwrap()).collect();
+    let put: Vec<usize> = std::thread::scope(|scope| {
+        let clients = clients.iter_mut().enumerate();
+        let threads: Vec<_> = clients
+            .map(|(turn, client)| scope.spawn(move || put_in_turns(client, turn, turns)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let client = &mut clients[0];
+    assert_eq!(keys(client).len(), put.len());
+    for number in put {
+        patiently(|| client.delete(&key(number)));
+    }
+    assert!(keys(client).is_empty());
+}
+
 #[test]
 fn data_may_be_many_times_as_large_as_the_memory() {
     let directory = directory();

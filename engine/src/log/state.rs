@@ -348,6 +348,22 @@ impl LogState {
         self.current.used_bytes + batch.disk_bytes() as u64 + SEAL_BYTES <= self.config.segment_bytes
     }
 
+    /// How far the log has come, in bytes of segments, with what waits to be written. It never falls.
+    pub(super) fn position_bytes(&self) -> u64 {
+        let begun_bytes = self.current.sequence.0 * self.config.segment_bytes;
+        begun_bytes + self.current.used_bytes + self.backlog_bytes() as u64
+    }
+
+    /// Bytes of segments that will be made next: until one is in reserve, and what the one in use has taken.
+    pub(super) fn unmade_bytes(&self) -> u64 {
+        let reserve_bytes = if self.wants_segment() {
+            self.config.segment_bytes
+        } else {
+            0
+        };
+        self.current.used_bytes + reserve_bytes
+    }
+
     /// True when no segment is in reserve.
     pub(super) fn wants_segment(&self) -> bool {
         self.ready.is_none()

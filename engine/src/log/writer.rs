@@ -215,6 +215,17 @@ impl Log {
         self.0.state.borrow().live.bytes()
     }
 
+    /// How far the log has come, in bytes of segments, with what waits to be written. It never falls.
+    pub fn position_bytes(&self) -> u64 {
+        self.0.state.borrow().position_bytes()
+    }
+
+    /// Bytes of the segments that the log makes before it has one in use that is empty, and one in reserve. Freed ones
+    /// are used again, so it may need less.
+    pub fn unmade_bytes(&self) -> u64 {
+        self.0.state.borrow().unmade_bytes()
+    }
+
     /// The shards because of which the oldest needed segment is needed, in no particular order. When they are flushed,
     /// [`Log::live_bytes`] falls, unless that segment is the one in use.
     pub fn pinning(&self) -> Vec<ShardId> {

@@ -534,16 +534,18 @@ async fn accept_connections(core: SharedCore, env: Env<CoreBatch>, listener: Rc<
 
 async fn sweep(core: SharedCore, env: Env<CoreBatch>, data: PathBuf) {
     loop {
-        env.tasks.sleep(SWEEP_INTERVAL).await;
         let free_bytes = env.disk.free_bytes(&data).await;
-        let mut core = core.borrow_mut();
-        core.begin_turn();
-        core.end_overdue();
-        // If it can't be told, what was told before holds.
-        if let Ok(free_bytes) = free_bytes {
-            core.host.note_free_bytes(free_bytes, env.cores);
+        {
+            let mut core = core.borrow_mut();
+            core.begin_turn();
+            core.end_overdue();
+            // If it can't be told, what was told before holds.
+            if let Ok(free_bytes) = free_bytes {
+                core.host.note_free_bytes(free_bytes, env.cores);
+            }
+            core.host.tend();
+            core.finish_turn();
         }
-        core.host.tend();
-        core.finish_turn();
+        env.tasks.sleep(SWEEP_INTERVAL).await;
     }
 }

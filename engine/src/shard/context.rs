@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use ostrakon_core::hlc::{Hlc, Timestamp};
 
 use super::decide::Decided;
+use super::disk_room::DiskRoom;
 use crate::limits::{DELETE_RESERVE_PARTS, SENT_AHEAD_MAX_US};
 use crate::log::Log;
 
@@ -28,18 +29,17 @@ pub struct CoreContext {
     pub(super) retention_us: u64,
     /// Memtables can't be flushed for want of space.
     pub(super) is_store_full: bool,
-    /// Bytes of memtables that can surely be flushed, as the file system was a moment ago; and how many more deletes
-    /// may have.
-    pub(super) flushable_bytes: (u64, u64),
+    /// What memtables may come to hold.
+    pub(super) disk_room: DiskRoom,
     /// Writes that were refused because memtables waited to be flushed.
     pub(super) stalled_writes: u64,
 }
 
 impl CoreContext {
-    /// Has the file system no room to flush what memtables hold, and so many bytes more?
-    pub(super) fn is_full_for(&self, cost_bytes: usize, is_delete: bool) -> bool {
-        let (for_all, for_deletes) = self.flushable_bytes;
-        let flushable_bytes = for_all.saturating_add(if is_delete { for_deletes } else { 0 });
+    /// Has the file system no room to flush what memtables hold, and so many bytes more, once the log has the payload?
+    pub(super) fn is_full_for(&self, (payload_bytes, cost_bytes): (usize, usize), is_delete: bool) -> bool {
+        let log_bytes = self.log.position_bytes() + payload_bytes as u64;
+        let flushable_bytes = self.disk_room.flushable_bytes(log_bytes, is_delete);
         let needed_bytes = self.memory.used_bytes + self.memory.reserved_bytes + cost_bytes;
         needed_bytes as u64 > flushable_bytes || self.is_store_full && !is_delete
     }

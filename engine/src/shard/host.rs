@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Write;
 use super::context::{CoreContext, MemoryBudget};
+use super::disk_room::{DiskRoom, LogNeed, kept_bytes};
 use super::fetched::{Fetched, Missing};
 use super::replica::{Readiness, ShardReplica, WriteOutcome};
 use super::scan::PageScan;
@@ -16,10 +17,7 @@ use super::upkeep::Upkeep;
 use super::{Completions, ReadId, Refusal, Ticket};
 use crate::env::WallUs;
 use crate::env::local::Notify;
-use crate::limits::{
-    DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, MEMTABLE_BYTES_MAX, MEMTABLE_PARTS,
-    RECOVERY_BYTES, RETENTION_US, STORE_RESERVE_BYTES,
-};
+use crate::limits::{MEMTABLE_BYTES_MAX, MEMTABLE_PARTS, RECOVERY_BYTES, RETENTION_US};
 use crate::log::{DurableBatch, Log};
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::files::ShardFiles;
@@ -125,7 +123,7 @@ impl ShardHost {
             scratch: RefCell::default(),
             retention_us: options.retention_us,
             is_store_full: false,
-            flushable_bytes: (u64::MAX, 0),
+            disk_room: DiskRoom::UNKNOWN,
             stalled_writes: 0,
         };
         let mut host = ShardHost {
@@ -388,17 +386,15 @@ impl ShardHost {
         stores.collect()
     }
 
-    /// The file system has so many free bytes, which `cores` cores share. Part of them is kept: for merges, which need
-    /// room for what they write before they can remove what they read.
+    /// The file system has so many free bytes, which `cores` cores share.
     pub fn note_free_bytes(&mut self, free_bytes: u64, cores: u16) {
         let stores = self.replicas.iter().flatten().map(ShardReplica::store);
         let table_bytes: u64 = stores.map(|store| store.tables().tree().bytes()).sum();
-        let kept_bytes = (table_bytes / KEPT_FREE_PARTS).clamp(DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX);
-        let cores = u64::from(cores);
-        self.core.flushable_bytes = (
-            free_bytes.saturating_sub(kept_bytes) / cores,
-            (kept_bytes - STORE_RESERVE_BYTES).min(free_bytes) / 2 / cores,
-        );
+        let log = LogNeed {
+            position_bytes: self.core.log.position_bytes(),
+            unmade_bytes: self.core.log.unmade_bytes(),
+        };
+        self.core.disk_room = DiskRoom::of(free_bytes, kept_bytes(table_bytes), cores, log);
     }
 
     /// Has a flush found the disk full, and none succeeded since?

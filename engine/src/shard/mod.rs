@@ -20,6 +20,7 @@ mod context;
 mod dead;
 mod decide;
 mod delete_range;
+mod disk_room;
 pub mod fetched;
 mod hiding;
 pub mod host;

@@ -485,7 +485,7 @@ impl ShardReplica {
         let log = &core.log;
         let finds_room =
             !log.is_disk_full() || is_delete && log.has_room_for_delete(self.shard, &ceiling_and_delete);
-        if !finds_room || core.is_full_for(cost_bytes, is_delete) {
+        if !finds_room || core.is_full_for((payload_bytes, cost_bytes), is_delete) {
             return Err(Refusal::DiskFull);
         }
         let memory = &core.memory;

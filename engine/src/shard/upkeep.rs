@@ -12,6 +12,7 @@ use ostrakon_wire::routing::ShardId;
 
 use super::host::ShardHost;
 use super::replica::ShardReplica;
+use crate::storage::memtable::Memtable;
 use crate::storage::sstable::reader::Table;
 use crate::storage::store::Sealed;
 use crate::storage::store::files::{ShardFiles, StoreError};
@@ -289,9 +290,11 @@ impl ShardHost {
     }
 
     /// Seals the memtables of shards that keep the log from being cut, when it has become long, or finds no room any
-    /// more.
+    /// more, or takes room that the memtables will need.
     pub(super) fn seal_laggards(&mut self) {
-        if self.core.log.live_bytes() < self.recovery_bytes && !self.core.log.is_disk_full() {
+        let log = &self.core.log;
+        let is_due = log.live_bytes() >= self.recovery_bytes || log.is_disk_full() || self.is_disk_short();
+        if !is_due {
             return;
         }
         for shard in self.core.log.pinning() {
@@ -301,6 +304,15 @@ impl ShardHost {
                 self.flush_work.notify();
             }
         }
+    }
+
+    fn is_disk_short(&self) -> bool {
+        let core = &self.core;
+        let replicas = self.replicas.iter().flatten();
+        let active = replicas.map(|replica| replica.store().active());
+        let active_bytes = || active.map(Memtable::memory_bytes).sum();
+        core.disk_room
+            .asks_for_flush(core.log.position_bytes(), core.memory.used_bytes, active_bytes)
     }
 
     /// To be called every now and then: without requests nothing else looks whether there is work.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan_faults::{add_quiet_blip, draw_faults, draw_faults_at};
+use super::plan_faults::{add_late_successors, add_quiet_blip, draw_faults, draw_faults_at};
 use super::plan_workload::Workload;
 use super::storage::StorageChoice;
 use crate::sim::{CrashPoint, CrashStyle, Fault, FaultAction, FaultAt, HostId, SimRandom};
@@ -314,6 +314,8 @@ impl Plan {
             down_ns: (0..6).map(|_| random.around(50 * MILLISECOND_NS)).collect(),
         };
         add_quiet_blip(&quiet, &mut plan.clients, &mut plan.faults);
+        let late = random.derived("late successors");
+        add_late_successors(&late, &mut plan.clients, &mut plan.faults);
         plan
     }
 

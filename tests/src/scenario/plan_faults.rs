@@ -1,6 +1,8 @@
 //! The faults of an ordinary run, drawn from its seed: some kinds of fault, a few times each, at least one crash, and
 //! enough kinds that are sure to strike.
 
+use ostrakon::limits::{DISK_RESERVE_BYTES, STORE_RESERVE_BYTES};
+
 use super::plan::{ClientPlan, Operation, OperationKind, SERVER};
 use crate::sim::disk::DiskOperations;
 use crate::sim::{CrashStyle, Fault, FaultAction, FaultAt, FaultAtKind, HostId, NetworkTrouble, SimRandom};
@@ -138,6 +140,60 @@ pub(super) fn add_quiet_blip(random: &SimRandom, clients: &mut [ClientPlan], fau
             kind,
         });
     }
+    faults.sort_by_key(|fault| fault.at_ns);
+}
+
+/// Keys whose values expire while their successors are on their way.
+const LATE_KEYS: u32 = 3;
+/// So long before the disk hangs those keys get values that expire; then some time passes, for threads that are behind.
+const LATE_BEFORE_NS: u64 = 100 * MILLISECOND_NS;
+/// Between two requests of a thread.
+const LATE_PAUSE_NS: u64 = 20 * MILLISECOND_NS;
+
+/// In some runs, a disk that hangs while the values of a few keys expire, of which some are being replaced: a key whose
+/// next value came before its last one expired never was absent, and whoever looks while the disk hangs must not say so.
+pub(super) fn add_late_successors(random: &SimRandom, clients: &mut [ClientPlan], faults: &mut Vec<Fault>) {
+    if !random.one_in(8) {
+        return;
+    }
+    let hang_ns = random.between(LATE_BEFORE_NS, 2 * LATE_BEFORE_NS);
+    let duration_ns = random.between(100 * MILLISECOND_NS, 400 * MILLISECOND_NS);
+    let window_ns = hang_ns - LATE_BEFORE_NS..hang_ns + duration_ns;
+    for thread in clients.iter_mut().flat_map(|client| &mut client.threads) {
+        let replaces = random.one_in(2);
+        let mut elapsed_ns = 0;
+        for operation in thread {
+            if !window_ns.contains(&elapsed_ns) {
+                elapsed_ns += operation.pause_ns;
+                continue;
+            }
+            let (kind, ttl_ns) = if elapsed_ns < hang_ns - LATE_BEFORE_NS / 2 {
+                // It expires in the second half.
+                let left_ns = hang_ns - elapsed_ns + duration_ns / 2;
+                (OperationKind::Put, left_ns + random.below(duration_ns / 3))
+            } else if elapsed_ns >= hang_ns && replaces {
+                (OperationKind::Put, 0)
+            } else {
+                (OperationKind::Get, 0)
+            };
+            *operation = Operation {
+                pause_ns: random.below(LATE_PAUSE_NS),
+                number: operation.number,
+                ttl_ms: (ttl_ns / MILLISECOND_NS) as u32,
+                ..Operation::plain(kind, operation.key % LATE_KEYS)
+            };
+            elapsed_ns += operation.pause_ns;
+        }
+    }
+    // What else strikes would mostly keep the threads from their plans.
+    for fault in faults.iter_mut().filter(|fault| fault.at_ns < window_ns.end) {
+        fault.at_ns += window_ns.end;
+    }
+    faults.push(Fault {
+        at_ns: hang_ns,
+        host: SERVER,
+        kind: FaultAction::DiskHang { duration_ns },
+    });
     faults.sort_by_key(|fault| fault.at_ns);
 }
 
@@ -321,7 +377,12 @@ fn draw_disk(random: &SimRandom) -> (u64, FaultAction) {
             )
         }
         _ => {
-            let free_bytes = random.below(3 << 20);
+            // Nothing, or about what tables, deletes and the log leave free.
+            let free_bytes = if random.one_in(2) {
+                random.below(3 << 20)
+            } else {
+                random.between(STORE_RESERVE_BYTES, DISK_RESERVE_BYTES + (8 << 20))
+            };
             // Long enough, at times, for ceilings to run out.
             let duration_ns = long_ns * random.between(1, 10);
             (

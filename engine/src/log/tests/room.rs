@@ -90,6 +90,32 @@ fn written(requests: &[Request], ask: Ask, beyond: bool) -> Option<u64> {
     (!is_stuck).then_some(end + SEAL_BYTES)
 }
 
+/// What the log will make comes to one segment beyond where it is: then the one in use is empty, and one in reserve.
+#[test]
+fn the_log_tells_how_far_it_is_and_what_it_will_make() {
+    let mut machine = Machine::new(SEGMENT_BLOCKS);
+    let running = machine.start();
+    let mut position_bytes = running.log.position_bytes();
+    while running.log.statistics().segments < 5 {
+        running.append(0, 3_000);
+        let waiting_bytes = running.log.position_bytes();
+        assert!(waiting_bytes >= position_bytes + 3_000);
+        running.drain();
+        position_bytes = running.log.position_bytes();
+        assert!(position_bytes >= waiting_bytes);
+        // None is freed.
+        let files = machine.disk.files();
+        let segments = files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "seg"));
+        let made_bytes = segments.count() as u64 * SEGMENT_BYTES;
+        assert_eq!(
+            made_bytes + running.log.unmade_bytes(),
+            position_bytes + SEGMENT_BYTES
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

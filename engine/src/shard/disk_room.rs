@@ -1,0 +1,151 @@
+//! How many bytes of memtables a core can surely flush, by what is free on the file system.
+//!
+//! What is free is looked at every now and then. In between the core's log goes on, and takes space before a flush can
+//! give any back; so what it takes is counted at each write. What a core may take in is what stays then beside the space
+//! that is kept ([`kept_bytes`]): a flush that finds no room gives nothing back either, and a core whose memtables hold
+//! more than it can flush serves no write until somebody frees space by hand.
+//!
+//! Deletes may have half of the kept space as well, as far as tables may use it. The other half is for merges, which write
+//! before they remove.
+
+use crate::limits::{DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, STORE_RESERVE_BYTES};
+
+/// What a core's log has taken, and will take soon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogNeed {
+    /// How far it has come, in bytes of segments: [`Log::position_bytes`](crate::log::Log::position_bytes).
+    pub(super) position_bytes: u64,
+    /// Bytes of the segments that it makes next: [`Log::unmade_bytes`](crate::log::Log::unmade_bytes).
+    pub(super) unmade_bytes: u64,
+}
+
+/// A core's share of the file system's room, as it was at the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DiskRoom {
+    /// For memtables and what the log takes from `log_position_bytes` on.
+    shared_bytes: u64,
+    /// How many more bytes of memtables deletes may have.
+    delete_bytes: u64,
+    log_position_bytes: u64,
+}
+
+/// Bytes that stay free on a file system with so many bytes of tables.
+pub(super) fn kept_bytes(table_bytes: u64) -> u64 {
+    (table_bytes / KEPT_FREE_PARTS).clamp(DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX)
+}
+
+impl DiskRoom {
+    /// Before anybody has looked.
+    pub(super) const UNKNOWN: DiskRoom = DiskRoom {
+        shared_bytes: u64::MAX,
+        delete_bytes: 0,
+        log_position_bytes: 0,
+    };
+
+    /// The share of one of `cores` cores in a file system with so many free bytes, of which `kept_bytes` are kept.
+    pub(super) fn of(free_bytes: u64, kept_bytes: u64, cores: u16, log: LogNeed) -> DiskRoom {
+        let cores = u64::from(cores);
+        let beside_kept_bytes = free_bytes.saturating_sub(kept_bytes) / cores;
+        let for_tables_bytes = kept_bytes.min(free_bytes).saturating_sub(STORE_RESERVE_BYTES);
+        DiskRoom {
+            shared_bytes: beside_kept_bytes.saturating_sub(log.unmade_bytes),
+            delete_bytes: for_tables_bytes / 2 / cores,
+            log_position_bytes: log.position_bytes,
+        }
+    }
+
+    /// Bytes of memtables that can surely be flushed now that the log has come so far.
+    pub(super) fn flushable_bytes(&self, log_position_bytes: u64, is_delete: bool) -> u64 {
+        let logged_bytes = log_position_bytes - self.log_position_bytes;
+        let for_all_bytes = self.shared_bytes.saturating_sub(logged_bytes);
+        for_all_bytes.saturating_add(if is_delete { self.delete_bytes } else { 0 })
+    }
+
+    /// Is it time to flush the memtables that take writes, `active_bytes` together, because they have come to half of
+    /// what can be flushed beside the rest of `used_bytes`? What the log keeps for them can be freed then.
+    pub(super) fn asks_for_flush(
+        &self,
+        log_position_bytes: u64,
+        used_bytes: usize,
+        active_bytes: impl FnOnce() -> usize,
+    ) -> bool {
+        let flushable_bytes = self.flushable_bytes(log_position_bytes, true);
+        let used_bytes = used_bytes as u64;
+        if used_bytes < flushable_bytes / 2 {
+            return false;
+        }
+        let active_bytes = active_bytes() as u64;
+        let rest_bytes = used_bytes.saturating_sub(active_bytes);
+        active_bytes > flushable_bytes.saturating_sub(rest_bytes) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_the_log_takes_is_not_for_memtables() {
+        let log = LogNeed {
+            position_bytes: 7 * MIB,
+            unmade_bytes: 6 * MIB,
+        };
+        let room = DiskRoom::of(164 * MIB, 64 * MIB, 2, log);
+        assert_eq!(room.flushable_bytes(7 * MIB, false), 44 * MIB);
+        assert_eq!(room.flushable_bytes(17 * MIB, false), 34 * MIB);
+        assert_eq!(room.flushable_bytes(900 * MIB, false), 0);
+        assert_eq!(room.flushable_bytes(900 * MIB, true), 12 * MIB);
+        assert_eq!(DiskRoom::UNKNOWN.flushable_bytes(0, false), u64::MAX);
+    }
+
+    #[test]
+    fn memtables_are_flushed_at_half_of_what_can_be_flushed() {
+        let room = DiskRoom::of(164 * MIB, 64 * MIB, 1, LogNeed::default());
+        let asks =
+            |used_mib: usize, active_mib: usize| room.asks_for_flush(0, used_mib << 20, || active_mib << 20);
+        assert_eq!(room.flushable_bytes(0, true), 124 * MIB);
+        assert!(!asks(62, 62));
+        assert!(asks(63, 63));
+        // Beside other things, at half of what those leave.
+        assert!(!asks(90, 34));
+        assert!(asks(91, 35));
+        // What is not a memtable that takes writes asks for nothing, however much it is.
+        assert!(!asks(500, 0));
+        assert!(asks(500, 1));
+        assert!(!DiskRoom::UNKNOWN.asks_for_flush(0, usize::MAX >> 2, || usize::MAX >> 2));
+    }
+
+    #[test]
+    fn what_is_kept_grows_with_the_tables() {
+        assert_eq!(kept_bytes(0), DISK_RESERVE_BYTES);
+        assert_eq!(kept_bytes(160 * 16 * MIB), 160 * MIB);
+        assert_eq!(kept_bytes(u64::MAX), KEPT_FREE_BYTES_MAX);
+    }
+
+    proptest! {
+        /// All cores can flush all that they took in, one memtable after the other, once the logs have taken their
+        /// part, and the space that tables leave free stays free.
+        #[test]
+        fn whatever_was_taken_in_can_be_flushed(
+            free_bytes in 0..4096 * MIB,
+            table_bytes in 0..64_000 * MIB,
+            cores in 1..64_u16,
+            unmade_bytes in 0..128 * MIB,
+            logged_bytes in 0..2048 * MIB,
+        ) {
+            let log = LogNeed { position_bytes: 5, unmade_bytes };
+            let kept_bytes = kept_bytes(table_bytes);
+            let room = DiskRoom::of(free_bytes, kept_bytes, cores, log);
+            let share_bytes = free_bytes.saturating_sub(kept_bytes) / u64::from(cores);
+            // A log makes no segment in what is kept.
+            let logged_bytes = logged_bytes.min(share_bytes);
+            let after_log_bytes = free_bytes - logged_bytes * u64::from(cores);
+            let taken_in_bytes = room.flushable_bytes(5 + logged_bytes, true) * u64::from(cores);
+            prop_assert!(taken_in_bytes <= after_log_bytes.saturating_sub(STORE_RESERVE_BYTES));
+        }
+    }
+}
