@@ -18,6 +18,14 @@ use std::rc::Rc;
 /// Alignment and granularity in bytes of every direct read and write.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// Did the operating system find too little space?
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// The result of a disk operation, boxed once per operation.
 pub type IoFuture<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::LogError;
 use super::format::{LogId, SegmentSequence};
-use crate::env::disk::BLOCK_BYTES;
+use crate::env::disk::{BLOCK_BYTES, is_disk_full};
 use crate::env::{Disk, DiskBuf, File, OpenMode, Tasks};
 
 /// Bytes of one zero-filling write: so few that a batch which comes behind it on the device hardly waits.
@@ -99,10 +99,7 @@ impl FillPace for AtOnce {
 
 impl PrepareError {
     fn of(operation: &'static str, path: &Path, source: io::Error) -> PrepareError {
-        if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
+        if is_disk_full(&source) {
             PrepareError::DiskFull
         } else {
             PrepareError::Failed(LogError::io(operation, path, source))

@@ -2,11 +2,12 @@
 //! checkpoints ([`super::checkpoint_task`]).
 //!
 //! - Too little space: the job is tried again after a while, and puts are refused with `DiskFull` while no flush
-//!   succeeds.
+//!   succeeds. Tables that are made wait until the manifest has room for them: it may have them at the next start.
 //! - A table that can't be read: it is not merged any more, the operator is told, and reads of it fail one by one.
 //! - Another failure to write: tried again some times, then the core gives up. Memtables can't be flushed then, and
 //!   nobody knows why.
-//! - A manifest that can't be written: the core gives up at once, since nobody knows what the file says.
+//! - A manifest that can't be written for another reason: the core gives up at once, since nobody knows what the file
+//!   says.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -132,15 +133,8 @@ impl Upkeep {
                 continue;
             };
             let outcome = self.flush(&job).await;
-            {
-                let host = &mut self.core.borrow_mut().host;
-                host.flush_ended();
-                host.set_store_full(outcome.as_ref().is_err_and(StoreError::is_disk_full));
-            }
-            if let Err(error) = &outcome {
-                *self.flush_failure.borrow_mut() = Some(error.to_string());
-            }
-            checkpoint_work.notify();
+            self.core.borrow_mut().host.flush_ended();
+            self.tell_flush(&outcome);
             match outcome {
                 Ok(()) => failures = 0,
                 Err(error) => self.after_failure(&error, &mut failures).await,
@@ -154,7 +148,29 @@ impl Upkeep {
     async fn flush(&self, job: &FlushJob) -> Result<(), StoreError> {
         let made = job.run().await?;
         let install = |made: &_| self.core.borrow_mut().host.install_flush(job, made);
-        job.note(made, install).await
+        loop {
+            let noted = job.note(&made, install).await;
+            if !self.waits_for_room(&noted) {
+                return noted;
+            }
+            self.tell_flush(&noted);
+            self.tasks.sleep(RETRY).await;
+        }
+    }
+
+    /// Tells what became of a flush those whom it concerns.
+    fn tell_flush(&self, outcome: &Result<(), StoreError>) {
+        let is_full = outcome.as_ref().is_err_and(StoreError::is_disk_full);
+        self.core.borrow_mut().host.set_store_full(is_full);
+        if let Err(error) = outcome {
+            *self.flush_failure.borrow_mut() = Some(error.to_string());
+        }
+        self.checkpoint_work().notify();
+    }
+
+    /// Is a change to be noted again, once there may be room for it?
+    fn waits_for_room(&self, noted: &Result<(), StoreError>) -> bool {
+        noted.as_ref().is_err_and(StoreError::is_disk_full) && !self.is_over()
     }
 
     async fn merge_tables(&self) {
@@ -188,7 +204,13 @@ impl Upkeep {
             return Ok(());
         };
         let install = |made: &_| self.core.borrow_mut().host.install_merge(job, made);
-        job.note(made, install).await
+        loop {
+            let noted = job.note(&made, install).await;
+            if !self.waits_for_room(&noted) {
+                return noted;
+            }
+            self.tasks.sleep(RETRY).await;
+        }
     }
 
     /// Removes files that nobody reads any more, and waits: for a moment if some are read still, else for work.
@@ -214,7 +236,8 @@ impl Upkeep {
         } else {
             *failures += 1;
         }
-        if matches!(error, StoreError::Manifest(_)) || *failures > FAILURES_MAX {
+        let is_uncertain = matches!(error, StoreError::Manifest(_)) && !error.is_disk_full();
+        if is_uncertain || *failures > FAILURES_MAX {
             self.log.give_up(&LogError::Store(error.to_string()));
         } else if !self.is_over() {
             self.tasks.sleep(RETRY).await;

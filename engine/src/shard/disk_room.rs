@@ -1,12 +1,13 @@
 //! How many bytes of memtables a core can surely flush, by what is free on the file system.
 //!
 //! What is free is looked at every now and then. In between the core's log goes on, and takes space before a flush can
-//! give any back; so what it takes is counted at each write. What a core may take in is what stays then beside the space
-//! that is kept ([`kept_bytes`]): a flush that finds no room gives nothing back either, and a core whose memtables hold
-//! more than it can flush serves no write until somebody frees space by hand.
+//! give any back; so what it takes is counted at each write. What a core may take in is what stays then beside the
+//! space that is kept ([`kept_bytes`]): a flush that finds no room gives nothing back either, and a core whose
+//! memtables hold more than it can flush takes no write until somebody frees space by hand.
 //!
-//! Deletes may have half of the kept space as well, as far as tables may use it. The other half is for merges, which write
-//! before they remove.
+//! Deletes may have half of the kept space as well, as far as tables may use it. The other half is for merges, which
+//! write before they remove. Where something else has taken the kept space, deletes may have half of what is left: they
+//! are safe in the log, and are flushed once there is room.
 
 use crate::limits::{DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, STORE_RESERVE_BYTES};
 
@@ -21,6 +22,7 @@ pub(super) struct LogNeed {
 
 /// A core's share of the file system's room, as it was at the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the unit is the last word of a name")]
 pub(super) struct DiskRoom {
     /// For memtables and what the log takes from `log_position_bytes` on.
     shared_bytes: u64,
@@ -46,7 +48,7 @@ impl DiskRoom {
     pub(super) fn of(free_bytes: u64, kept_bytes: u64, cores: u16, log: LogNeed) -> DiskRoom {
         let cores = u64::from(cores);
         let beside_kept_bytes = free_bytes.saturating_sub(kept_bytes) / cores;
-        let for_tables_bytes = kept_bytes.min(free_bytes).saturating_sub(STORE_RESERVE_BYTES);
+        let for_tables_bytes = (kept_bytes - STORE_RESERVE_BYTES).min(free_bytes);
         DiskRoom {
             shared_bytes: beside_kept_bytes.saturating_sub(log.unmade_bytes),
             delete_bytes: for_tables_bytes / 2 / cores,
@@ -128,10 +130,10 @@ mod tests {
 
     proptest! {
         /// All cores can flush all that they took in, one memtable after the other, once the logs have taken their
-        /// part, and the space that tables leave free stays free.
+        /// part, and the space that tables leave free stays free; unless something else has taken that before.
         #[test]
         fn whatever_was_taken_in_can_be_flushed(
-            free_bytes in 0..4096 * MIB,
+            free_bytes in 2 * STORE_RESERVE_BYTES..4096 * MIB,
             table_bytes in 0..64_000 * MIB,
             cores in 1..64_u16,
             unmade_bytes in 0..128 * MIB,

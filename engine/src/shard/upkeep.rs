@@ -79,11 +79,11 @@ impl FlushJob {
     /// Notes the table in the manifest, and installs it by `install`.
     ///
     /// # Errors
-    /// If the manifest can't be written: what it says is known at the next start only.
-    pub async fn note(&self, made: MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
+    /// If the manifest can't be written: see [`ShardFiles::note`].
+    pub async fn note(&self, made: &MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
         let edit = made.edit.clone();
         self.files
-            .note(edit, Some(self.sealed.through), |_| install(&made))
+            .note(edit, Some(self.sealed.through), |_| install(made))
             .await
     }
 }
@@ -102,10 +102,10 @@ impl MergeJob {
     /// Notes the change in the manifest, and installs it by `install`.
     ///
     /// # Errors
-    /// If the manifest can't be written: what it says is known at the next start only.
-    pub async fn note(&self, made: MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
+    /// If the manifest can't be written: see [`ShardFiles::note`].
+    pub async fn note(&self, made: &MadeTables, install: impl FnOnce(&MadeTables)) -> Result<(), StoreError> {
         let edit = made.edit.clone();
-        self.files.note(edit, None, |_| install(&made)).await
+        self.files.note(edit, None, |_| install(made)).await
     }
 
     /// Ends the job: files of tables that went are removed as soon as nobody reads them.

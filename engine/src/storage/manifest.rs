@@ -34,7 +34,7 @@ use judgement::judge;
 use record::{encode, record_at};
 
 use super::verify::{Flaw, Lost};
-use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode};
+use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode, is_disk_full};
 
 /// Name of the manifest in the directory of its shard.
 pub const MANIFEST: &str = "manifest";
@@ -151,13 +151,20 @@ impl core::error::Error for ManifestError {
     }
 }
 
+impl ManifestError {
+    /// Is there too little space?
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, ManifestError::Io { source, .. } if is_disk_full(source))
+    }
+}
+
 /// The manifest of a shard, open for changes.
 pub struct Manifest {
     disk: Rc<dyn Disk>,
     directory: PathBuf,
     shard: u32,
     files: ShardFiles,
-    /// None after a write that failed.
+    /// None after a write that failed, unless it found too little space.
     file: Option<Rc<dyn File>>,
     /// Where the next record goes.
     end: u64,
@@ -204,7 +211,8 @@ impl Manifest {
             manifest.end = read.end;
             manifest.next_sequence = read.next_sequence;
             if !read.is_torn {
-                manifest.anew_bytes = manifest.records_anew().0.len() as u64;
+                let anew = records_anew(&manifest.files, shard, manifest.next_sequence);
+                manifest.anew_bytes = anew.0.len() as u64;
                 manifest.reopen().await?;
                 return match manifest.make_last().await {
                     Ok(()) => Ok(manifest),
@@ -221,7 +229,7 @@ impl Manifest {
                 table: table.name.clone(),
             });
         }
-        manifest.write_anew().await?;
+        manifest.write_anew(manifest.files.clone()).await?;
         Ok(manifest)
     }
 
@@ -235,11 +243,8 @@ impl Manifest {
         shard: u32,
         files: ShardFiles,
     ) -> Result<(), ManifestError> {
-        let mut manifest = Manifest {
-            files,
-            ..Manifest::nothing(disk, directory, shard)
-        };
-        manifest.write_anew().await?;
+        let mut manifest = Manifest::nothing(disk, directory, shard);
+        manifest.write_anew(files).await?;
         manifest.close_file().await
     }
 
@@ -252,8 +257,9 @@ impl Manifest {
     /// away may be removed afterwards.
     ///
     /// # Errors
-    /// If it can't be written; whether it lasts is then known only to the next [`Manifest::open`], and no other
-    /// change is taken.
+    /// If it can't be written; whether it lasts is then known only to the next [`Manifest::open`]. So no table that it
+    /// brings or takes away may be removed. No other change is taken, unless there was too little space
+    /// ([`ManifestError::is_disk_full`]): then this one may be noted again, or another one, in the same place.
     ///
     /// # Panics
     /// If the change does not fit the tables.
@@ -268,17 +274,16 @@ impl Manifest {
             .make(change)
             .expect("a change fits the tables that it was made for");
         if self.end >= REWRITE_BYTES.max(self.anew_bytes * REWRITE_FACTOR) {
-            self.files = changed;
-            return self.write_anew().await;
+            return self.write_anew(changed).await;
         }
         let record = encode(self.shard, self.next_sequence, self.end, change);
         let mut buffer = self.disk.allocate(record.len());
         buffer.bytes_mut().copy_from_slice(&record);
         let written = file.write_at(Rc::new(buffer), self.end).await;
         if let Err(source) = written {
-            // The failed write is what tells.
-            let _ = self.close_file().await;
-            return Err(failed(self.path(MANIFEST), "write", source));
+            return Err(self
+                .after_failure(failed(self.path(MANIFEST), "write", source))
+                .await);
         }
         self.files = changed;
         self.end += record.len() as u64;
@@ -321,15 +326,34 @@ impl Manifest {
         self.close_file().await
     }
 
-    /// Writes all that it says into a new file, which takes the place of the old one.
-    async fn write_anew(&mut self) -> Result<(), ManifestError> {
+    /// Writes a new file that says this, which takes the place of the old one.
+    async fn write_anew(&mut self, files: ShardFiles) -> Result<(), ManifestError> {
+        let (bytes, next_sequence) = records_anew(&files, self.shard, self.next_sequence);
+        if let Err(error) = self.write_half_made(&bytes).await {
+            // Why it can't be written is what tells.
+            let _ = self.remove_half_made().await;
+            return Err(self.after_failure(error).await);
+        }
         self.close_file().await?;
-        let (bytes, next_sequence) = self.records_anew();
+        let (half_made, path) = (self.path(HALF_MADE), self.path(MANIFEST));
+        let named = match self.disk.rename(&half_made, &path).await {
+            Ok(()) => self.disk.sync_dir(&self.directory).await,
+            failed => failed,
+        };
+        named.map_err(|source| failed(half_made, "rename", source))?;
+        self.files = files;
+        self.end = bytes.len() as u64;
+        self.anew_bytes = self.end;
+        self.next_sequence = next_sequence;
+        self.reopen().await
+    }
+
+    async fn write_half_made(&self, bytes: &[u8]) -> Result<(), ManifestError> {
         let path = self.path(HALF_MADE);
         let opened = self.disk.open(&path, OpenMode::CreateNew).await;
         let file = opened.map_err(|source| failed(path.clone(), "make", source))?;
         let mut buffer = self.disk.allocate(bytes.len());
-        buffer.bytes_mut().copy_from_slice(&bytes);
+        buffer.bytes_mut().copy_from_slice(bytes);
         let written = match file.write_at(Rc::new(buffer), 0).await {
             Ok(()) => file.sync().await,
             failed => failed,
@@ -337,27 +361,17 @@ impl Manifest {
         let closed = file.close().await;
         written
             .and(closed)
-            .map_err(|source| failed(path.clone(), "write", source))?;
-        let named = match self.disk.rename(&path, &self.path(MANIFEST)).await {
-            Ok(()) => self.disk.sync_dir(&self.directory).await,
-            failed => failed,
-        };
-        named.map_err(|source| failed(path, "rename", source))?;
-        self.end = bytes.len() as u64;
-        self.anew_bytes = self.end;
-        self.next_sequence = next_sequence;
-        self.reopen().await
+            .map_err(|source| failed(path, "write", source))
     }
 
-    /// The bytes of a file that says the same by as few records as can be, and the sequence of the record behind them.
-    fn records_anew(&self) -> (Vec<u8>, u64) {
-        let mut bytes = Vec::new();
-        let mut sequence = self.next_sequence;
-        for change in self.files.changes() {
-            bytes.extend(encode(self.shard, sequence, bytes.len() as u64, &change));
-            sequence += 1;
+    /// Takes no other change after this failure, unless there was too little space: the next record is written over
+    /// what may be there of this one.
+    async fn after_failure(&mut self, error: ManifestError) -> ManifestError {
+        if !error.is_disk_full() {
+            // The failed write is what tells.
+            let _ = self.close_file().await;
         }
-        (bytes, sequence)
+        error
     }
 
     /// Makes what was read last. If a program before this one died, its last record may lie in the cache of the
@@ -406,6 +420,17 @@ impl Manifest {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The bytes of a file that says this by as few records as can be, the first of which has this sequence; and the
+/// sequence of the record behind them.
+fn records_anew(files: &ShardFiles, shard: u32, mut sequence: u64) -> (Vec<u8>, u64) {
+    let mut bytes = Vec::new();
+    for change in files.changes() {
+        bytes.extend(encode(shard, sequence, bytes.len() as u64, &change));
+        sequence += 1;
+    }
+    (bytes, sequence)
 }
 
 /// The bytes of a manifest, as far as records may reach.

@@ -151,7 +151,7 @@ const LATE_BEFORE_NS: u64 = 100 * MILLISECOND_NS;
 const LATE_PAUSE_NS: u64 = 20 * MILLISECOND_NS;
 
 /// In some runs, a disk that hangs while the values of a few keys expire, of which some are being replaced: a key whose
-/// next value came before its last one expired never was absent, and whoever looks while the disk hangs must not say so.
+/// next value came before its last one expired never was absent, whoever looks while the disk hangs.
 pub(super) fn add_late_successors(random: &SimRandom, clients: &mut [ClientPlan], faults: &mut Vec<Fault>) {
     if !random.one_in(8) {
         return;

@@ -350,3 +350,86 @@ fn an_open_manifest_is_held_against_its_file() {
     assert_eq!(run(manifest.verify()).unwrap().1, []);
     run(manifest.close()).unwrap();
 }
+
+/// Notes the first change, and then the second without room for it; hands the manifest on.
+async fn without_room(disk: &Rc<dyn Disk>, memory: &MemoryDisk, operation: &'static str) -> Manifest {
+    let mut manifest = Manifest::open(disk, directory(), SHARD).await.unwrap();
+    manifest.note(&changes()[0]).await.unwrap();
+    memory.inject(operation, 0, io::ErrorKind::StorageFull);
+    let refused = manifest.note(&changes()[1]).await.expect_err("there is no room");
+    assert!(refused.is_disk_full(), "{refused}");
+    assert_eq!(manifest.files(), &after(&changes()[..1]));
+    manifest
+}
+
+#[test]
+fn a_change_that_found_no_room_is_noted_again_or_another_in_its_place() {
+    let other = change(2, &[], Place::Young, vec![table(20, 0..100)]);
+    for operation in ["write", "written"] {
+        for second in [&changes()[1], &other] {
+            let memory = MemoryDisk::new(directory());
+            let disk: Rc<dyn Disk> = Rc::new(memory.clone());
+            run(async {
+                let mut manifest = without_room(&disk, &memory, operation).await;
+                assert_eq!(manifest.verify().await.unwrap().1, Vec::new());
+                manifest.note(second).await.expect("there is room again");
+                manifest.close().await.unwrap();
+            });
+            assert_eq!(
+                read(&memory).unwrap(),
+                after(&[changes()[0].clone(), second.clone()])
+            );
+        }
+    }
+}
+
+#[test]
+fn a_change_that_found_no_room_may_last_or_not() {
+    for (fate, noted) in [
+        (Fate::Lost, 1),
+        (Fate::Sectors(Box::new(|sector| sector == 0)), 1),
+        (Fate::Whole, 2),
+    ] {
+        let memory = MemoryDisk::new(directory());
+        let disk: Rc<dyn Disk> = Rc::new(memory.clone());
+        run(async {
+            without_room(&disk, &memory, "written").await;
+        });
+        let mut fate = Some(fate);
+        memory.power_loss(true, |_| fate.take().expect("one write"));
+        assert_eq!(read(&memory).unwrap(), after(&changes()[..noted]), "{noted}");
+    }
+}
+
+#[test]
+fn a_manifest_that_finds_no_room_to_be_written_anew_stays_as_it_was() {
+    for operation in ["open", "fill", "sync", "close"] {
+        let memory = MemoryDisk::new(directory());
+        let disk: Rc<dyn Disk> = Rc::new(memory.clone());
+        let mut files = ShardFiles::default();
+        run(async {
+            let mut manifest = Manifest::open(&disk, directory(), SHARD).await.unwrap();
+            let mut refusals = 0;
+            for number in 1..500 {
+                let removed: Vec<u64> = (number > 1).then(|| number - 1).into_iter().collect();
+                let change = change(number, &removed, Place::Young, vec![table(number, 0..9)]);
+                memory.inject(operation, 0, io::ErrorKind::StorageFull);
+                let noted = manifest.note(&change).await;
+                memory.clear_injections();
+                if let Err(error) = noted {
+                    assert!(error.is_disk_full(), "{error}");
+                    refusals += 1;
+                    assert_eq!(manifest.files(), &files);
+                    assert_eq!(manifest.verify().await.unwrap().1, Vec::new());
+                    assert_eq!(memory.files().len(), 1, "nothing is left of {operation}");
+                    manifest.note(&change).await.expect("there is room again");
+                }
+                files.make(&change).unwrap();
+            }
+            assert!(refusals > 2, "{refusals} times it was to be written anew");
+            manifest.close().await.unwrap();
+        });
+        assert_eq!(read(&memory).unwrap(), files);
+        assert_eq!(memory.open_files(), 0);
+    }
+}

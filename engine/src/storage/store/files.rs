@@ -19,6 +19,7 @@ use ostrakon_wire::routing::ShardId;
 use super::OwnRecords;
 use super::keys::OWN;
 use super::tables::Tables;
+use crate::env::disk::is_disk_full;
 use crate::env::local::Exclusive;
 use crate::env::pace::Pace;
 use crate::env::tasks::yield_now;
@@ -100,7 +101,8 @@ pub enum StoreError {
     Table(TableError),
     /// A table can't be written. Nothing has changed.
     Write(WriteError),
-    /// The manifest. After a failed write nobody knows what it says, until the next start.
+    /// The manifest. After a failed write nobody knows what it says, until the next start or, if there was too little
+    /// space, until a change was noted in its place.
     Manifest(ManifestError),
 }
 
@@ -141,23 +143,16 @@ impl core::error::Error for StoreError {
 }
 
 impl StoreError {
-    /// Is there too little space? Then nothing has changed, and trying again makes sense once there is more.
+    /// Is there too little space? Then trying again makes sense once there is more.
     pub fn is_disk_full(&self) -> bool {
-        let source = match self {
-            StoreError::Write(error) => &error.source,
-            StoreError::Directory { source, .. } => source,
-            StoreError::NoRoom { .. } => return true,
-            StoreError::Table(_) | StoreError::Manifest(_) => return false,
-        };
-        is_full(source)
+        match self {
+            StoreError::Write(error) => is_disk_full(&error.source),
+            StoreError::Directory { source, .. } => is_disk_full(source),
+            StoreError::NoRoom { .. } => true,
+            StoreError::Table(_) => false,
+            StoreError::Manifest(error) => error.is_disk_full(),
+        }
     }
-}
-
-fn is_full(source: &io::Error) -> bool {
-    matches!(
-        source.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 impl From<TableError> for StoreError {
@@ -429,7 +424,7 @@ impl ShardFiles {
     /// `flushed` is set if entries up to it are in tables now.
     ///
     /// # Errors
-    /// If it can't be noted. What the manifest says is known at the next start only.
+    /// If it can't be noted: see [`Manifest::note`].
     pub async fn note(
         &self,
         edit: Edit,
