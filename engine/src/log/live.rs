@@ -18,7 +18,6 @@ use ostrakon_wire::routing::ShardId;
 
 use super::format::{OwnershipEpoch, SegmentSequence, ShardState};
 use super::found::{ChainSegment, ShardLast};
-use crate::limits::FREED_SEGMENTS_MAX;
 
 struct LiveSegment {
     sequence: SegmentSequence,
@@ -172,8 +171,9 @@ impl LiveSegments {
         self.segments[self.unneeded].sequence
     }
 
-    /// A head is durable that states this as the oldest: frees those before it. True if there were any.
-    pub(super) fn free_below(&mut self, oldest: SegmentSequence) -> bool {
+    /// A head is durable that states this as the oldest: frees those before it, and keeps so many freed ones at most for
+    /// reuse. True if there were any.
+    pub(super) fn free_below(&mut self, oldest: SegmentSequence, kept_max: usize) -> bool {
         let mut has_freed = false;
         while let Some(freed) = self.segments.pop_front_if(|first| first.sequence < oldest) {
             assert!(self.unneeded > 0, "only what is not needed is freed");
@@ -185,15 +185,25 @@ impl LiveSegments {
                 self.removable.push(freed.sequence);
             }
         }
-        while self.recyclable.len() > FREED_SEGMENTS_MAX {
+        self.keep_freed(kept_max);
+        has_freed
+    }
+
+    /// Keeps so many freed segments at most for reuse.
+    pub(super) fn keep_freed(&mut self, most: usize) {
+        while self.recyclable.len() > most {
             self.removable.extend(self.recyclable.pop_front());
         }
-        has_freed
     }
 
     /// True when a freed segment can be used again.
     pub(super) fn has_recyclable(&self) -> bool {
         !self.recyclable.is_empty()
+    }
+
+    /// How many freed segments can be used again.
+    pub(super) fn recyclable_count(&self) -> u64 {
+        self.recyclable.len() as u64
     }
 
     /// A freed segment to be used again.
@@ -206,9 +216,9 @@ impl LiveSegments {
         core::mem::take(&mut self.removable)
     }
 
-    /// True when the next durable head frees a segment.
-    pub(super) fn has_unneeded(&self) -> bool {
-        self.unneeded > 0
+    /// How many segments the next durable head frees.
+    pub(super) fn unneeded_count(&self) -> usize {
+        self.unneeded
     }
 
     /// Segments of the chain, needed or not.

@@ -61,6 +61,9 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
             Some(freed) => recycle(&shared, freed).await,
             None => make_next_segment(&shared).await,
         };
+        if made.is_err() {
+            shared.state.borrow_mut().note_filling(false);
+        }
         match made {
             Ok(()) => {
                 failures = 0;
@@ -86,6 +89,7 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
 
 impl FillPace for Shared {
     async fn may_go_on(&self, filled_bytes: u64) -> bool {
+        self.state.borrow_mut().note_filling(true);
         loop {
             {
                 let state = self.state.borrow();
@@ -129,7 +133,7 @@ async fn make_next_segment(shared: &Shared) -> Result<(), PrepareError> {
     let (disk, tasks) = (&*shared.disk, &*shared.tasks);
     let (segment_bytes, frees_another) = {
         let state = shared.state.borrow();
-        (state.config.segment_bytes, state.live.has_unneeded())
+        (state.config.segment_bytes, state.live.unneeded_count() > 0)
     };
     let reserve_bytes = if frees_another { 0 } else { DISK_RESERVE_BYTES };
     let segment = prepare_segment(

@@ -26,7 +26,9 @@ use super::live::LiveSegments;
 use super::segment::Segment;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
-use crate::limits::{LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max};
+use crate::limits::{
+    FREED_SEGMENTS_MAX, LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max,
+};
 
 /// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
 /// each segment keeps room for it.
@@ -76,6 +78,10 @@ pub(super) struct LogState {
     pub(super) config: LogConfig,
     pub(super) status: Status,
     pub(super) disk_full: bool,
+    /// See [`super::Log::set_short_of_space`].
+    is_short: bool,
+    /// The next segment has its space, and is being filled.
+    is_filling: bool,
     pub(super) live: LiveSegments,
     filling: Option<BatchBuilder>,
     queued: VecDeque<BatchBuilder>,
@@ -105,6 +111,8 @@ impl LogState {
             config,
             status: Status::Running,
             disk_full: false,
+            is_short: false,
+            is_filling: false,
             live: LiveSegments::new(segments, current.sequence),
             filling: None,
             queued: VecDeque::new(),
@@ -262,10 +270,8 @@ impl LogState {
             return NextJob::Write(self.begin_write(head, FLAG_HEAD));
         }
         let waiting = self.queued.front().or(self.filling.as_ref());
-        let Some(waiting) = waiting else {
-            return NextJob::Idle;
-        };
-        if !self.fits(waiting) {
+        let is_full = waiting.is_some_and(|waiting| !self.fits(waiting));
+        if is_full || self.ends_segment_early() {
             let Some(next) = self.ready.take() else {
                 return NextJob::NeedsSegment;
             };
@@ -281,7 +287,10 @@ impl LogState {
                 self.queued_bytes -= queued.records_bytes();
                 queued
             }
-            None => self.filling.take().expect("looked at above"),
+            None => match self.filling.take() {
+                Some(filling) => filling,
+                None => return NextJob::Idle,
+            },
         };
         self.last_batch_bytes = batch.records_bytes();
         NextJob::Write(self.begin_write(batch, 0))
@@ -300,7 +309,7 @@ impl LogState {
                 "batches become durable in order"
             );
             self.durable_through = first.number;
-            has_freed |= self.live.free_below(first.oldest);
+            has_freed |= self.live.free_below(first.oldest, self.freed_segments_max());
             acknowledged.push(first);
         }
         has_freed
@@ -339,9 +348,32 @@ impl LogState {
 
     /// True when the segment in reserve, filled so far, should grow: it is at most [`FILL_LEAD`] times as far as the
     /// one in use. So its last step is due before a batch, of at most a quarter of a segment, finds no room in that
-    /// one. On a full disk puts are refused until there is a segment, so it can't wait for them.
+    /// one. On a full disk puts are refused, so it can't wait for them.
     pub(super) fn fill_is_due(&self, filled_bytes: u64) -> bool {
-        filled_bytes <= self.current.used_bytes * FILL_LEAD || self.disk_full
+        filled_bytes <= self.current.used_bytes * FILL_LEAD || self.disk_full || self.is_short
+    }
+
+    /// Has the next segment its space?
+    pub(super) fn note_filling(&mut self, is_filling: bool) {
+        self.is_filling = is_filling;
+    }
+
+    /// See [`super::Log::set_short_of_space`].
+    pub(super) fn set_short_of_space(&mut self, is_short: bool) {
+        self.is_short = is_short;
+        self.live.keep_freed(self.freed_segments_max());
+    }
+
+    /// Freed segments that are kept for reuse: where space is short just the one that comes next.
+    fn freed_segments_max(&self) -> usize {
+        if self.is_short { 1 } else { FREED_SEGMENTS_MAX }
+    }
+
+    /// True when the segment in use should end before it is full, because space is short and the head of the next one
+    /// frees more than is needed for another.
+    pub(super) fn ends_segment_early(&self) -> bool {
+        let has_head_in_flight = self.writing.iter().any(|writing| writing.oldest.0 > 0);
+        self.is_short && self.ready.is_some() && self.live.unneeded_count() > 1 && !has_head_in_flight
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {
@@ -356,12 +388,10 @@ impl LogState {
 
     /// Bytes of segments that will be made next: until one is in reserve, and what the one in use has taken.
     pub(super) fn unmade_bytes(&self) -> u64 {
-        let reserve_bytes = if self.wants_segment() {
-            self.config.segment_bytes
-        } else {
-            0
-        };
-        self.current.used_bytes + reserve_bytes
+        let has_space = self.ready.is_some() || self.is_filling;
+        let reserve_bytes = if has_space { 0 } else { self.config.segment_bytes };
+        let freed_bytes = self.live.recyclable_count() * self.config.segment_bytes;
+        (self.current.used_bytes + reserve_bytes).saturating_sub(freed_bytes)
     }
 
     /// True when no segment is in reserve.
@@ -371,6 +401,7 @@ impl LogState {
 
     /// Puts a new segment in reserve; gives it back when the log has ended meanwhile.
     pub(super) fn provide_segment(&mut self, segment: Segment) -> Option<Segment> {
+        self.is_filling = false;
         if self.status != Status::Running {
             return Some(segment);
         }

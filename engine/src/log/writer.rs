@@ -200,6 +200,7 @@ impl Log {
     /// If the log has no state of the shard.
     pub fn note_flushed(&self, shard: ShardId, entry: EntryId) {
         self.0.state.borrow_mut().live.note_flushed(shard, entry);
+        self.end_segment_early();
     }
 
     /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another
@@ -224,6 +225,22 @@ impl Log {
     /// are used again, so it may need less.
     pub fn unmade_bytes(&self) -> u64 {
         self.0.state.borrow().unmade_bytes()
+    }
+
+    /// Tells whether space is short on the file system. Then the log gives back what it can: it keeps one freed segment
+    /// for reuse, and begins the next one as soon as that frees some.
+    pub fn set_short_of_space(&self, is_short: bool) {
+        self.0.state.borrow_mut().set_short_of_space(is_short);
+        self.end_segment_early();
+        // For freed segments, and a fill that waits for puts.
+        self.0.prepare_work.notify();
+        self.0.fill_work.notify();
+    }
+
+    fn end_segment_early(&self) {
+        if self.0.state.borrow().ends_segment_early() {
+            self.0.wake_one();
+        }
     }
 
     /// The shards because of which the oldest needed segment is needed, in no particular order. When they are flushed,

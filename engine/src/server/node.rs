@@ -352,6 +352,7 @@ async fn recover_core(
         }
         progress.notified().await;
     }
+    look_at_free_space(&core, env, &config.data_absolute).await;
     Ok((core, log, recovered.entries))
 }
 
@@ -534,18 +535,21 @@ async fn accept_connections(core: SharedCore, env: Env<CoreBatch>, listener: Rc<
 
 async fn sweep(core: SharedCore, env: Env<CoreBatch>, data: PathBuf) {
     loop {
-        let free_bytes = env.disk.free_bytes(&data).await;
-        {
-            let mut core = core.borrow_mut();
-            core.begin_turn();
-            core.end_overdue();
-            // If it can't be told, what was told before holds.
-            if let Ok(free_bytes) = free_bytes {
-                core.host.note_free_bytes(free_bytes, env.cores);
-            }
-            core.host.tend();
-            core.finish_turn();
-        }
         env.tasks.sleep(SWEEP_INTERVAL).await;
+        look_at_free_space(&core, &env, &data).await;
+        let mut core = core.borrow_mut();
+        core.begin_turn();
+        core.end_overdue();
+        core.host.tend();
+        core.finish_turn();
+    }
+}
+
+async fn look_at_free_space(core: &SharedCore, env: &Env<CoreBatch>, data: &Path) {
+    let free_bytes = env.disk.free_bytes(data).await;
+    let host = &mut core.borrow_mut().host;
+    match free_bytes {
+        Ok(free_bytes) => host.note_free_bytes(free_bytes, env.cores),
+        Err(_) => host.forget_free_bytes(),
     }
 }

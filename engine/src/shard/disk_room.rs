@@ -11,6 +11,11 @@
 
 use crate::limits::{DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, STORE_RESERVE_BYTES};
 
+/// Memtables are flushed early at one part of this many of what deletes may have, if puts may have next to nothing.
+const EARLY_FLUSH_PARTS: u64 = 8;
+/// Memtables with fewer bytes are not flushed early: their tables would take more than they give back.
+const EARLY_FLUSH_BYTES_MIN: u64 = 256 << 10;
+
 /// What a core's log has taken, and will take soon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogNeed {
@@ -63,22 +68,35 @@ impl DiskRoom {
         for_all_bytes.saturating_add(if is_delete { self.delete_bytes } else { 0 })
     }
 
+    /// Is there so little that deletes may have more than all others?
+    pub(super) fn is_short(&self) -> bool {
+        self.shared_bytes < self.delete_bytes
+    }
+
     /// Is it time to flush the memtables that take writes, `active_bytes` together, because they have come to half of
-    /// what can be flushed beside the rest of `used_bytes`? What the log keeps for them can be freed then.
+    /// what puts may have beside the rest of `used_bytes`, and to a good part of what deletes may have? What the log
+    /// keeps for them can be freed then.
     pub(super) fn asks_for_flush(
         &self,
         log_position_bytes: u64,
         used_bytes: usize,
         active_bytes: impl FnOnce() -> usize,
     ) -> bool {
-        let flushable_bytes = self.flushable_bytes(log_position_bytes, true);
         let used_bytes = used_bytes as u64;
-        if used_bytes < flushable_bytes / 2 {
+        let [for_puts_bytes, for_deletes_bytes] =
+            [false, true].map(|is_delete| self.flushable_bytes(log_position_bytes, is_delete));
+        let due_bytes = |rest_bytes: u64| {
+            let half_of_puts_bytes = for_puts_bytes.saturating_sub(rest_bytes) / 2;
+            let part_of_deletes_bytes = for_deletes_bytes.saturating_sub(rest_bytes) / EARLY_FLUSH_PARTS;
+            half_of_puts_bytes.max(part_of_deletes_bytes)
+        };
+        // Without a look at the memtables: they hold all of it at most.
+        if used_bytes < due_bytes(used_bytes) {
             return false;
         }
         let active_bytes = active_bytes() as u64;
         let rest_bytes = used_bytes.saturating_sub(active_bytes);
-        active_bytes > flushable_bytes.saturating_sub(rest_bytes) / 2
+        active_bytes > due_bytes(rest_bytes).max(EARLY_FLUSH_BYTES_MIN)
     }
 }
 
@@ -105,20 +123,24 @@ mod tests {
     }
 
     #[test]
-    fn memtables_are_flushed_at_half_of_what_can_be_flushed() {
+    fn memtables_are_flushed_before_there_is_no_room_for_them() {
+        let asks = |room: DiskRoom, rest_mib: usize, active_bytes: usize| {
+            room.asks_for_flush(0, (rest_mib << 20) + active_bytes, || active_bytes)
+        };
+        let (mib, least) = (MIB as usize, EARLY_FLUSH_BYTES_MIN as usize);
+        // Puts may have 100 MiB: at half of what the rest leaves them.
         let room = DiskRoom::of(164 * MIB, 64 * MIB, 1, LogNeed::default());
-        let asks =
-            |used_mib: usize, active_mib: usize| room.asks_for_flush(0, used_mib << 20, || active_mib << 20);
-        assert_eq!(room.flushable_bytes(0, true), 124 * MIB);
-        assert!(!asks(62, 62));
-        assert!(asks(63, 63));
-        // Beside other things, at half of what those leave.
-        assert!(!asks(90, 34));
-        assert!(asks(91, 35));
-        // What is not a memtable that takes writes asks for nothing, however much it is.
-        assert!(!asks(500, 0));
-        assert!(asks(500, 1));
-        assert!(!DiskRoom::UNKNOWN.asks_for_flush(0, usize::MAX >> 2, || usize::MAX >> 2));
+        assert!(!asks(room, 0, 50 * mib) && asks(room, 0, 50 * mib + 1));
+        assert!(!asks(room, 60, 20 * mib) && asks(room, 60, 20 * mib + 1));
+        assert!(!room.is_short());
+        // Puts may have nothing, and deletes 24 MiB: at an eighth of what the rest leaves them.
+        let room = DiskRoom::of(64 * MIB, 64 * MIB, 1, LogNeed::default());
+        assert!(!asks(room, 0, 3 * mib) && asks(room, 0, 3 * mib + 1));
+        assert!(!asks(room, 8, 2 * mib) && asks(room, 8, 2 * mib + 1));
+        assert!(room.is_short());
+        // However much the rest is, not for next to nothing.
+        assert!(!asks(room, 500, least) && asks(room, 500, least + 1));
+        assert!(!asks(DiskRoom::UNKNOWN, 0, usize::MAX >> 2) && !DiskRoom::UNKNOWN.is_short());
     }
 
     #[test]

@@ -395,6 +395,17 @@ impl ShardHost {
             unmade_bytes: self.core.log.unmade_bytes(),
         };
         self.core.disk_room = DiskRoom::of(free_bytes, kept_bytes(table_bytes), cores, log);
+        self.core.log.set_short_of_space(self.core.disk_room.is_short());
+    }
+
+    /// Nobody knows how many bytes are free: the log and the tables find out.
+    pub fn forget_free_bytes(&mut self) {
+        self.core.disk_room = DiskRoom::UNKNOWN;
+    }
+
+    /// Are puts refused for want of space?
+    pub fn is_disk_full(&self) -> bool {
+        self.core.log.is_disk_full() || self.core.is_full_for((0, 1), false)
     }
 
     /// Has a flush found the disk full, and none succeeded since?

@@ -459,7 +459,7 @@ impl ShardReplica {
         is_delete: bool,
     ) -> Result<usize, Refusal> {
         let admitted = self.find_room(core, sizes, is_delete);
-        if admitted == Err(Refusal::MemoryFull) {
+        if matches!(admitted, Err(Refusal::MemoryFull | Refusal::DiskFull)) {
             self.forget_sessions(core);
         }
         admitted

@@ -313,9 +313,10 @@ impl Plan {
                 .then(|| (random.between(5, 600), CRASH_POINTS[random.index(3)])),
             down_ns: (0..6).map(|_| random.around(50 * MILLISECOND_NS)).collect(),
         };
-        add_quiet_blip(&quiet, &mut plan.clients, &mut plan.faults);
         let late = random.derived("late successors");
-        add_late_successors(&late, &mut plan.clients, &mut plan.faults);
+        if !add_quiet_blip(&quiet, &mut plan.clients, &mut plan.faults) {
+            add_late_successors(&late, &mut plan.clients, &mut plan.faults);
+        }
         plan
     }
 

@@ -105,10 +105,14 @@ const QUIET_BEFORE_NS: u64 = 150 * MILLISECOND_NS;
 const QUIET_TTL_MS_MIN: u64 = 4_000;
 
 /// In some runs, a wall clock that is far ahead for a moment in which only gets are asked, and a crash: what has
-/// expired by it must not come back, though no write has logged a ceiling of that moment.
-pub(super) fn add_quiet_blip(random: &SimRandom, clients: &mut [ClientPlan], faults: &mut Vec<Fault>) {
+/// expired by it must not come back, though no write has logged a ceiling of that moment. True in such a run.
+pub(super) fn add_quiet_blip(
+    random: &SimRandom,
+    clients: &mut [ClientPlan],
+    faults: &mut Vec<Fault>,
+) -> bool {
     if !random.one_in(16) {
-        return;
+        return false;
     }
     let forth_ns = random.between(200 * MILLISECOND_NS, 500 * MILLISECOND_NS);
     let crash_ns = forth_ns + random.between(5 * MILLISECOND_NS, 60 * MILLISECOND_NS);
@@ -141,12 +145,15 @@ pub(super) fn add_quiet_blip(random: &SimRandom, clients: &mut [ClientPlan], fau
         });
     }
     faults.sort_by_key(|fault| fault.at_ns);
+    true
 }
 
 /// Keys whose values expire while their successors are on their way.
 const LATE_KEYS: u32 = 3;
-/// So long before the disk hangs those keys get values that expire; then some time passes, for threads that are behind.
-const LATE_BEFORE_NS: u64 = 100 * MILLISECOND_NS;
+/// For so long they get values that expire.
+const LATE_PUTS_NS: u64 = 50 * MILLISECOND_NS;
+/// Then so much time passes until the disk hangs, for threads that are behind.
+const LATE_REST_NS: u64 = 50 * MILLISECOND_NS;
 /// Between two requests of a thread.
 const LATE_PAUSE_NS: u64 = 20 * MILLISECOND_NS;
 
@@ -156,18 +163,25 @@ pub(super) fn add_late_successors(random: &SimRandom, clients: &mut [ClientPlan]
     if !random.one_in(8) {
         return;
     }
-    let hang_ns = random.between(LATE_BEFORE_NS, 2 * LATE_BEFORE_NS);
+    let begin_ns = random.below(100 * MILLISECOND_NS);
+    let hang_ns = begin_ns + LATE_PUTS_NS + LATE_REST_NS;
     let duration_ns = random.between(100 * MILLISECOND_NS, 400 * MILLISECOND_NS);
-    let window_ns = hang_ns - LATE_BEFORE_NS..hang_ns + duration_ns;
+    let end_ns = hang_ns + duration_ns;
     for thread in clients.iter_mut().flat_map(|client| &mut client.threads) {
         let replaces = random.one_in(2);
         let mut elapsed_ns = 0;
         for operation in thread {
-            if !window_ns.contains(&elapsed_ns) {
-                elapsed_ns += operation.pause_ns;
+            if elapsed_ns >= begin_ns {
+                operation.pause_ns = random.below(LATE_PAUSE_NS);
+            }
+            elapsed_ns += operation.pause_ns;
+            if elapsed_ns < begin_ns {
                 continue;
             }
-            let (kind, ttl_ns) = if elapsed_ns < hang_ns - LATE_BEFORE_NS / 2 {
+            if elapsed_ns >= end_ns {
+                break;
+            }
+            let (kind, ttl_ns) = if elapsed_ns < begin_ns + LATE_PUTS_NS {
                 // It expires in the second half.
                 let left_ns = hang_ns - elapsed_ns + duration_ns / 2;
                 (OperationKind::Put, left_ns + random.below(duration_ns / 3))
@@ -177,17 +191,16 @@ pub(super) fn add_late_successors(random: &SimRandom, clients: &mut [ClientPlan]
                 (OperationKind::Get, 0)
             };
             *operation = Operation {
-                pause_ns: random.below(LATE_PAUSE_NS),
+                pause_ns: operation.pause_ns,
                 number: operation.number,
                 ttl_ms: (ttl_ns / MILLISECOND_NS) as u32,
                 ..Operation::plain(kind, operation.key % LATE_KEYS)
             };
-            elapsed_ns += operation.pause_ns;
         }
     }
-    // What else strikes would mostly keep the threads from their plans.
-    for fault in faults.iter_mut().filter(|fault| fault.at_ns < window_ns.end) {
-        fault.at_ns += window_ns.end;
+    // What else strikes at a time would mostly keep the threads from their plans; it comes later, in its order.
+    for fault in faults.iter_mut() {
+        fault.at_ns += end_ns;
     }
     faults.push(Fault {
         at_ns: hang_ns,
@@ -377,7 +390,7 @@ fn draw_disk(random: &SimRandom) -> (u64, FaultAction) {
             )
         }
         _ => {
-            // Nothing, or about what tables, deletes and the log leave free.
+            // Next to nothing, or about what tables, deletes and the log leave free.
             let free_bytes = if random.one_in(2) {
                 random.below(3 << 20)
             } else {

@@ -331,6 +331,33 @@ fn a_full_disk_does_not_stop_a_log_that_has_a_freed_segment() {
 }
 
 #[test]
+fn where_space_is_short_a_segment_ends_early_if_that_frees_more_than_one() {
+    let mut machine = Machine::new(SEGMENT_BLOCKS);
+    let running = machine.start();
+    let files = |machine: &Machine| machine.disk.files().len();
+    write_until(&running, 0, 5);
+    running.flush_all();
+    running.scheduler.advance(A_WHILE);
+    assert_eq!(
+        files(&machine),
+        6,
+        "the next head frees four, and it does not come"
+    );
+    running.log.set_short_of_space(true);
+    running.scheduler.advance(A_WHILE);
+    // The one that ended, the one in use, and the next one.
+    assert_eq!((running.log.statistics().segments, files(&machine)), (6, 3));
+    // The one that ended is freed by the next head, which gives nothing back: it comes when it must.
+    running.flush_all();
+    running.log.set_short_of_space(true);
+    running.scheduler.advance(A_WHILE);
+    assert_eq!((running.log.statistics().segments, files(&machine)), (6, 3));
+    write_until(&running, 1, 8);
+    running.lose_power(&machine.disk);
+    machine.start().close();
+}
+
+#[test]
 fn a_full_disk_is_overcome_by_a_flush() {
     // No head can say that the old segments are free before there is a segment for it: that one may use the reserve.
     let mut machine = Machine::new(SEGMENT_BLOCKS);

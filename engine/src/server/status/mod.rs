@@ -181,7 +181,7 @@ impl Core {
             },
             log_segments: log.segments,
             log_failed: self.host.log().has_failed(),
-            disk_full: self.host.log().is_disk_full(),
+            disk_full: self.host.is_disk_full(),
         }
     }
 }

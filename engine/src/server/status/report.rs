@@ -112,13 +112,13 @@ pub struct LogReport {
     pub live_bytes: u64,
     /// True after a failed write: the core serves nothing.
     pub failed: bool,
-    /// True while no further segment can be made, for lack of room as a rule.
+    /// True while puts are refused for want of space.
     pub disk_full: bool,
 }
 
 impl LogReport {
-    fn new(log: &Log) -> LogReport {
-        let (live_bytes, failed, disk_full) = (log.live_bytes(), log.has_failed(), log.is_disk_full());
+    fn new(log: &Log, disk_full: bool) -> LogReport {
+        let (live_bytes, failed) = (log.live_bytes(), log.has_failed());
         let log = log.statistics();
         LogReport {
             batches: log.batches,
@@ -228,7 +228,7 @@ impl Core {
                 .collect(),
             forwarded: counters.forwarded,
             connections: self.connection_report(),
-            log: LogReport::new(log),
+            log: LogReport::new(log, self.host.is_disk_full()),
             storage: self.host.storage_statistics(),
             memory_bytes: host.memory_bytes,
             memory_budget_bytes: host.memory_budget_bytes,
