@@ -370,10 +370,16 @@ impl LogState {
     }
 
     /// True when the segment in use should end before it is full, because space is short and the head of the next one
-    /// frees more than is needed for another.
+    /// frees more than is needed for another. It has a batch behind its head: a segment whose head is lost is known by
+    /// what else it has.
     pub(super) fn ends_segment_early(&self) -> bool {
         let has_head_in_flight = self.writing.iter().any(|writing| writing.oldest.0 > 0);
-        self.is_short && self.ready.is_some() && self.live.unneeded_count() > 1 && !has_head_in_flight
+        let batches = self.next_number.0 - self.head_predecessor_last.0 - 1;
+        self.is_short
+            && self.ready.is_some()
+            && self.live.unneeded_count() > 1
+            && batches > 1
+            && !has_head_in_flight
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {

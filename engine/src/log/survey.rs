@@ -238,7 +238,8 @@ fn judge(
             }
         }
         let limit = limits.get(&segment.file.sequence).copied();
-        let counts = |found: &&Found| limit.is_none_or(|limit| found.header.number <= limit);
+        let bound = limit.or_else(|| bound_by_a_lost_head(segments, segment.file.sequence));
+        let counts = |found: &&Found| bound.is_none_or(|bound| found.header.number <= bound);
         let mut offset = 0;
         for found in segment.batches.iter().filter(counts) {
             let header = &found.header;
@@ -265,6 +266,19 @@ fn judge(
         }
     }
     damages
+}
+
+/// The highest number that a batch of a segment can have which counts, if the head of the next one is lost, and only its
+/// own batches tell of it: that head came before the first of them.
+fn bound_by_a_lost_head(segments: &[Surveying], sequence: SegmentSequence) -> Option<BatchNumber> {
+    let next = segments
+        .iter()
+        .find(|next| next.file.sequence > sequence && !next.batches.is_empty())?;
+    if next.file.head().is_some() {
+        return None;
+    }
+    let first = next.batches.first()?.header.number;
+    Some(BatchNumber(first.0.saturating_sub(2)))
 }
 
 /// Batches that should begin at an offset of a segment.

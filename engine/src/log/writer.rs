@@ -231,10 +231,12 @@ impl Log {
     /// for reuse, and begins the next one as soon as that frees some.
     pub fn set_short_of_space(&self, is_short: bool) {
         self.0.state.borrow_mut().set_short_of_space(is_short);
-        self.end_segment_early();
-        // For freed segments, and a fill that waits for puts.
-        self.0.prepare_work.notify();
-        self.0.fill_work.notify();
+        if is_short {
+            self.end_segment_early();
+            // For freed segments, and a fill that waits for puts.
+            self.0.prepare_work.notify();
+            self.0.fill_work.notify();
+        }
     }
 
     fn end_segment_early(&self) {
