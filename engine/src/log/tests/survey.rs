@@ -2,6 +2,8 @@
 
 use super::freeing::write_until;
 use super::harness::{LOG, Machine, data, disk_bytes, fill, segment};
+use crate::env::disk::BLOCK_BYTES;
+use crate::env::testing::memory_disk::Fate;
 use crate::env::testing::scheduler::Scheduler;
 use crate::env::{Disk, Tasks};
 use crate::log::format::BatchHeader;
@@ -168,4 +170,30 @@ fn what_a_damaged_newest_head_has_freed_is_not_missed() {
     let found = surveyed(&machine).damages;
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((&found[0].path, found[0].offset), (&segment(needed[1]), 0));
+}
+
+#[test]
+fn a_batch_behind_a_hole_is_void_though_the_head_is_lost_that_says_so() {
+    let mut machine = Machine::new(16);
+    let running = machine.start();
+    fill(&running, 4, 2, 50);
+    machine.disk.hold_writes(true);
+    running.write(0, 50);
+    running.write(1, 50);
+    assert_eq!(machine.disk.in_flight().len(), 2);
+    running.kill();
+    let mut fates = [Fate::Lost, Fate::Whole].into_iter();
+    machine
+        .disk
+        .power_loss(false, |_| fates.next().expect("two writes"));
+    let running = machine.start();
+    fill(&running, 8, 1, 50);
+    running.lose_power(&machine.disk);
+    assert!(surveyed(&machine).damages.is_empty());
+    let newest = machine.recover().expect("recovers").chain.segments.pop();
+    let newest = segment(newest.expect("it has a segment").sequence.0);
+    machine.disk.edit(&newest, |bytes| bytes[..BLOCK_BYTES].fill(0));
+    let found = surveyed(&machine).damages;
+    let places: Vec<_> = found.iter().map(|damage| (&damage.path, damage.offset)).collect();
+    assert_eq!(places, [(&newest, 0)], "{found:?}");
 }
