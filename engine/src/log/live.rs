@@ -171,8 +171,8 @@ impl LiveSegments {
         self.segments[self.unneeded].sequence
     }
 
-    /// A head is durable that states this as the oldest: frees those before it, and keeps so many freed ones at most for
-    /// reuse. True if there were any.
+    /// A head is durable that states this as the oldest: frees those before it, and keeps so many freed ones at most
+    /// for reuse. True if there were any.
     pub(super) fn free_below(&mut self, oldest: SegmentSequence, kept_max: usize) -> bool {
         let mut has_freed = false;
         while let Some(freed) = self.segments.pop_front_if(|first| first.sequence < oldest) {

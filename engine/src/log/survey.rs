@@ -206,9 +206,8 @@ fn judge(
         };
         limits.insert(head.predecessor, head.predecessor_last);
         due = due.or(Some(BatchNumber(head.predecessor_last.0 + 1)));
-        let is_there = segments
-            .iter()
-            .any(|other| other.file.sequence == head.predecessor);
+        let mut sequences = segments.iter().map(|other| other.file.sequence);
+        let is_there = sequences.any(|sequence| sequence == head.predecessor);
         if Some(segment.file.sequence) != behind_freed
             && head.predecessor >= oldest
             && head.predecessor != SegmentSequence(0)
@@ -238,8 +237,8 @@ fn judge(
             }
         }
         let limit = limits.get(&segment.file.sequence).copied();
-        let bound = limit.or_else(|| bound_by_a_lost_head(segments, segment.file.sequence));
-        let counts = |found: &&Found| bound.is_none_or(|bound| found.header.number <= bound);
+        let bound = limit.unwrap_or_else(|| bound_by_a_lost_head(segments, segment.file.sequence));
+        let counts = |found: &&Found| found.header.number <= bound;
         let mut offset = 0;
         for found in segment.batches.iter().filter(counts) {
             let header = &found.header;
@@ -268,17 +267,15 @@ fn judge(
     damages
 }
 
-/// The highest number that a batch of a segment can have which counts, if the head of the next one is lost, and only its
-/// own batches tell of it: that head came before the first of them.
-fn bound_by_a_lost_head(segments: &[Surveying], sequence: SegmentSequence) -> Option<BatchNumber> {
-    let next = segments
-        .iter()
-        .find(|next| next.file.sequence > sequence && !next.batches.is_empty())?;
-    if next.file.head().is_some() {
-        return None;
-    }
-    let first = next.batches.first()?.header.number;
-    Some(BatchNumber(first.0.saturating_sub(2)))
+/// The highest number that a batch of a segment can have which counts, if the head of the next one is lost, and only
+/// its own batches tell of it: that head came before the first of them.
+fn bound_by_a_lost_head(segments: &[Surveying], sequence: SegmentSequence) -> BatchNumber {
+    let mut later = segments.iter().filter(|later| later.file.sequence > sequence);
+    let next = later.find(|next| !next.batches.is_empty());
+    let headless = next.filter(|next| next.file.head().is_none());
+    headless.map_or(BatchNumber(u64::MAX), |next| {
+        BatchNumber(next.batches[0].header.number.0.saturating_sub(2))
+    })
 }
 
 /// Batches that should begin at an offset of a segment.
