@@ -257,6 +257,31 @@ fn data_may_be_many_times_as_large_as_the_memory() {
 }
 
 #[test]
+fn writes_under_way_that_take_all_the_memory_are_waited_for() {
+    let directory = directory();
+    let command = NodeCommand::new(binary::for_tests(), &directory.path().join("node"), 1)
+        .shards(4)
+        .argument("--memory")
+        .argument("16MiB");
+    let node = start(&command);
+    // More than the memtables of a core may hold, all at once.
+    let threads = 64;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let mut client = node.client(None).unwrap();
+            scope.spawn(move || {
+                let value = VALUE.repeat(8);
+                for number in 0..8 {
+                    patiently(|| client.put(&key(thread * 100 + number), &value));
+                }
+            });
+        }
+    });
+    let mut client = node.client(None).unwrap();
+    assert_eq!(keys(&mut client).len(), threads * 8);
+}
+
+#[test]
 fn small_segments_bound_the_values_and_the_hello_says_so() {
     let directory = directory();
     let command = NodeCommand::new(binary::for_tests(), &directory.path().join("node"), 2)

@@ -493,7 +493,9 @@ impl ShardReplica {
         let core_is_full = memory.used_bytes + memory.reserved_bytes + cost_bytes > budget_bytes;
         let table_bytes = self.applied.store.active().memory_bytes() + self.reserved_bytes + cost_bytes;
         if core_is_full || table_bytes > MEMORY_BYTES_MAX {
-            let will_pass = memory.sealed_bytes > 0 || table_bytes > MEMORY_BYTES_MAX;
+            // What is proposed is applied, and then sealed and flushed. Sessions stay.
+            let will_pass =
+                memory.sealed_bytes > 0 || memory.reserved_bytes > 0 || table_bytes > MEMORY_BYTES_MAX;
             if !will_pass {
                 return Err(Refusal::MemoryFull);
             }
