@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use ostrakon_core::hlc::{Hlc, Timestamp};
+use ostrakon_core::hlc::{Hlc, MICROS_MAX, Timestamp};
 
 use super::decide::Decided;
 use super::disk_room::DiskRoom;
@@ -42,6 +42,12 @@ impl CoreContext {
         let flushable_bytes = self.disk_room.flushable_bytes(log_bytes, is_delete);
         let needed_bytes = self.memory.used_bytes + self.memory.reserved_bytes + cost_bytes;
         needed_bytes as u64 > flushable_bytes || self.is_store_full && !is_delete
+    }
+
+    /// The later of the core's clock and the wall's, without moving the clock.
+    pub(super) fn latest(&self) -> Timestamp {
+        let wall = Timestamp::from_micros(self.wall_us.min(MICROS_MAX));
+        self.hlc.peek().max(wall)
     }
 
     /// What nobody may read below at this time.

@@ -151,6 +151,16 @@ impl ShardReplica {
         }
     }
 
+    /// Seals the memtable, if it has deleted something so long ago that merges can drop it, with what it hides in tables,
+    /// once it is flushed.
+    pub(super) fn seal_old_deletions(&mut self, core: &mut CoreContext) -> bool {
+        let store = &self.applied.store;
+        let first = store.first_deletion();
+        let is_old = first.is_some_and(|first| first < core.watermark_at(core.latest()));
+        let hides = !store.tables().runs().is_empty();
+        is_old && hides && store.sealed().len() == 0 && self.seal(core)
+    }
+
     /// Moves the watermark on, if merges could then drop what they can't drop now, and nothing else moves it. True if
     /// there is something to merge already.
     pub(super) fn advance_watermark(&mut self, core: &mut CoreContext) -> bool {
@@ -160,11 +170,8 @@ impl ShardReplica {
         if is_choice(self.applied.watermark) {
             return true;
         }
-        let now = core
-            .hlc
-            .peek()
-            .max(Timestamp::from_micros(core.wall_us.min(MICROS_MAX)));
-        let is_due = core.watermark_at(now) > self.applied.watermark && is_choice(core.watermark_at(now));
+        let watermark = core.watermark_at(core.latest());
+        let is_due = watermark > self.applied.watermark && is_choice(watermark);
         if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
             let now = core.hlc.now(core.wall_us);
             self.propose_ceiling(core, now);

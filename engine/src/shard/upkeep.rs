@@ -318,7 +318,17 @@ impl ShardHost {
     /// To be called every now and then: without requests nothing else looks whether there is work.
     pub fn tend(&mut self) {
         self.seal_laggards();
+        self.seal_old_deletions();
         self.advance_watermarks();
+    }
+
+    /// Seals memtables that no write fills any more, and without which what they have deleted stays in tables.
+    fn seal_old_deletions(&mut self) {
+        for replica in self.replicas.iter_mut().flatten() {
+            if replica.seal_old_deletions(&mut self.core) {
+                self.flush_work.notify();
+            }
+        }
     }
 
     /// Moves the watermarks of shards on in which nothing else does, if something is to be dropped then.

@@ -81,6 +81,8 @@ pub struct Store {
     flushes: u64,
     /// Puts so far.
     puts: u64,
+    /// When the first key or range was deleted that `active` has deleted.
+    first_deletion: Option<Timestamp>,
     /// What scans have found out.
     gaps: RefCell<Gaps>,
 }
@@ -102,6 +104,8 @@ impl Store {
             if !gaps.is_empty() {
                 gaps.put(key);
             }
+        } else {
+            self.first_deletion.get_or_insert(timestamp);
         }
         self.active.insert(hash, key, timestamp, mutation);
     }
@@ -118,12 +122,18 @@ impl Store {
 
     /// Deletes a range of keys, see [`Memtable::insert_range`].
     pub fn insert_range(&mut self, start: &[u8], end: Option<&[u8]>, timestamp: Timestamp) {
+        self.first_deletion.get_or_insert(timestamp);
         self.active.insert_range(start, end, timestamp);
     }
 
     /// The memtable that takes writes.
     pub fn active(&self) -> &Memtable {
         &self.active
+    }
+
+    /// When the first key or range was deleted that the memtable which takes writes has deleted.
+    pub fn first_deletion(&self) -> Option<Timestamp> {
+        self.first_deletion
     }
 
     /// The memtables that wait to be flushed, the oldest first.
@@ -232,6 +242,7 @@ impl Store {
     /// another one than at the last sealing: it gives those records their version.
     pub fn seal(&mut self, through: EntryId, own: OwnRecords) {
         let memtable = core::mem::take(&mut self.active);
+        self.first_deletion = None;
         self.sealed.push_back(Rc::new(Sealed {
             memtable,
             through,
