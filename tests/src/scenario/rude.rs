@@ -28,6 +28,9 @@ use crate::sim::{Counters, FaultKind, HostId};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The part of a time-out that has passed at least, in percent, since the node's clock may run fast.
 const TIMEOUT_PERCENT_MIN: u64 = 99;
+/// How long after a time-out the node may end a connection at most: it looks once a second, and may be paused meanwhile.
+/// Its other time-outs are longer than this one's and that together.
+const TIMEOUT_LATE_NS: u64 = 15_000_000_000;
 /// How long a connection is watched on which nothing should happen, or left unread.
 const WATCH: Duration = Duration::from_secs(3);
 /// Id of the request that shows that a connection is still served.
@@ -260,7 +263,8 @@ impl Conversation<'_> {
         let ends_rightly = match script.ending {
             Ending::Closed { .. } => self.end == Some(End::Closed),
             Ending::TimesOut { after_ns } => {
-                self.end == Some(End::Closed) && passed_ns >= after_ns / 100 * TIMEOUT_PERCENT_MIN
+                let least_ns = after_ns / 100 * TIMEOUT_PERCENT_MIN;
+                self.end == Some(End::Closed) && (least_ns..after_ns + TIMEOUT_LATE_NS).contains(&passed_ns)
             }
             _ => self.end.is_none(),
         };
