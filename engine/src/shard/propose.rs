@@ -151,8 +151,8 @@ impl ShardReplica {
         }
     }
 
-    /// Seals the memtable, if it has deleted something so long ago that merges can drop it, with what it hides in tables,
-    /// once it is flushed.
+    /// Seals the memtable, if it has deleted something so long ago that merges can drop it, with what it hides in
+    /// tables, once it is flushed.
     pub(super) fn seal_old_deletions(&mut self, core: &mut CoreContext) -> bool {
         let store = &self.applied.store;
         let first = store.first_deletion();

@@ -28,8 +28,8 @@ use crate::sim::{Counters, FaultKind, HostId};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The part of a time-out that has passed at least, in percent, since the node's clock may run fast.
 const TIMEOUT_PERCENT_MIN: u64 = 99;
-/// How long after a time-out the node may end a connection at most: it looks once a second, and may be paused meanwhile.
-/// Its other time-outs are longer than this one's and that together.
+/// How long after a time-out the node may end a connection at most: it looks once a second, and may be paused
+/// meanwhile. The next longer time-out comes later than that.
 const TIMEOUT_LATE_NS: u64 = 15_000_000_000;
 /// How long a connection is watched on which nothing should happen, or left unread.
 const WATCH: Duration = Duration::from_secs(3);
