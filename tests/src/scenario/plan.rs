@@ -277,7 +277,13 @@ impl Plan {
         let operations = random.between(1_000, 1_400) as usize;
         let clients = random.between(2, 5) as usize;
         let threads = random.between(2, 5) as usize;
-        let keys = random.between(6, 60) as u32;
+        // As a rule few, so that requests meet; in some runs so many that a shard has rows of them that are dead.
+        let many = random.derived("many keys");
+        let keys = if many.one_in(16) {
+            many.between(200, 400) as u32
+        } else {
+            random.between(6, 60) as u32
+        };
         let mut workload = Workload::draw(&random, keys);
         let mut clients: Vec<ClientPlan> = (0..clients)
             .map(|_| ClientPlan {

@@ -21,7 +21,7 @@ const MIX: [(Draw, u64); 20] = [
     (|_, _| OperationKind::Batch, 120),
     (
         |random, keys| OperationKind::DeleteRange {
-            keys: range(random, keys).min(range(random, 2 * RANGE_KEYS)),
+            keys: range(random, keys).min(range(random, range_keys_max(keys))),
         },
         30,
     ),
@@ -46,12 +46,22 @@ const MIX: [(Draw, u64); 20] = [
 const ONE_CHECKPOINT_IN: u64 = 150;
 /// Keys of a range that is deleted, as a rule.
 const RANGE_KEYS: u32 = 4;
+/// From so many keys on, ranges that are deleted have many of them.
+const MANY_KEYS: u32 = 100;
 
 type Draw = fn(&SimRandom, u32) -> OperationKind;
 
 fn scan(random: &SimRandom, keys: u32) -> OperationKind {
     OperationKind::Scan {
         keys: range(random, keys),
+    }
+}
+
+fn range_keys_max(keys: u32) -> u32 {
+    if keys < MANY_KEYS {
+        2 * RANGE_KEYS
+    } else {
+        keys / 2
     }
 }
 
