@@ -57,14 +57,16 @@ fn refusal<T>(outcome: Result<T, Error>) -> ErrorCode {
 /// How long a disk has to be full before it counts as full: flushes may give the log's space back until then.
 const FULL_FOR: Duration = Duration::from_secs(3);
 
-/// Puts keys from 0 on until no more find room; returns how many were acknowledged.
-fn put_until_full(client: &mut Client) -> usize {
-    let mut put = 0;
+/// Puts keys from 0 on, in turns with the other clients, until no more find room; returns those that were
+/// acknowledged.
+fn put_in_turns(client: &mut Client, turn: usize, turns: usize) -> Vec<usize> {
+    let mut put = Vec::new();
     let mut refused_since = Instant::now();
     while refused_since.elapsed() < FULL_FOR {
-        match client.put(&key(put), &VALUE) {
+        let number = put.len() * turns + turn;
+        match client.put(&key(number), &VALUE) {
             Ok(_) => {
-                put += 1;
+                put.push(number);
                 refused_since = Instant::now();
             }
             refused => {
@@ -74,6 +76,11 @@ fn put_until_full(client: &mut Client) -> usize {
         }
     }
     put
+}
+
+/// Puts keys from 0 on until no more find room; returns how many were acknowledged.
+fn put_until_full(client: &mut Client) -> usize {
+    put_in_turns(client, 0, 1).len()
 }
 
 /// Does something again and again while a full disk or a full memtable refuses it, for half a minute at most.
@@ -175,26 +182,6 @@ fn on_a_full_disk_everything_can_be_deleted() {
     let ended = node.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains("gave up"), "{}", ended.stderr);
-}
-
-/// Puts keys from 0 on, in turns with the other clients, until no more find room.
-fn put_in_turns(client: &mut Client, turn: usize, turns: usize) -> Vec<usize> {
-    let mut put = Vec::new();
-    let mut refused_since = Instant::now();
-    while refused_since.elapsed() < FULL_FOR {
-        let number = put.len() * turns + turn;
-        match client.put(&key(number), &VALUE) {
-            Ok(_) => {
-                put.push(number);
-                refused_since = Instant::now();
-            }
-            refused => {
-                let code = refusal(refused);
-                assert!(matches!(code, ErrorCode::DiskFull | ErrorCode::Busy), "{code}");
-            }
-        }
-    }
-    put
 }
 
 #[test]
