@@ -40,8 +40,10 @@ pub const RETENTION_US: u64 = 90_000_000;
 pub const FREED_SEGMENTS_MAX: usize = 4;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;
-/// Bytes that must stay free on the file system after a new segment was allocated.
+/// Bytes that must stay free on the file system after a new segment was allocated, unless its head frees another.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// Segments for which a log wants space: the one in use, the one in reserve, and one that may follow it.
+pub const LOG_SEGMENTS_MIN: u64 = 3;
 
 /// Bytes that must stay free on the file system while a table is made: less than what the log keeps free, so that a
 /// full disk stops puts, and neither flushes nor the merges that drop what was deleted.

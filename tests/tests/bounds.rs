@@ -83,6 +83,21 @@ fn put_until_full(client: &mut Client) -> usize {
     put_in_turns(client, 0, 1).len()
 }
 
+/// Puts keys from 0 on through many connections at once, until no more find room; returns those that were acknowledged.
+fn put_by_many(node: &Node) -> Vec<usize> {
+    let turns = 16;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..turns)
+            .map(|turn| {
+                let mut client = node.client(None).unwrap();
+                scope.spawn(move || put_in_turns(&mut client, turn, turns))
+            })
+            .collect();
+        let puts = threads.into_iter().flat_map(|thread| thread.join().unwrap());
+        puts.collect()
+    })
+}
+
 /// Does something again and again while a full disk or a full memtable refuses it, for half a minute at most.
 #[track_caller]
 fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> T {
@@ -197,24 +212,48 @@ fn however_fast_a_disk_is_filled_everything_can_be_deleted() {
         .argument("--segment-size")
         .argument("1MiB");
     let node = start(&command);
-    let turns = 16;
-    let mut clients: Vec<Client> = (0..turns).map(|_| node.client(None).unwrap()).collect();
-    let put: Vec<usize> = std::thread::scope(|scope| {
-        let clients = clients.iter_mut().enumerate();
-        let threads: Vec<_> = clients
-            .map(|(turn, client)| scope.spawn(move || put_in_turns(client, turn, turns)))
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    let client = &mut clients[0];
-    assert_eq!(keys(client).len(), put.len());
+    let put = put_by_many(&node);
+    let mut client = node.client(None).unwrap();
+    assert_eq!(keys(&mut client).len(), put.len());
     for number in put {
         patiently(|| client.delete(&key(number)));
     }
-    assert!(keys(client).is_empty());
+    assert!(keys(&mut client).is_empty());
+}
+
+#[test]
+fn each_core_goes_on_through_starts_on_a_full_disk_of_a_few_segments() {
+    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let directory = directory();
+    // Each core has a segment in use and one in reserve, and 100 MiB are left for data.
+    let disk = PowerDisk::create(directory.path(), 264 * MIB, FileSystem::Ext4).unwrap();
+    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 2)
+        .shards(4)
+        .argument("--segment-size")
+        .argument("16MiB");
+    let node = start(&command);
+    let mut put = put_by_many(&node);
+    assert!(put.len() > 1000, "{} values of 16 KiB filled the disk", put.len());
+    let mut node = Some(node);
+    while !put.is_empty() {
+        // A start makes new segments before it can free old ones.
+        for _ in 0..3 {
+            let killed = node.take().expect("it runs").kill();
+            assert!(killed.status.code().is_none(), "it was killed");
+            node = Some(start(&command));
+        }
+        let mut client = node.as_ref().expect("it runs").client(None).unwrap();
+        assert_eq!(keys(&mut client).len(), put.len());
+        let rest = put.split_off(put.len().min(2000));
+        for number in core::mem::replace(&mut put, rest) {
+            patiently(|| client.delete(&key(number)));
+        }
+    }
+    let mut client = node.as_ref().expect("it runs").client(None).unwrap();
+    assert!(keys(&mut client).is_empty());
 }
 
 #[test]

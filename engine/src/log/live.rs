@@ -172,13 +172,11 @@ impl LiveSegments {
     }
 
     /// A head is durable that states this as the oldest: frees those before it, and keeps so many freed ones at most
-    /// for reuse. True if there were any.
-    pub(super) fn free_below(&mut self, oldest: SegmentSequence, kept_max: usize) -> bool {
-        let mut has_freed = false;
+    /// for reuse.
+    pub(super) fn free_below(&mut self, oldest: SegmentSequence, kept_max: usize) {
         while let Some(freed) = self.segments.pop_front_if(|first| first.sequence < oldest) {
             assert!(self.unneeded > 0, "only what is not needed is freed");
             self.unneeded -= 1;
-            has_freed = true;
             if freed.is_own {
                 self.recyclable.push_back(freed.sequence);
             } else {
@@ -186,7 +184,6 @@ impl LiveSegments {
             }
         }
         self.keep_freed(kept_max);
-        has_freed
     }
 
     /// Keeps so many freed segments at most for reuse.
@@ -214,6 +211,13 @@ impl LiveSegments {
     /// Freed segments to be removed, oldest first.
     pub(super) fn take_removable(&mut self) -> Vec<SegmentSequence> {
         core::mem::take(&mut self.removable)
+    }
+
+    /// True if the head of the next segment would free one: one that is not needed, or the one in use, if that is the
+    /// only one and all that it has is flushed.
+    pub(super) fn would_free(&self) -> bool {
+        let is_alone = self.may_free && self.segments.len() == 1;
+        self.unneeded > 0 || is_alone && !lasts_of(&self.in_use).any(|last| self.is_needed(last))
     }
 
     /// How many segments the next durable head frees.

@@ -1,7 +1,8 @@
 //! The task that keeps a segment in reserve, and sees to those that are full or freed.
 //!
 //! A freed segment is used again before a new one is made. While the disk is full that is the way in which the log goes
-//! on; and the space that is kept free otherwise may go into a new segment whose head frees another one.
+//! on. So that there always is a segment whose head can free others, space for one more of each log stays free when one
+//! is begun; where that is not so, the one in reserve is the last, and waits until its head frees another.
 
 use core::time::Duration;
 use std::path::Path;
@@ -25,6 +26,8 @@ const PREPARE_FAILURES_MAX: u32 = 20;
 struct Chores {
     status: Status,
     wants_segment: bool,
+    /// The segment in reserve is the last one that there is space for.
+    is_last: bool,
     closable: Vec<Rc<dyn File>>,
     removable: Vec<SegmentSequence>,
 }
@@ -38,6 +41,7 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
             Chores {
                 status: state.status,
                 wants_segment: state.wants_segment(),
+                is_last: state.is_last(),
                 closable: state.take_closable(),
                 removable: state.live.take_removable(),
             }
@@ -53,6 +57,10 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
         }
         remove_freed(&shared, &chores.removable).await;
         if !chores.wants_segment {
+            if chores.is_last && has_space_for_another(&shared).await {
+                shared.state.borrow_mut().note_last(false);
+                shared.wake_writers();
+            }
             shared.prepare_work.notified().await;
             continue;
         }
@@ -71,6 +79,10 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
             }
             Err(PrepareError::NotWanted) => {}
             Err(PrepareError::DiskFull) if shared.state.borrow().live.has_recyclable() => {}
+            // It may free some.
+            Err(PrepareError::DiskFull) if shared.state.borrow().has_head_under_way() => {
+                shared.prepare_work.notified().await;
+            }
             // No byte of the log is in doubt, so a lack of descriptors or the like may pass.
             Err(PrepareError::Failed(error)) if failures >= PREPARE_FAILURES_MAX => shared.fail(&error),
             Err(error) => {
@@ -79,7 +91,7 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
                 } else {
                     failures + 1
                 };
-                shared.state.borrow_mut().disk_full = true;
+                shared.state.borrow_mut().note_none_made();
                 shared.progress.notify();
                 shared.tasks.sleep(DISK_FULL_RETRY).await;
             }
@@ -133,7 +145,7 @@ async fn make_next_segment(shared: &Shared) -> Result<(), PrepareError> {
     let (disk, tasks) = (&*shared.disk, &*shared.tasks);
     let (segment_bytes, frees_another) = {
         let state = shared.state.borrow();
-        (state.config.segment_bytes, state.live.unneeded_count() > 0)
+        (state.config.segment_bytes, state.frees_another())
     };
     let reserve_bytes = if frees_another { 0 } else { DISK_RESERVE_BYTES };
     let segment = prepare_segment(
@@ -148,10 +160,21 @@ async fn make_next_segment(shared: &Shared) -> Result<(), PrepareError> {
     provide(shared, segment).await
 }
 
+/// Is there space for a further segment of each of the node's logs, beside what stays free anyway?
+async fn has_space_for_another(shared: &Shared) -> bool {
+    let needed_bytes = {
+        let config = &shared.state.borrow().config;
+        DISK_RESERVE_BYTES + u64::from(config.logs) * config.segment_bytes
+    };
+    let free_bytes = shared.disk.free_bytes(&shared.directory).await;
+    free_bytes.is_ok_and(|free_bytes| free_bytes >= needed_bytes)
+}
+
 /// Puts the next segment in reserve.
 async fn provide(shared: &Shared, segment: Segment) -> Result<(), PrepareError> {
     shared.next_sequence.set(SegmentSequence(segment.sequence.0 + 1));
-    let unwanted = shared.state.borrow_mut().provide_segment(segment);
+    let is_last = !has_space_for_another(shared).await;
+    let unwanted = shared.state.borrow_mut().provide_segment(segment, is_last);
     if let Some(unwanted) = unwanted {
         return unwanted
             .file

@@ -8,6 +8,8 @@
 //!   leave it: a state that still waits to be written speaks of entries that wait too.
 //! - Every batch but the seal leaves room for a seal behind it in its segment.
 //! - A shard's log base never falls, and a batch counts to the segment that it is written to: see [`LiveSegments`].
+//! - A segment is begun only if another one can follow it: there is space for that beside what is kept, or its head
+//!   frees one. So a log whose shards can be flushed always goes on, however full the disk is.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -54,13 +56,19 @@ pub(super) struct Writing {
     done: bool,
 }
 
+impl Writing {
+    fn is_head(&self) -> bool {
+        self.oldest.0 > 0
+    }
+}
+
 /// Whether the log takes entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Running,
     /// A write failed: nothing is written any more.
     Failed,
-    /// Sealed and closed.
+    /// Closed, or about to be: nothing comes behind the seal.
     Closed,
 }
 
@@ -74,10 +82,18 @@ pub(super) enum NextJob {
     NeedsSegment,
 }
 
+/// The segment that comes next.
+struct InReserve {
+    segment: Segment,
+    /// There is no space for another one behind it: it is begun only when its head frees one.
+    is_last: bool,
+}
+
 pub(super) struct LogState {
     pub(super) config: LogConfig,
     pub(super) status: Status,
-    pub(super) disk_full: bool,
+    /// The last attempt to make a segment failed.
+    is_none_made: bool,
     /// See [`super::Log::set_short_of_space`].
     is_short: bool,
     /// The next segment has its space, and is being filled.
@@ -88,7 +104,7 @@ pub(super) struct LogState {
     queued_bytes: usize,
     writing: VecDeque<Writing>,
     current: Segment,
-    ready: Option<Segment>,
+    ready: Option<InReserve>,
     retired: Vec<Rc<dyn File>>,
     next_id: u64,
     /// Size of the batch before, the guess for the next one's.
@@ -110,7 +126,7 @@ impl LogState {
         LogState {
             config,
             status: Status::Running,
-            disk_full: false,
+            is_none_made: false,
             is_short: false,
             is_filling: false,
             live: LiveSegments::new(segments, current.sequence),
@@ -146,7 +162,7 @@ impl LogState {
     /// # Panics
     /// On a full disk before the head of the segment was begun: nobody is served before it is durable.
     pub(super) fn has_room(&self, shard: ShardId, payloads_bytes: &[usize], kept_bytes: u64) -> bool {
-        if !self.disk_full {
+        if !self.is_disk_full() {
             return true;
         }
         assert!(self.head_pending.is_none(), "the head comes before any request");
@@ -272,10 +288,11 @@ impl LogState {
         let waiting = self.queued.front().or(self.filling.as_ref());
         let is_full = waiting.is_some_and(|waiting| !self.fits(waiting));
         if is_full || self.ends_segment_early() {
-            let Some(next) = self.ready.take() else {
+            let may_begin = self.may_begin_next();
+            let Some(next) = self.ready.take_if(|_| may_begin) else {
                 return NextJob::NeedsSegment;
             };
-            let full = core::mem::replace(&mut self.current, next);
+            let full = core::mem::replace(&mut self.current, next.segment);
             self.retired.push(full.file);
             self.live.begin(self.current.sequence);
             self.head_predecessor_last = BatchNumber(self.next_number.0 - 1);
@@ -296,12 +313,12 @@ impl LogState {
         NextJob::Write(self.begin_write(batch, 0))
     }
 
-    /// Marks a write as durable and returns the batches that became acknowledged by it, in order. True if segments were
-    /// freed by that.
+    /// Marks a write as durable and returns the batches that became acknowledged by it, in order. True if a head is
+    /// among them, which may have freed segments.
     pub(super) fn complete(&mut self, number: BatchNumber, acknowledged: &mut Vec<Writing>) -> bool {
         let writing = self.writing.iter_mut().find(|writing| writing.number == number);
         writing.expect("a completed write was in flight").done = true;
-        let mut has_freed = false;
+        let mut has_head = false;
         while let Some(first) = self.writing.pop_front_if(|first| first.done) {
             assert_eq!(
                 first.number.0,
@@ -309,10 +326,11 @@ impl LogState {
                 "batches become durable in order"
             );
             self.durable_through = first.number;
-            has_freed |= self.live.free_below(first.oldest, self.freed_segments_max());
+            has_head |= first.is_head();
+            self.live.free_below(first.oldest, self.freed_segments_max());
             acknowledged.push(first);
         }
-        has_freed
+        has_head
     }
 
     /// The last write of a clean shutdown. Nothing may be in flight or waiting.
@@ -321,6 +339,7 @@ impl LogState {
         let id = self.take_id();
         let seal = BatchBuilder::new(id, disk, 0);
         assert_eq!(seal.disk_bytes() as u64, SEAL_BYTES, "a seal is a header alone");
+        self.status = Status::Closed;
         self.begin_write(seal, FLAG_SEAL)
     }
 
@@ -340,17 +359,52 @@ impl LogState {
     /// True when nothing is in flight and what waits needs a segment that can't be made.
     pub(super) fn is_stuck(&self) -> bool {
         let waiting = self.queued.front().or(self.filling.as_ref());
-        self.disk_full
-            && self.ready.is_none()
-            && self.writing.is_empty()
-            && waiting.is_some_and(|batch| !self.fits(batch))
+        self.is_disk_full() && self.writing.is_empty() && waiting.is_some_and(|batch| !self.fits(batch))
     }
 
     /// True when the segment in reserve, filled so far, should grow: it is at most [`FILL_LEAD`] times as far as the
     /// one in use. So its last step is due before a batch, of at most a quarter of a segment, finds no room in that
     /// one. On a full disk puts are refused, so it can't wait for them.
     pub(super) fn fill_is_due(&self, filled_bytes: u64) -> bool {
-        filled_bytes <= self.current.used_bytes * FILL_LEAD || self.disk_full || self.is_short
+        filled_bytes <= self.current.used_bytes * FILL_LEAD || self.is_none_made || self.is_short
+    }
+
+    /// A segment could not be made.
+    pub(super) fn note_none_made(&mut self) {
+        self.is_none_made = true;
+    }
+
+    /// True while the log can begin no further segment: there is no space for one, or for another behind it. It has the
+    /// rest of the one in use then, until shards are flushed.
+    pub(super) fn is_disk_full(&self) -> bool {
+        if self.ready.is_some() {
+            !self.may_begin_next()
+        } else {
+            self.is_none_made
+        }
+    }
+
+    /// May the segment in reserve, if there is one, be begun?
+    fn may_begin_next(&self) -> bool {
+        !self.is_last() || self.frees_another()
+    }
+
+    /// True if the head of the next segment frees one, as far as that is known now.
+    pub(super) fn frees_another(&self) -> bool {
+        !self.has_head_under_way() && self.live.would_free()
+    }
+
+    /// True while a head is not durable yet. What it frees can't be told from what the next one does.
+    pub(super) fn has_head_under_way(&self) -> bool {
+        self.head_pending.is_some() || self.writing.iter().any(Writing::is_head)
+    }
+
+    /// True if shards are to be flushed, since the log can begin no further segment without that. While it has room in
+    /// the one in use, none is flushed for the sake of that one.
+    pub(super) fn asks_for_flush(&self) -> bool {
+        let left_bytes = self.config.segment_bytes - self.current.used_bytes;
+        let is_nearly_full = left_bytes < 2 * SEGMENT_RESERVE_BYTES;
+        self.is_disk_full() && (is_nearly_full || self.live.oldest() < self.current.sequence)
     }
 
     /// Has the next segment its space?
@@ -364,22 +418,25 @@ impl LogState {
         self.live.keep_freed(self.freed_segments_max());
     }
 
-    /// Freed segments that are kept for reuse: where space is short just the one that comes next.
+    /// Freed segments that are kept for reuse: where space is short just the one that is put in reserve next.
     fn freed_segments_max(&self) -> usize {
-        if self.is_short { 1 } else { FREED_SEGMENTS_MAX }
+        if self.is_short {
+            usize::from(self.ready.is_none())
+        } else {
+            FREED_SEGMENTS_MAX
+        }
     }
 
     /// True when the segment in use should end before it is full, because space is short and the head of the next one
     /// frees more than is needed for another. It has a batch behind its head: a segment whose head is lost is known by
     /// what else it has.
     pub(super) fn ends_segment_early(&self) -> bool {
-        let has_head_in_flight = self.writing.iter().any(|writing| writing.oldest.0 > 0);
         let batches = self.next_number.0 - self.head_predecessor_last.0 - 1;
         self.is_short
             && self.ready.is_some()
             && self.live.unneeded_count() > 1
             && batches > 1
-            && !has_head_in_flight
+            && !self.has_head_under_way()
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {
@@ -392,12 +449,13 @@ impl LogState {
         begun_bytes + self.current.used_bytes + self.backlog_bytes() as u64
     }
 
-    /// Bytes of segments that will be made next: until one is in reserve, and what the one in use has taken.
+    /// Bytes of segments that will be made next: until one is in reserve and could be followed by another, and what the
+    /// one in use has taken.
     pub(super) fn unmade_bytes(&self) -> u64 {
         let has_space = self.ready.is_some() || self.is_filling;
-        let reserve_bytes = if has_space { 0 } else { self.config.segment_bytes };
-        let freed_bytes = self.live.recyclable_count() * self.config.segment_bytes;
-        (self.current.used_bytes + reserve_bytes).saturating_sub(freed_bytes)
+        let there = u64::from(has_space) + self.live.recyclable_count();
+        let wanted_bytes = self.current.used_bytes + 2 * self.config.segment_bytes;
+        wanted_bytes.saturating_sub(there * self.config.segment_bytes)
     }
 
     /// True when no segment is in reserve.
@@ -405,14 +463,26 @@ impl LogState {
         self.ready.is_none()
     }
 
+    /// True when the segment in reserve is the last one that there is space for.
+    pub(super) fn is_last(&self) -> bool {
+        self.ready.as_ref().is_some_and(|next| next.is_last)
+    }
+
+    /// Is the segment in reserve the last one that there is space for?
+    pub(super) fn note_last(&mut self, is_last: bool) {
+        if let Some(next) = &mut self.ready {
+            next.is_last = is_last;
+        }
+    }
+
     /// Puts a new segment in reserve; gives it back when the log has ended meanwhile.
-    pub(super) fn provide_segment(&mut self, segment: Segment) -> Option<Segment> {
+    pub(super) fn provide_segment(&mut self, segment: Segment, is_last: bool) -> Option<Segment> {
         self.is_filling = false;
         if self.status != Status::Running {
             return Some(segment);
         }
-        self.disk_full = false;
-        let replaced = self.ready.replace(segment);
+        self.is_none_made = false;
+        let replaced = self.ready.replace(InReserve { segment, is_last });
         assert!(replaced.is_none(), "one segment in reserve");
         None
     }
@@ -430,7 +500,7 @@ impl LogState {
     pub(super) fn take_files(&mut self) -> Vec<Rc<dyn File>> {
         let mut files = core::mem::take(&mut self.retired);
         files.push(Rc::clone(&self.current.file));
-        files.extend(self.ready.take().map(|segment| segment.file));
+        files.extend(self.ready.take().map(|next| next.segment.file));
         files
     }
 

@@ -38,6 +38,8 @@ pub struct LogConfig {
     pub shards: u32,
     /// Length of new segments in bytes.
     pub segment_bytes: u64,
+    /// Logs of the node that are written: one a core. They share the file system's space.
+    pub logs: u16,
 }
 
 /// A batch that is on stable storage, with all before it.
@@ -200,7 +202,7 @@ impl Log {
     /// If the log has no state of the shard.
     pub fn note_flushed(&self, shard: ShardId, entry: EntryId) {
         self.0.state.borrow_mut().live.note_flushed(shard, entry);
-        self.end_segment_early();
+        self.go_on_if_possible();
     }
 
     /// Lets the log free segments. To be called when every shard that recovery found in this log, and that another
@@ -221,26 +223,32 @@ impl Log {
         self.0.state.borrow().position_bytes()
     }
 
-    /// Bytes of the segments that the log makes before it has one in use that is empty, and one in reserve. Freed ones
-    /// are used again, so it may need less.
+    /// Bytes of the segments that the log makes before it has one in use that is empty, one in reserve, and the space
+    /// of another. Freed ones are used again, so it may need less.
     pub fn unmade_bytes(&self) -> u64 {
         self.0.state.borrow().unmade_bytes()
     }
 
-    /// Tells whether space is short on the file system. Then the log gives back what it can: it keeps one freed segment
-    /// for reuse, and begins the next one as soon as that frees some.
+    /// Tells whether space is short on the file system. Then the log gives back what it can: it keeps no freed segment
+    /// but the one in reserve, and begins the next one as soon as that frees two or more. To be called every now and
+    /// then: a log that found no space for another segment looks again.
     pub fn set_short_of_space(&self, is_short: bool) {
         self.0.state.borrow_mut().set_short_of_space(is_short);
-        if is_short {
-            self.end_segment_early();
+        let is_last = self.0.state.borrow().is_last();
+        if is_short || is_last {
+            self.go_on_if_possible();
             // For freed segments, and a fill that waits for puts.
             self.0.prepare_work.notify();
             self.0.fill_work.notify();
         }
     }
 
-    fn end_segment_early(&self) {
-        if self.0.state.borrow().ends_segment_early() {
+    /// Wakes a writer if it may begin a segment now which it could not, or had no reason to begin.
+    fn go_on_if_possible(&self) {
+        let state = self.0.state.borrow();
+        let may_go_on = state.ends_segment_early() || state.is_last() && state.frees_another();
+        drop(state);
+        if may_go_on {
             self.0.wake_one();
         }
     }
@@ -311,10 +319,15 @@ impl Log {
         self.0.state.borrow().has_room_for_deletes(shard, payloads_bytes)
     }
 
-    /// True while no further segment can be made, for lack of room as a rule: puts get `DiskFull`.
+    /// True while no further segment can be made or begun, for lack of room as a rule: puts get `DiskFull`.
     /// What is queued goes into the current segment as far as it fits, the rest waits for room.
     pub fn is_disk_full(&self) -> bool {
-        self.0.state.borrow().disk_full
+        self.0.state.borrow().is_disk_full()
+    }
+
+    /// True if the shards of [`Log::pinning`] are to be flushed, since the disk is full: that lets the log go on.
+    pub fn asks_for_flush(&self) -> bool {
+        self.0.state.borrow().asks_for_flush()
     }
 
     /// True after a write failed.
@@ -481,6 +494,7 @@ async fn write_batches(shared: Rc<Shared>, writer: usize) {
                 }
                 if matches!(next, NextJob::NeedsSegment) {
                     shared.prepare_work.notify();
+                    shared.progress.notify();
                 }
                 shared.writer_idle[writer].set(true);
                 shared.writer_work[writer].notified().await;

@@ -7,8 +7,8 @@
 //!
 //! Reading order: [`message`] (what cores tell each other), [`core`] (the state of a core), [`connection_limits`],
 //! [`connection`], [`connection_tasks`], [`frames`], [`dispatch`], [`fetch`], [`reads`], [`gather`], [`several`],
-//! [`ranges`], [`programs`], [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`scrub`], [`node`];
-//! [`check`] is for when no node runs.
+//! [`ranges`], [`programs`], [`checkpoints`], [`outbox`], [`told`], [`status`], [`startup`], [`replaying`],
+//! [`scrub`], [`node`]; [`check`] is for when no node runs.
 
 pub mod message;
 
@@ -35,6 +35,7 @@ pub mod told;
 
 mod checkpoint_task;
 pub mod checkpoints;
+mod replaying;
 pub mod scrub;
 mod upkeep;
 

@@ -546,10 +546,11 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>, data: PathBuf) {
 }
 
 async fn look_at_free_space(core: &SharedCore, env: &Env<CoreBatch>, data: &Path) {
+    let log = core.borrow().host.log_need();
     let free_bytes = env.disk.free_bytes(data).await;
     let host = &mut core.borrow_mut().host;
     match free_bytes {
-        Ok(free_bytes) => host.note_free_bytes(free_bytes, env.cores),
+        Ok(free_bytes) => host.note_free_bytes(free_bytes, env.cores, log),
         Err(_) => host.forget_free_bytes(),
     }
 }

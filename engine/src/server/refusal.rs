@@ -31,8 +31,8 @@ pub(super) fn describe(refusal: Refusal) -> (ErrorCode, Cow<'static, str>, u32) 
         ),
         Refusal::DiskFull => (
             ErrorCode::DiskFull,
-            "no further log segment can be made, for lack of disk space as a rule; free some, writes resume by \
-             themselves",
+            "there is too little disk space to log and to flush what would be written; delete keys or free some \
+             otherwise, writes resume by themselves",
             1000,
         ),
         Refusal::CoreFailed => (

@@ -15,7 +15,6 @@
 //! Whatever fails on one core ends the start on all, with its sentence: [`StartMessage::Failed`].
 
 use core::net::SocketAddr;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
@@ -27,20 +26,18 @@ use ostrakon_wire::routing::ShardId;
 
 use super::message::{CoreBatch, CoreMessage};
 use super::outbox::send;
+use super::replaying::{make_space, replay_chain, replay_shards};
 use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
-use crate::env::pace::Pace;
-use crate::env::together::all;
 use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, ShardState};
-use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, replay, scan};
-use crate::log::{Log, LogConfig, LogError, log_directory, parse_log_directory};
-use crate::shard::Recovering;
+use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, scan};
+use crate::log::{Log, LogConfig, log_directory, parse_log_directory};
 use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
 use crate::storage::sstable::cache::BlockCache;
 use crate::storage::store::checkpoint::remove_checkpoints;
-use crate::storage::store::files::{StoreEnv, StoreOptions, make_directories};
+use crate::storage::store::files::StoreOptions;
 
 /// Suffix of a log directory that is being freed.
 pub(super) const FREED_SUFFIX: &str = ".freed";
@@ -368,8 +365,9 @@ pub(super) async fn recover(
     let own = LogId(u32::from(env.core.0));
     let identity = assignment.identity;
     let cache = Rc::new(BlockCache::new(options.host.cache_bytes));
-    let shards = replay_shards(env, options, &assignment, &cache).await?;
+    let mut shards = replay_shards(env, options, &assignment, &cache).await?;
     remove_void(env, &options.data, &assignment).await?;
+    make_space(env, options, identity.segment_bytes, &mut shards).await?;
     let log = open_log(env, options, &assignment).await?;
     let mut hlc = Hlc::default();
     let mut replicas: Vec<Option<ShardReplica>> = (0..assignment.homes.len()).map(|_| None).collect();
@@ -421,6 +419,7 @@ async fn open_log(
         node: identity.node,
         shards: identity.shards,
         segment_bytes: identity.segment_bytes,
+        logs: env.cores,
     };
     let seams = (Rc::clone(&env.disk), Rc::clone(&env.tasks), Rc::clone(&env.clock));
     let chain = assignment.chains.iter().find(|chain| chain.log == own);
@@ -492,124 +491,6 @@ pub(super) async fn take_over(
         recovered.log.append_state(*shard, *epoch, *state);
     }
     Ok(())
-}
-
-/// Opens the tables of this core's shards, side by side.
-async fn open_shards(
-    env: &Env<CoreBatch>,
-    options: &StartOptions,
-    assignment: &Assignment,
-    cache: &Rc<BlockCache>,
-) -> Result<BTreeMap<ShardId, Recovering>, String> {
-    let pace = || Rc::new(Pace::new(Rc::clone(&env.clock), Rc::clone(&env.tasks)));
-    let store = StoreEnv {
-        disk: Rc::clone(&env.disk),
-        tasks: Rc::clone(&env.tasks),
-        cache: Rc::clone(cache),
-        flush_pace: pace(),
-        merge_pace: pace(),
-        options: Rc::new(options.store),
-    };
-    let own = || {
-        let homes = assignment.homes.iter().enumerate();
-        let own = homes.filter(|(_, home)| home.owner == env.core);
-        own.map(|(shard, home)| (ShardId(shard as u32), home.base))
-    };
-    let shards = own().map(|(shard, _)| shard);
-    make_directories(&*env.disk, &options.data, shards)
-        .await
-        .map_err(|error| error.to_string())?;
-    let opened = RefCell::new(BTreeMap::new());
-    let open = async |shard: ShardId, base: EntryId| {
-        let recovering = Recovering::open(&store, &options.data, shard, base).await?;
-        opened.borrow_mut().insert(shard, recovering);
-        Ok::<(), String>(())
-    };
-    all(own().map(|(shard, base)| open(shard, base))).await?;
-    Ok(opened.into_inner())
-}
-
-async fn replay_shards(
-    env: &Env<CoreBatch>,
-    options: &StartOptions,
-    assignment: &Assignment,
-    cache: &Rc<BlockCache>,
-) -> Result<BTreeMap<ShardId, Recovering>, String> {
-    let mut shards = open_shards(env, options, assignment, cache).await?;
-    for chain in &assignment.chains {
-        let is_source = |shard: &ShardId| {
-            assignment.homes[shard.0 as usize]
-                .source
-                .is_some_and(|(log, _)| log == chain.log)
-        };
-        if !shards.keys().any(is_source) {
-            continue;
-        }
-        for segment in &chain.segments {
-            let mut one = chain.clone();
-            one.segments = vec![segment.clone()];
-            replay_segment(env, options, assignment, &one, &mut shards).await?;
-            make_room(options, &mut shards).await?;
-        }
-    }
-    Ok(shards)
-}
-
-/// Replays what a chain of one segment has of this core's shards.
-async fn replay_segment(
-    env: &Env<CoreBatch>,
-    options: &StartOptions,
-    assignment: &Assignment,
-    chain: &LogChain,
-    shards: &mut BTreeMap<ShardId, Recovering>,
-) -> Result<(), String> {
-    let dir = log_directory(&options.data, chain.log);
-    let mut visit = |record: crate::log::format::Record<'_>| {
-        let home = assignment.homes.get(record.shard.0 as usize);
-        let belongs = home.is_some_and(|home| home.source == Some((chain.log, record.epoch)));
-        if record.kind == RecordKind::Entry
-            && belongs
-            && let Some(recovering) = shards.get_mut(&record.shard)
-        {
-            recovering
-                .replay(record.entry, record.payload)
-                .map_err(|finding| {
-                    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, finding);
-                    LogError::io("replay", &dir, source)
-                })?;
-        }
-        Ok(())
-    };
-    let segment_bytes = assignment.identity.segment_bytes;
-    replay_chain(env, &options.data, chain, segment_bytes, &mut visit).await
-}
-
-/// Flushes the largest shards, until what was replayed takes no more than the part of the memory from which on
-/// memtables are sealed: the node may have been started with less than before.
-async fn make_room(options: &StartOptions, shards: &mut BTreeMap<ShardId, Recovering>) -> Result<(), String> {
-    loop {
-        let replayed_bytes: usize = shards.values().map(Recovering::memory_bytes).sum();
-        if replayed_bytes <= options.host.seal_at_bytes() {
-            return Ok(());
-        }
-        let largest = shards.values_mut().max_by_key(|shard| shard.memory_bytes());
-        let Some(largest) = largest else { return Ok(()) };
-        if !largest.flush().await? {
-            return Ok(());
-        }
-    }
-}
-
-async fn replay_chain(
-    env: &Env<CoreBatch>,
-    data: &Path,
-    chain: &LogChain,
-    segment_bytes: u64,
-    visit: &mut dyn FnMut(crate::log::format::Record<'_>) -> Result<(), LogError>,
-) -> Result<(), String> {
-    replay(&*env.disk, &*env.tasks, data, chain, segment_bytes, visit)
-        .await
-        .map_err(|error| error.to_string())
 }
 
 /// Step 5 for core 0: removes the logs of cores that are no more, whose shards all have a new home, and what

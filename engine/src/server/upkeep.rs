@@ -179,7 +179,7 @@ impl Upkeep {
         while !self.is_over() {
             let job = self.core.borrow_mut().host.next_merge();
             let Some(job) = job else {
-                self.remove_obsolete(&work).await;
+                self.clean_up(&work).await;
                 continue;
             };
             let outcome = self.merge(&job).await;
@@ -209,12 +209,24 @@ impl Upkeep {
             if !self.waits_for_room(&noted) {
                 return noted;
             }
+            // That may be what makes room.
+            self.remove_obsolete().await;
             self.tasks.sleep(RETRY).await;
         }
     }
 
     /// Removes files that nobody reads any more, and waits: for a moment if some are read still, else for work.
-    async fn remove_obsolete(&self, work: &Notify) {
+    async fn clean_up(&self, work: &Notify) {
+        let are_some_left = self.remove_obsolete().await;
+        if are_some_left && !self.is_over() {
+            self.tasks.sleep(RETRY).await;
+        } else if !self.is_over() {
+            work.notified().await;
+        }
+    }
+
+    /// Removes files that nobody reads any more; returns whether some are left.
+    async fn remove_obsolete(&self) -> bool {
         let stores = self.core.borrow().host.stores();
         let mut are_some_left = false;
         for (files, _) in stores {
@@ -222,11 +234,7 @@ impl Upkeep {
             let _ = files.remove_obsolete().await;
             are_some_left |= files.has_obsolete();
         }
-        if are_some_left && !self.is_over() {
-            self.tasks.sleep(RETRY).await;
-        } else if !self.is_over() {
-            work.notified().await;
-        }
+        are_some_left
     }
 
     /// Waits before the next try, or gives the core up.

@@ -13,12 +13,12 @@ use crate::limits::{DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, ST
 
 /// Memtables are flushed early at one part of this many of what deletes may have, if puts may have next to nothing.
 const EARLY_FLUSH_PARTS: u64 = 8;
-/// Memtables with fewer bytes are not flushed early: their tables would take more than they give back.
+/// Memtables with fewer bytes are not flushed early: many small tables would take more than is given back.
 const EARLY_FLUSH_BYTES_MIN: u64 = 256 << 10;
 
 /// What a core's log has taken, and will take soon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LogNeed {
+pub struct LogNeed {
     /// How far it has come, in bytes of segments: [`Log::position_bytes`](crate::log::Log::position_bytes).
     pub(super) position_bytes: u64,
     /// Bytes of the segments that it makes next: [`Log::unmade_bytes`](crate::log::Log::unmade_bytes).
@@ -165,9 +165,9 @@ mod tests {
             let kept_bytes = kept_bytes(table_bytes);
             let room = DiskRoom::of(free_bytes, kept_bytes, cores, log);
             let share_bytes = free_bytes.saturating_sub(kept_bytes) / u64::from(cores);
-            // A log makes no segment in what is kept.
-            let logged_bytes = logged_bytes.min(share_bytes);
-            let after_log_bytes = free_bytes - logged_bytes * u64::from(cores);
+            // A log begins no segment in what is kept.
+            let made_bytes = (unmade_bytes + logged_bytes).min(share_bytes);
+            let after_log_bytes = free_bytes - made_bytes * u64::from(cores);
             let taken_in_bytes = room.flushable_bytes(5 + logged_bytes, true) * u64::from(cores);
             prop_assert!(taken_in_bytes <= after_log_bytes.saturating_sub(STORE_RESERVE_BYTES));
         }

@@ -386,14 +386,21 @@ impl ShardHost {
         stores.collect()
     }
 
-    /// The file system has so many free bytes, which `cores` cores share.
-    pub fn note_free_bytes(&mut self, free_bytes: u64, cores: u16) {
-        let stores = self.replicas.iter().flatten().map(ShardReplica::store);
-        let table_bytes: u64 = stores.map(|store| store.tables().tree().bytes()).sum();
-        let log = LogNeed {
+    /// What the core's log needs at present. To be asked before one looks how much is free: what the log takes
+    /// meanwhile is then counted twice, and not forgotten.
+    pub fn log_need(&self) -> LogNeed {
+        LogNeed {
             position_bytes: self.core.log.position_bytes(),
             unmade_bytes: self.core.log.unmade_bytes(),
-        };
+        }
+    }
+
+    /// The file system has so many free bytes, which `cores` cores share, when the log needed that.
+    pub fn note_free_bytes(&mut self, free_bytes: u64, cores: u16, log: LogNeed) {
+        let stores = self.replicas.iter().flatten().map(ShardReplica::store);
+        let own_bytes: u64 = stores.map(|store| store.tables().tree().bytes()).sum();
+        // Keys are spread by their hashes, so the other cores have as much.
+        let table_bytes = own_bytes * u64::from(cores);
         self.core.disk_room = DiskRoom::of(free_bytes, kept_bytes(table_bytes), cores, log);
         self.core.log.set_short_of_space(self.core.disk_room.is_short());
     }
@@ -401,6 +408,7 @@ impl ShardHost {
     /// Nobody knows how many bytes are free: the log and the tables find out.
     pub fn forget_free_bytes(&mut self) {
         self.core.disk_room = DiskRoom::UNKNOWN;
+        self.core.log.set_short_of_space(false);
     }
 
     /// Are puts refused for want of space?

@@ -143,22 +143,24 @@ impl ShardReplica {
     /// Moves the horizon on, if nothing else did for a while: the sessions that it has passed give their memory back,
     /// and without a write nothing else moves it.
     pub(super) fn forget_sessions(&mut self, core: &mut CoreContext) {
-        let now = core.hlc.now(core.wall_us);
-        let since_us = now.micros().saturating_sub(self.ceiling_proposed_at.micros());
+        let since_us = core
+            .latest()
+            .micros()
+            .saturating_sub(self.ceiling_proposed_at.micros());
         let is_due = since_us >= FORGET_EVERY_US && self.applied.sessions.session_count() > 0;
         if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
+            let now = core.hlc.now(core.wall_us);
             self.propose_ceiling(core, now);
         }
     }
 
-    /// Seals the memtable, if it has deleted something so long ago that merges can drop it, with what it hides in
-    /// tables, once it is flushed.
-    pub(super) fn seal_old_deletions(&mut self, core: &mut CoreContext) -> bool {
+    /// When the memtable has deleted something first, if that is so long ago that merges can drop it, with what it
+    /// hides in tables, once it is flushed.
+    pub(super) fn old_deletion(&self, core: &CoreContext) -> Option<Timestamp> {
         let store = &self.applied.store;
-        let first = store.first_deletion();
-        let is_old = first.is_some_and(|first| first < core.watermark_at(core.latest()));
-        let hides = !store.tables().runs().is_empty();
-        is_old && hides && store.sealed().len() == 0 && self.seal(core)
+        let hides = !store.tables().runs().is_empty() && store.sealed().len() == 0;
+        let watermark = core.watermark_at(core.latest());
+        store.first_deletion().filter(|first| hides && *first < watermark)
     }
 
     /// Moves the watermark on, if merges could then drop what they can't drop now, and nothing else moves it. True if

@@ -261,8 +261,8 @@ impl Recovering {
         self.applied.memory_bytes()
     }
 
-    /// Makes a table of what was replayed, for want of memory. False if there is nothing to make one of, or no room for
-    /// it: then it stays in memory.
+    /// Makes a table of what was replayed, for want of memory or of space for the log. False if there is nothing for one,
+    /// or no room for it: it stays in memory then.
     ///
     /// # Errors
     /// A sentence, when the table or the manifest can't be written.
@@ -283,8 +283,18 @@ impl Recovering {
         };
         let tables = below.after(&edit, &opened);
         let tables = tables.expect("a flush comes on top of the tables that it was made for");
-        let noted = self.files.note(edit, Some(sealed.through), |_| {}).await;
-        noted.map_err(|error| error.to_string())?;
+        match self.files.note(edit, Some(sealed.through), |_| {}).await {
+            Ok(()) => {}
+            Err(error) if error.is_disk_full() => {
+                // The record may last all the same. So their files stay, and the next start knows.
+                for table in opened {
+                    // It was only read.
+                    let _ = table.close().await;
+                }
+                return Ok(false);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
         store.flushed(Rc::new(tables));
         self.flushed = sealed.through;
         Ok(true)

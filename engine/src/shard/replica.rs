@@ -459,7 +459,13 @@ impl ShardReplica {
         is_delete: bool,
     ) -> Result<usize, Refusal> {
         let admitted = self.find_room(core, sizes, is_delete);
-        if matches!(admitted, Err(Refusal::MemoryFull | Refusal::DiskFull)) {
+        // What sessions take is not what keeps a log from going on, and what room that has is for deletes.
+        let is_for_want_of_memory = match admitted {
+            Err(Refusal::MemoryFull) => true,
+            Err(Refusal::DiskFull) => !core.log.is_disk_full(),
+            _ => false,
+        };
+        if is_for_want_of_memory {
             self.forget_sessions(core);
         }
         admitted

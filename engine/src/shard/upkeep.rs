@@ -293,7 +293,10 @@ impl ShardHost {
     /// more, or takes room that the memtables will need.
     pub(super) fn seal_laggards(&mut self) {
         let log = &self.core.log;
-        let is_due = log.live_bytes() >= self.recovery_bytes || log.is_disk_full() || self.is_disk_short();
+        let is_long = log.live_bytes() >= self.recovery_bytes;
+        // A flush gives back whole segments, however little it writes.
+        let gives_back = self.core.disk_room.is_short() && log.live_bytes() >= 2 * log.segment_bytes();
+        let is_due = is_long || gives_back || log.asks_for_flush() || self.is_disk_short();
         if !is_due {
             return;
         }
@@ -318,16 +321,19 @@ impl ShardHost {
     /// To be called every now and then: without requests nothing else looks whether there is work.
     pub fn tend(&mut self) {
         self.seal_laggards();
-        self.seal_old_deletions();
+        self.seal_oldest_deletion();
         self.advance_watermarks();
     }
 
-    /// Seals memtables that no write fills any more, and without which what they have deleted stays in tables.
-    fn seal_old_deletions(&mut self) {
-        for replica in self.replicas.iter_mut().flatten() {
-            if replica.seal_old_deletions(&mut self.core) {
-                self.flush_work.notify();
-            }
+    /// Seals the memtable whose first deletion is the oldest, if that keeps its space in tables until it is flushed: no
+    /// write may come that would fill the memtable. One at a time, for there may be thousands of shards.
+    fn seal_oldest_deletion(&mut self) {
+        let replicas = self.replicas.iter_mut().flatten();
+        let old = replicas.filter_map(|replica| Some((replica.old_deletion(&self.core)?, replica)));
+        if let Some((_, replica)) = old.min_by_key(|(first, _)| *first)
+            && replica.seal(&mut self.core)
+        {
+            self.flush_work.notify();
         }
     }
 

@@ -2,7 +2,7 @@
 //! everything.
 //!
 //! ```text
-//! file    = record ...                    each at a multiple of 4096 bytes, written once, durable before the next
+//! file    = record ...                    each at a multiple of 4096 bytes, durable before the next
 //! record  = header (32 bytes) | payload | zeros to the next multiple of 4096
 //! header  = magic "OSTM" (4) | crc32c (4) | payload length (4) | shard (4) | sequence (8) | offset (8)
 //! payload = next table number (8) | term (8) | index (8) | removed (4) | number (8) ...
@@ -40,6 +40,9 @@ use crate::env::disk::{BLOCK_BYTES, Disk, File, OpenMode, is_disk_full};
 pub const MANIFEST: &str = "manifest";
 /// Name of one that is being written.
 pub const HALF_MADE: &str = "manifest.tmp";
+/// What fails if there is too little space, and leaves the manifest as it was.
+const MAKE: &str = "make";
+const WRITE: &str = "write";
 /// How the names of tables end.
 pub const TABLE_SUFFIX: &str = ".sst";
 
@@ -152,9 +155,16 @@ impl core::error::Error for ManifestError {
 }
 
 impl ManifestError {
-    /// Is there too little space?
+    /// Was there too little space to write, so that the change may be noted again?
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, ManifestError::Io { source, .. } if is_disk_full(source))
+        match self {
+            ManifestError::Io {
+                operation: MAKE | WRITE,
+                source,
+                ..
+            } => is_disk_full(source),
+            _ => false,
+        }
     }
 }
 
@@ -282,7 +292,7 @@ impl Manifest {
         let written = file.write_at(Rc::new(buffer), self.end).await;
         if let Err(source) = written {
             return Err(self
-                .after_failure(failed(self.path(MANIFEST), "write", source))
+                .after_failure(failed(self.path(MANIFEST), WRITE, source))
                 .await);
         }
         self.files = changed;
@@ -351,7 +361,7 @@ impl Manifest {
     async fn write_half_made(&self, bytes: &[u8]) -> Result<(), ManifestError> {
         let path = self.path(HALF_MADE);
         let opened = self.disk.open(&path, OpenMode::CreateNew).await;
-        let file = opened.map_err(|source| failed(path.clone(), "make", source))?;
+        let file = opened.map_err(|source| failed(path.clone(), MAKE, source))?;
         let mut buffer = self.disk.allocate(bytes.len());
         buffer.bytes_mut().copy_from_slice(bytes);
         let written = match file.write_at(Rc::new(buffer), 0).await {
@@ -359,9 +369,7 @@ impl Manifest {
             failed => failed,
         };
         let closed = file.close().await;
-        written
-            .and(closed)
-            .map_err(|source| failed(path, "write", source))
+        written.and(closed).map_err(|source| failed(path, WRITE, source))
     }
 
     /// Takes no other change after this failure, unless there was too little space: the next record is written over

@@ -57,6 +57,13 @@ impl Store {
         }
     }
 
+    fn change_strategy(&mut self) {
+        self.options.strategy = match self.options.strategy {
+            CompactionStrategy::Leveled => CompactionStrategy::Tiered,
+            CompactionStrategy::Tiered => CompactionStrategy::Leveled,
+        };
+    }
+
     fn key(key: u16) -> Box<[u8]> {
         key.to_be_bytes().into()
     }
@@ -228,13 +235,15 @@ proptest! {
     fn readers_find_the_newest_whatever_is_merged_meanwhile(
         flushes in flushes(),
         strategy in strategies(),
-        moves in prop::collection::vec((0..4_u8, any::<prop::sample::Index>()), 0..200),
+        moves in prop::collection::vec((0..20_u8, any::<prop::sample::Index>()), 0..200),
     ) {
         let mut store = Store::new(strategy);
         let mut flushes = flushes.iter();
         let mut watermark = 0;
         for (kind, which) in moves {
-            match kind {
+            match kind % 4 {
+                // The node is started anew with the other way.
+                0 if kind == 16 => store.change_strategy(),
                 0 => if let Some(keys) = flushes.next() { store.flush(keys) },
                 1 => { store.begin(watermark); }
                 2 if !store.running.is_empty() => {
@@ -255,7 +264,7 @@ proptest! {
         }
         store.settle(watermark);
         store.check(watermark);
-        if strategy == CompactionStrategy::Leveled {
+        if store.options.strategy == CompactionStrategy::Leveled {
             assert!(store.tree.young.len() < store.options.young_runs);
             assert!(leveled::scores(&store.tree, &store.options).iter().all(|score| *score < 1000));
             assert_eq!(debt_bytes(&store.tree, &store.options), 0);
@@ -287,12 +296,16 @@ fn what_is_due_is_the_debt_and_what_it_is_merged_with() {
 
 #[test]
 fn what_was_deleted_takes_no_space_in_the_end() {
-    for strategy in [CompactionStrategy::Leveled, CompactionStrategy::Tiered] {
+    let strategies = [CompactionStrategy::Leveled, CompactionStrategy::Tiered];
+    for (strategy, is_changed) in strategies.into_iter().flat_map(|one| [(one, false), (one, true)]) {
         let mut store = Store::new(strategy);
         let all: Vec<u16> = (0..2000).collect();
         for keys in all.chunks(50) {
             store.flush(&keys.iter().map(|key| (*key, false)).collect::<Vec<_>>());
             store.settle(0);
+        }
+        if is_changed {
+            store.change_strategy();
         }
         for keys in all.chunks(50) {
             store.flush(&keys.iter().map(|key| (*key, true)).collect::<Vec<_>>());
@@ -302,7 +315,7 @@ fn what_was_deleted_takes_no_space_in_the_end() {
         let (left, ever) = (store.tree.bytes(), 2000 * VERSION_BYTES);
         assert!(
             left <= ever / 10,
-            "{strategy:?}: {left} of {ever} bytes are left: {:?}",
+            "{strategy:?}, changed {is_changed}: {left} of {ever} bytes are left: {:?}",
             store.tree
         );
     }

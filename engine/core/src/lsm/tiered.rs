@@ -1,5 +1,7 @@
 //! Young runs only, merged when there are several of like size, as in "size-tiered" compaction of Bigtable's
 //! descendants and `RocksDB`'s "universal" one. Each merge takes neighbours, so that ages stay in order.
+//!
+//! The levels of a tree that was leveled before count as its oldest run, and become one in the last of them.
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
@@ -35,40 +37,92 @@ fn is_idle(run: &Run, busy: &BTreeSet<TableNumber>) -> bool {
     run.iter().all(|table| !busy.contains(&table.number))
 }
 
-fn merge(reason: Reason, runs: &[Run]) -> Choice {
-    Choice {
-        reason,
-        inputs: runs.iter().flatten().map(|table| table.number).collect(),
-        output: Place::Young,
-        is_move: false,
+/// The oldest run.
+struct Oldest<'a> {
+    tables: Vec<&'a Rc<TableInfo>>,
+    /// All others.
+    newer: &'a [Run],
+    /// Where it lies.
+    place: Place,
+}
+
+impl<'a> Oldest<'a> {
+    fn of(tree: &'a Tree) -> Option<Oldest<'a>> {
+        if let Some(last) = tree.levels.iter().rposition(|level| !level.is_empty()) {
+            return Some(Oldest {
+                tables: tree.levels.iter().flatten().collect(),
+                newer: &tree.young,
+                place: Place::Level(last + 1),
+            });
+        }
+        let (oldest, newer) = tree.young.split_last()?;
+        Some(Oldest {
+            tables: oldest.iter().collect(),
+            newer,
+            place: Place::Young,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.bytes).sum()
+    }
+
+    /// Merges it with these runs, the oldest of the others, unless one of the tables is busy.
+    fn merge(&self, reason: Reason, newer: &[Run], busy: &BTreeSet<TableNumber>) -> Option<Choice> {
+        let tables = newer.iter().flatten().chain(self.tables.iter().copied());
+        let inputs: Vec<TableNumber> = tables.map(|table| table.number).collect();
+        let is_idle = inputs.iter().all(|number| !busy.contains(number));
+        is_idle.then_some(Choice {
+            reason,
+            inputs,
+            output: self.place,
+            is_move: false,
+        })
     }
 }
 
 /// All runs, when those but the oldest have grown beyond their part.
 fn space(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option<Choice> {
-    let (oldest, newer) = tree.young.split_last()?;
-    let newer_bytes: u64 = newer.iter().map(run_bytes).sum();
-    let is_much =
-        newer_bytes * 100 > run_bytes(oldest) * SPACE_PERCENT && newer.len() + 1 >= options.young_runs;
-    (is_much && tree.young.iter().all(|run| is_idle(run, busy))).then(|| merge(Reason::Space, &tree.young))
+    let oldest = Oldest::of(tree)?;
+    let newer_bytes: u64 = oldest.newer.iter().map(run_bytes).sum();
+    let is_much = newer_bytes * 100 > oldest.bytes() * SPACE_PERCENT;
+    let are_many = oldest.newer.len() + 1 >= options.young_runs;
+    (is_much && are_many)
+        .then(|| oldest.merge(Reason::Space, oldest.newer, busy))
+        .flatten()
 }
 
 /// The longest row of neighbours, from the newest that are idle on, that are of like size.
 fn like_sizes(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option<Choice> {
-    for start in 0..tree.young.len() {
+    let oldest = Oldest::of(tree)?;
+    for start in 0..=oldest.newer.len() {
+        let rest = &oldest.newer[start..];
         let mut bytes = 0;
-        let mut taken = 0;
-        for run in &tree.young[start..] {
-            let own_bytes = run_bytes(run);
-            let is_like = taken == 0 || own_bytes * 100 <= bytes * LIKE_PERCENT;
-            if !is_idle(run, busy) || !is_like {
-                break;
-            }
+        let mut is_like = |own_bytes: u64| {
+            let is_like = bytes == 0 || own_bytes * 100 <= bytes * LIKE_PERCENT;
             bytes += own_bytes;
-            taken += 1;
+            is_like
+        };
+        let like = rest
+            .iter()
+            .take_while(|run| is_idle(run, busy) && is_like(run_bytes(run)));
+        let taken = like.count();
+        let is_oldest_like = taken == rest.len() && is_like(oldest.bytes());
+        let choice = if is_oldest_like && taken + 1 >= options.young_runs {
+            oldest.merge(Reason::Size, rest, busy)
+        } else {
+            None
+        };
+        if choice.is_some() {
+            return choice;
         }
         if taken >= options.young_runs {
-            return Some(merge(Reason::Size, &tree.young[start..start + taken]));
+            return Some(Choice {
+                reason: Reason::Size,
+                inputs: rest[..taken].iter().flatten().map(|table| table.number).collect(),
+                output: Place::Young,
+                is_move: false,
+            });
         }
     }
     None
@@ -81,42 +135,30 @@ fn covering(
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
+    let oldest = Oldest::of(tree)?;
     let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.covered_percent);
-    let first = tree.young.iter().position(|run| run.iter().any(covers_much))?;
-    let runs = &tree.young[first..];
-    runs.iter()
-        .all(|run| is_idle(run, busy))
-        .then(|| merge(Reason::Droppable, runs))
+    let newer = oldest.newer;
+    let first = newer.iter().position(|run| run.iter().any(covers_much))?;
+    oldest.merge(Reason::Droppable, &newer[first..], busy)
 }
 
-/// The oldest run, when much of it can be dropped.
+/// The oldest runs, when much of them can be dropped once they meet: as few as that takes.
 fn droppable(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
-    let oldest = tree.young.last()?;
-    let sum = |count: fn(&TableInfo, Timestamp) -> u64| -> u64 {
-        oldest
-            .iter()
-            .map(|table: &Rc<TableInfo>| count(table, watermark))
-            .sum()
-    };
-    // A tree that was leveled before has older runs below, which tombstones may have to hide.
-    let is_last = tree.levels.iter().all(Vec::is_empty);
-    let of_table = if is_last {
-        TableInfo::droppable
-    } else {
-        TableInfo::shadowed
-    };
-    let (droppable, versions) = (sum(of_table), sum(|table, _| table.versions));
-    let is_much = droppable * 100 >= versions * options.droppable_percent && droppable > 0;
-    let inputs: Vec<TableNumber> = oldest.iter().map(|table| table.number).collect();
-    (is_much && is_idle(oldest, busy)).then_some(Choice {
-        reason: Reason::Droppable,
-        inputs,
-        output: Place::Young,
-        is_move: false,
-    })
+    let oldest = Oldest::of(tree)?;
+    let mut droppable: u64 = oldest.tables.iter().map(|table| table.droppable(watermark)).sum();
+    let mut versions: u64 = oldest.tables.iter().map(|table| table.versions).sum();
+    let mut first = oldest.newer.len();
+    while droppable == 0 || droppable * 100 < versions * options.droppable_percent {
+        first = first.checked_sub(1)?;
+        for table in &oldest.newer[first] {
+            droppable += table.droppable(watermark);
+            versions += table.versions;
+        }
+    }
+    oldest.merge(Reason::Droppable, &oldest.newer[first..], busy)
 }

@@ -59,6 +59,8 @@ struct Content {
     durable: Vec<u8>,
     /// False when a sync has nothing to do.
     unsynced: bool,
+    /// Bytes of space that it took when it was made.
+    reserved_bytes: u64,
 }
 
 struct Flight {
@@ -88,6 +90,8 @@ struct Inner {
     hold: bool,
     injections: Vec<Injection>,
     free_bytes: u64,
+    /// If it is set, `free_bytes` is what files leave of it.
+    capacity_bytes: Option<u64>,
     open_files: usize,
 }
 
@@ -110,6 +114,7 @@ impl MemoryDisk {
             hold: false,
             injections: Vec::new(),
             free_bytes: 1 << 40,
+            capacity_bytes: None,
             open_files: 0,
         })))
     }
@@ -152,6 +157,16 @@ impl MemoryDisk {
     /// Sets what [`Disk::free_bytes`] says.
     pub(crate) fn set_free_bytes(&self, free_bytes: u64) {
         self.0.borrow_mut().free_bytes = free_bytes;
+    }
+
+    /// From now on files take space, of which there is so much.
+    pub(crate) fn set_capacity_bytes(&self, capacity_bytes: u64) {
+        self.0.borrow_mut().capacity_bytes = Some(capacity_bytes);
+    }
+
+    /// What [`Disk::free_bytes`] says.
+    pub(crate) fn space_bytes(&self) -> u64 {
+        self.0.borrow().space_bytes()
     }
 
     /// Files that are open.
@@ -253,6 +268,7 @@ impl MemoryDisk {
             durable: bytes.clone(),
             seen: bytes,
             unsynced: false,
+            reserved_bytes: 0,
         });
         let node = Node::File(inner.contents.len() - 1);
         inner.seen.insert(path.to_path_buf(), node);
@@ -293,6 +309,20 @@ impl InFlight {
 }
 
 impl Inner {
+    fn space_bytes(&self) -> u64 {
+        let Some(capacity_bytes) = self.capacity_bytes else {
+            return self.free_bytes;
+        };
+        let used_bytes = self.seen.values().map(|node| match node {
+            Node::Directory => 0,
+            Node::File(content) => {
+                let content = &self.contents[*content];
+                content.reserved_bytes.max(content.seen.len() as u64)
+            }
+        });
+        capacity_bytes.saturating_sub(used_bytes.sum())
+    }
+
     fn file(&self, path: &Path) -> io::Result<usize> {
         match self.seen.get(path) {
             Some(Node::File(content)) => Ok(*content),
@@ -363,7 +393,17 @@ impl Disk for MemoryDisk {
                 if inner.seen.contains_key(path) {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                inner.contents.push(Content::default());
+                let reserved_bytes = match mode {
+                    OpenMode::CreateReserved(bytes) => bytes,
+                    _ => 0,
+                };
+                if reserved_bytes > inner.space_bytes() {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                inner.contents.push(Content {
+                    reserved_bytes,
+                    ..Content::default()
+                });
                 let content = inner.contents.len() - 1;
                 inner.seen.insert(path.to_path_buf(), Node::File(content));
                 content
@@ -481,7 +521,7 @@ impl Disk for MemoryDisk {
     fn free_bytes<'a>(&'a self, _path: &'a Path) -> IoFuture<'a, u64> {
         Box::pin(async move {
             self.step("free_bytes").await?;
-            Ok(self.0.borrow().free_bytes)
+            Ok(self.space_bytes())
         })
     }
 }

@@ -205,6 +205,8 @@ pub(super) struct Machine {
     pub(super) disk: MemoryDisk,
     pub(super) history: Rc<History>,
     pub(super) segment_bytes: u64,
+    /// Logs that the node writes.
+    pub(super) logs: u16,
     pub(super) cut_corrupt: bool,
     /// True if no shard moves to another log at a start.
     pub(super) may_free: bool,
@@ -239,6 +241,7 @@ impl Machine {
             disk,
             history: Rc::default(),
             segment_bytes: segment_blocks * BLOCK_BYTES as u64,
+            logs: 1,
             cut_corrupt: false,
             may_free: true,
             removes_void: false,
@@ -332,6 +335,7 @@ impl Machine {
             node: 42,
             shards: SHARDS,
             segment_bytes: self.segment_bytes,
+            logs: self.logs,
         }
     }
 

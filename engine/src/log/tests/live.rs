@@ -114,6 +114,26 @@ fn a_batch_counts_to_the_segment_in_use() {
 }
 
 #[test]
+fn the_next_head_frees_the_segment_in_use_if_that_is_the_only_one_and_all_of_it_is_flushed() {
+    let mut live = LiveSegments::new(&[], SegmentSequence(1));
+    live.set_shard(ShardId(0), OwnershipEpoch(4), ShardState::default());
+    assert!(!live.would_free(), "shards may be on their way");
+    live.allow_freeing();
+    assert!(live.would_free());
+    live.note_batch(4096, [last(0, 4, 1)].into_iter());
+    assert!(!live.would_free());
+    live.note_flushed(ShardId(0), entry(1));
+    assert!(live.would_free());
+    live.note_batch(4096, [last(0, 4, 2)].into_iter());
+    live.begin(SegmentSequence(2));
+    assert!(!live.would_free(), "the first one is needed");
+    live.note_flushed(ShardId(0), entry(2));
+    assert!(live.would_free());
+    live.free_below(live.oldest(), FREED_SEGMENTS_MAX);
+    assert!(live.would_free());
+}
+
+#[test]
 fn own_segments_are_kept_for_reuse_up_to_a_few_and_others_are_removed() {
     let mut live = inherited(&[]);
     live.note_flushed(ShardId(1), entry(9));
@@ -121,11 +141,12 @@ fn own_segments_are_kept_for_reuse_up_to_a_few_and_others_are_removed() {
     (6..=end).for_each(|sequence| live.begin(SegmentSequence(sequence)));
     live.review();
     assert!(live.unneeded_count() > 0);
-    assert!(!live.free_below(SegmentSequence(1), FREED_SEGMENTS_MAX) && live.take_removable().is_empty());
-    assert!(live.free_below(SegmentSequence(5), FREED_SEGMENTS_MAX));
+    live.free_below(SegmentSequence(1), FREED_SEGMENTS_MAX);
+    assert!(live.take_removable().is_empty());
+    live.free_below(SegmentSequence(5), FREED_SEGMENTS_MAX);
     assert_eq!(live.take_removable(), [1, 2, 3].map(SegmentSequence));
     assert!(!live.has_recyclable());
-    assert!(live.free_below(live.oldest(), FREED_SEGMENTS_MAX));
+    live.free_below(live.oldest(), FREED_SEGMENTS_MAX);
     assert_eq!(live.count(), 1);
     let freed = end - 5;
     let removed = live.take_removable();

@@ -15,6 +15,7 @@ mod live;
 mod recycled;
 mod room;
 mod segments;
+mod space;
 mod survey;
 mod torn_tail;
 mod writer;

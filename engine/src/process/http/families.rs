@@ -92,7 +92,7 @@ pub(super) const PER_CORE: [PerCore; 46] = [
     (
         "ostrakon_disk_full",
         Type::Gauge,
-        "1 while no further log segment can be made.",
+        "1 while puts are refused for want of disk space.",
         |core| f64::from(u8::from(core.log.disk_full)),
     ),
     (

@@ -258,6 +258,14 @@ pub(super) mod tests {
             .collect();
         let distinct: std::collections::BTreeSet<_> = families.iter().collect();
         assert_eq!(families.len(), distinct.len(), "a family is in one piece");
+        let manual = include_str!("../../../../docs/operations.md");
+        for family in families {
+            let name = family.split(' ').next().expect("a name");
+            assert!(
+                manual.contains(&format!("`{name}`")),
+                "{name} is not in operations.md"
+            );
+        }
     }
 
     #[test]

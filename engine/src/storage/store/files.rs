@@ -393,8 +393,7 @@ impl ShardFiles {
         self.directory.join(table_name(number))
     }
 
-    /// Makes sure that so many bytes can be written, and that something stays free for manifests besides: a manifest
-    /// that can't be written ends the core.
+    /// Makes sure that so many bytes can be written, and that something stays free besides, for manifests.
     pub(super) async fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let free_bytes = self.env.disk.free_bytes(&self.directory).await;
         let free_bytes =
