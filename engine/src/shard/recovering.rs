@@ -261,8 +261,8 @@ impl Recovering {
         self.applied.memory_bytes()
     }
 
-    /// Makes a table of what was replayed, for want of memory or of space for the log. False if there is nothing that is
-    /// not in a table, or no room for one: it stays in memory then.
+    /// Makes a table of what was replayed, for want of memory or of space for the log. False if there is nothing that
+    /// is in none yet, or no room for one: it stays in memory then.
     ///
     /// # Errors
     /// A sentence, when the table or the manifest can't be written.
