@@ -26,6 +26,8 @@ const PREPARE_FAILURES_MAX: u32 = 20;
 struct Chores {
     status: Status,
     wants_segment: bool,
+    /// A head is on its way that may free some, and space is short.
+    waits_for_head: bool,
     /// The segment in reserve is the last one that there is space for.
     is_last: bool,
     closable: Vec<Rc<dyn File>>,
@@ -41,6 +43,7 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
             Chores {
                 status: state.status,
                 wants_segment: state.wants_segment(),
+                waits_for_head: state.waits_for_head(),
                 is_last: state.is_last(),
                 closable: state.take_closable(),
                 removable: state.live.take_removable(),
@@ -61,6 +64,10 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
                 shared.state.borrow_mut().note_last(false);
                 shared.wake_writers();
             }
+            shared.prepare_work.notified().await;
+            continue;
+        }
+        if chores.waits_for_head {
             shared.prepare_work.notified().await;
             continue;
         }

@@ -36,6 +36,9 @@ use crate::limits::{
 /// each segment keeps room for it.
 const SEAL_BYTES: u64 = BLOCK_BYTES as u64;
 
+/// Where space is short, a segment that the next head would free is ended once it has one part of this many.
+const EARLY_END_PARTS: u64 = 8;
+
 /// How many times as fast the next segment is filled with zeros as the one in use with batches.
 const FILL_LEAD: u64 = 2;
 
@@ -399,6 +402,11 @@ impl LogState {
         self.head_pending.is_some() || self.writing.iter().any(Writing::is_head)
     }
 
+    /// True if what a head frees is to be waited for before space is taken for another segment.
+    pub(super) fn waits_for_head(&self) -> bool {
+        self.is_short && self.has_head_under_way()
+    }
+
     /// True if shards are to be flushed, since the log can begin no further segment without that. While it has room in
     /// the one in use, none is flushed for the sake of that one.
     pub(super) fn asks_for_flush(&self) -> bool {
@@ -428,15 +436,27 @@ impl LogState {
     }
 
     /// True when the segment in use should end before it is full, because space is short and the head of the next one
-    /// frees more than is needed for another. It has a batch behind its head: a segment whose head is lost is known by
-    /// what else it has.
+    /// frees more than is needed for another, or frees one while this one has taken space that the next one has not. It
+    /// has a batch behind its head: a segment whose head is lost is known by what else it has.
     pub(super) fn ends_segment_early(&self) -> bool {
         let batches = self.next_number.0 - self.head_predecessor_last.0 - 1;
+        let frees_many = self.live.unneeded_count() > 1;
+        let frees_some = self.has_taken_space() && self.live.would_free();
         self.is_short
             && self.ready.is_some()
-            && self.live.unneeded_count() > 1
+            && (frees_many || frees_some)
             && batches > 1
             && !self.has_head_under_way()
+    }
+
+    fn has_taken_space(&self) -> bool {
+        self.current.used_bytes * EARLY_END_PARTS >= self.config.segment_bytes
+    }
+
+    /// True if a flush of the shards that pin the log lets it give space back: they need a segment before the one in
+    /// use, or that one could end early.
+    pub(super) fn would_give_back(&self) -> bool {
+        self.ready.is_some() && (self.has_taken_space() || self.live.oldest() < self.current.sequence)
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {

@@ -325,6 +325,11 @@ impl Log {
         self.0.state.borrow().is_disk_full()
     }
 
+    /// True if the log gives space back once the shards of [`Log::pinning`] are flushed, where space is short.
+    pub fn would_give_back(&self) -> bool {
+        self.0.state.borrow().would_give_back()
+    }
+
     /// True if the shards of [`Log::pinning`] are to be flushed, since the disk is full: that lets the log go on.
     pub fn asks_for_flush(&self) -> bool {
         self.0.state.borrow().asks_for_flush()

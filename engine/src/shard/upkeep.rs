@@ -294,12 +294,21 @@ impl ShardHost {
     pub(super) fn seal_laggards(&mut self) {
         let log = &self.core.log;
         let is_long = log.live_bytes() >= self.recovery_bytes;
-        // A flush gives back whole segments, however little it writes.
-        let gives_back = self.core.disk_room.is_short() && log.live_bytes() >= 2 * log.segment_bytes();
-        let is_due = is_long || gives_back || log.asks_for_flush() || self.is_disk_short();
-        if !is_due {
-            return;
+        if is_long || log.asks_for_flush() || self.is_disk_short() {
+            self.seal_pinning();
         }
+    }
+
+    /// Seals what keeps the log from giving space back where that is short: a flush gives back whole segments, however
+    /// little it writes. Not at each batch, since deletes go on.
+    fn seal_for_space(&mut self) {
+        if self.core.disk_room.is_short() && self.core.log.would_give_back() {
+            self.seal_pinning();
+        }
+    }
+
+    /// Seals the memtables that pin the oldest segment that is needed.
+    fn seal_pinning(&mut self) {
         for shard in self.core.log.pinning() {
             let (replica, core) = self.owned(shard);
             // What is sealed is about to be flushed.
@@ -321,6 +330,7 @@ impl ShardHost {
     /// To be called every now and then: without requests nothing else looks whether there is work.
     pub fn tend(&mut self) {
         self.seal_laggards();
+        self.seal_for_space();
         self.seal_oldest_deletion();
         self.advance_watermarks();
     }

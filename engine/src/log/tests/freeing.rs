@@ -349,13 +349,17 @@ fn where_space_is_short_a_segment_ends_early_if_that_frees_more_than_one() {
     running.scheduler.advance(A_WHILE);
     // The one in use, and the next one: no freed one is kept besides.
     assert_eq!((running.log.statistics().segments, files(&machine)), (6, 2));
-    // The next head frees one, which gives nothing back: it comes when it must.
+    // A head that frees one comes as soon as the segment in use has taken space, which the next one has not.
     write_until(&running, 1, 7);
-    running.flush_all();
+    running.write(0, 1000);
+    running.flush(1);
     running.log.set_short_of_space(true);
     running.scheduler.advance(A_WHILE);
-    assert_eq!((running.log.statistics().segments, files(&machine)), (7, 3));
-    write_until(&running, 1, 8);
+    assert_eq!((running.log.statistics().segments, files(&machine)), (8, 3));
+    running.flush_all();
+    running.scheduler.advance(A_WHILE);
+    assert_eq!(running.log.statistics().segments, 8, "this one has its head only");
+    write_until(&running, 1, 9);
     running.lose_power(&machine.disk);
     machine.start().close();
 }

@@ -102,7 +102,6 @@ proptest! {
                 prop_assert!(machine.disk.space_bytes() >= DISK_RESERVE_BYTES, "round {}", round);
             }
         }
-        running.close();
-        machine.start().close();
+        restart(&mut machine, running, false).close();
     }
 }

@@ -336,7 +336,7 @@ fn space(facts: &DataDirectoryFacts) -> Check {
         return Check::warning(
             NAME,
             format!(
-                "{finding}; writes are refused with less than {}",
+                "{finding}; writes may be refused with less than {}",
                 bytes(SPACE_MIN_BYTES)
             ),
             fix,
