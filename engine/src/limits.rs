@@ -45,6 +45,9 @@ pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Segments for which a log wants space: the one in use, the one in reserve, and one that may follow it.
 pub const LOG_SEGMENTS_MIN: u64 = 3;
 
+/// Bytes that a table of one key takes, with its record in the manifest.
+pub const SMALLEST_TABLE_BYTES: u64 = 8 << 10;
+
 /// Bytes that must stay free on the file system while a table is made: less than what the log keeps free, so that a
 /// full disk stops puts, and neither flushes nor the merges that drop what was deleted.
 pub const STORE_RESERVE_BYTES: u64 = 16 << 20;
@@ -179,7 +182,7 @@ const _: () =
 const _: () = assert!(REQUEST_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(REQUEST_BODY_BYTES_MAX >= PAYLOAD_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX * 3 / 2 <= LOG_QUEUE_BYTES_MAX);
-// When the file system fills up, what is queued still fits into the segment that was begun last.
+// When the file system is full, what is queued fits into one segment.
 const _: () = assert!(
     head_bytes(SHARDS_MAX) + log_queue_bytes_max(SEGMENT_BYTES_MIN) as u64 + SEGMENT_RESERVE_BYTES
         <= SEGMENT_BYTES_MIN

@@ -10,13 +10,15 @@
 //! 3. **Summary.** Per shard the highest complete ownership epoch, its hard state and log base; the caller
 //!    decides which log owns which shard and replays those entries with [`replay`].
 //! 4. The segments are synced before anything read from them is served: a write that was cut off may have
-//!    reached the device's cache only.
+//!    reached the device's cache only. If a sync fails, such batches are written once more.
 //!
 //! Damage to the last acknowledged batch of a crashed node cannot be told from a torn tail (no later batch
 //! covers it); after a clean shutdown the seal covers it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
@@ -27,14 +29,14 @@ use super::format::{
     RecordKind, SegmentSequence, ShardState, check_batch, directory, records,
 };
 pub use super::found::{ChainSegment, Corruption, CutTail, LogChain, ScanOptions, ShardFound, ShardLast};
-use super::heads::{Opening, SegmentFile, bears_life, claimed_bytes, place_of_head, read_opening};
+use super::heads::{Opening, SegmentFile, bears_life, place_of_head, read_opening};
 pub use super::replay::{remove_void_segments, replay};
 
 use super::judgement::Stop;
 use super::reading::{Reading, read_whole};
 use super::segment::{is_half_made, log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
-use crate::env::{Disk, Tasks, tasks::yield_now};
+use crate::env::{Disk, OpenMode, Tasks, tasks::yield_now};
 
 pub(super) struct Scan<'a> {
     pub(super) disk: &'a dyn Disk,
@@ -50,6 +52,10 @@ pub(super) struct Scan<'a> {
     pub(super) floor: SegmentSequence,
     /// Of the segment that is walked.
     pub(super) lasts: BTreeMap<(ShardId, OwnershipEpoch), LogIndex>,
+    /// Segments of which a sync has failed.
+    doubtful: BTreeSet<SegmentSequence>,
+    /// What the batches say is durable.
+    durable_through: BatchNumber,
     pub(super) chain: LogChain,
 }
 
@@ -115,10 +121,13 @@ pub async fn look(
         broken: None,
         floor: SegmentSequence(0),
         lasts: BTreeMap::new(),
+        doubtful: BTreeSet::new(),
+        durable_through: BatchNumber(0),
         chain,
     };
     scan.read_heads().await?;
     scan.follow().await?;
+    scan.store_doubtful().await?;
     Ok(scan.chain)
 }
 
@@ -265,8 +274,10 @@ impl Scan<'_> {
         let is_recycled = head_header.flags & FLAG_RECYCLED != 0;
         self.lasts.clear();
         let path = self.files[at].path.clone();
-        let segment_bytes = self.options.segment_bytes;
-        let mut reading = Reading::open(self.disk, &path, segment_bytes).await?;
+        let mut reading = Reading::open(self.disk, &path, self.options.segment_bytes).await?;
+        if reading.sync().await.is_err() {
+            self.doubtful.insert(sequence);
+        }
         let mut offset = 0;
         let mut stop = None;
         while limit.is_none_or(|limit| *expected <= limit) {
@@ -275,14 +286,12 @@ impl Scan<'_> {
                 segment: sequence,
                 offset,
             };
-            reading.reach(offset as usize + BLOCK_BYTES).await?;
-            let claimed = claimed_bytes(&reading.bytes()[offset as usize..], segment_bytes - offset);
-            reading.reach(offset as usize + claimed.unwrap_or(0)).await?;
-            let batch = &reading.bytes()[offset as usize..];
+            let batch = reading.batch_at(offset).await?;
             match next_batch(batch, place, *expected, &head_header) {
                 Ok(header) => {
                     self.note_batch(batch, &header)
                         .map_err(|finding| self.unreadable(at, offset, finding))?;
+                    self.durable_through = self.durable_through.max(header.durable_through);
                     offset += header.content_bytes().next_multiple_of(BLOCK_BYTES) as u64;
                     *expected = BatchNumber(expected.0 + 1);
                 }
@@ -316,6 +325,56 @@ impl Scan<'_> {
             self.chain.head = Some(head);
         }
         Ok(stop)
+    }
+
+    /// Writes batches once more that may lie in the cache of the device only, since a sync of their segment has failed:
+    /// after that, no other sync says anything about them (Rebello et al., "Can Applications Recover from fsync
+    /// Failures?", USENIX ATC 2020). They keep their place and their bytes. What a later batch says is durable is not
+    /// written.
+    async fn store_doubtful(&self) -> Result<(), LogError> {
+        for segment in &self.chain.segments {
+            if self.doubtful.contains(&segment.sequence) {
+                self.store_again(segment).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_again(&self, segment: &ChainSegment) -> Result<(), LogError> {
+        let path = segment_path(&self.dir, segment.sequence);
+        let opened = self.disk.open(&path, OpenMode::WriteDurable).await;
+        let file = opened.map_err(|source| LogError::io("open", &path, source))?;
+        let mut reading = Reading::open(self.disk, &path, segment.end_offset).await?;
+        let mut offset = 0;
+        let mut written = Ok(());
+        while offset < segment.end_offset && written.is_ok() {
+            let batch = reading.batch_at(offset).await?;
+            let place = BatchPlace {
+                log: self.log,
+                segment: segment.sequence,
+                offset,
+            };
+            let header = check_batch(batch, place).map_err(|(fault, _)| {
+                let finding = format!("the batch was intact a moment ago: {fault}");
+                LogError::io(
+                    "read again",
+                    &path,
+                    io::Error::new(io::ErrorKind::InvalidData, finding),
+                )
+            })?;
+            let len_bytes = header.content_bytes().next_multiple_of(BLOCK_BYTES);
+            if header.number > self.durable_through {
+                let mut buffer = self.disk.allocate(len_bytes);
+                buffer.bytes_mut().copy_from_slice(&batch[..len_bytes]);
+                written = file.write_at(Rc::new(buffer), offset).await;
+            }
+            offset += len_bytes as u64;
+        }
+        reading.close().await?;
+        let closed = file.close().await;
+        written
+            .and(closed)
+            .map_err(|source| LogError::io("write once more to", &path, source))
     }
 
     fn note_batch(&mut self, batch: &[u8], header: &BatchHeader) -> Result<(), String> {

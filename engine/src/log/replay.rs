@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::LogError;
 use super::format::{BatchFault, BatchPlace, Record, check_batch, records};
-use super::reading::{close, open, read};
+use super::reading::Reading;
 use super::recovery::{Corruption, LogChain};
 use super::segment::{log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
@@ -25,13 +25,10 @@ pub async fn replay(
     let dir = log_directory(data, chain.log);
     for segment in &chain.segments {
         let path = segment_path(&dir, segment.sequence);
-        let file = open(disk, &path).await?;
-        let end_bytes = segment.end_offset.min(segment_bytes) as usize;
-        let whole = read(&*file, &path, 0, end_bytes).await?;
-        close(&*file, &path).await?;
+        let mut reading = Reading::open(disk, &path, segment.end_offset.min(segment_bytes)).await?;
         let mut offset = 0;
         while offset < segment.end_offset {
-            let batch = &whole.bytes()[offset as usize..];
+            let batch = reading.batch_at(offset).await?;
             let place = BatchPlace {
                 log: chain.log,
                 segment: segment.sequence,
@@ -53,6 +50,7 @@ pub async fn replay(
                 yield_now().await;
             }
         }
+        reading.close().await?;
     }
     Ok(())
 }

@@ -60,9 +60,11 @@ pub(super) async fn keep_segment_ready(shared: Rc<Shared>) {
         }
         remove_freed(&shared, &chores.removable).await;
         if !chores.wants_segment {
-            if chores.is_last && has_space_for_another(&shared).await {
-                shared.state.borrow_mut().note_last(false);
+            let is_last = !has_space_for_another(&shared).await;
+            if is_last != chores.is_last {
+                shared.state.borrow_mut().note_last(is_last);
                 shared.wake_writers();
+                shared.progress.notify();
             }
             shared.prepare_work.notified().await;
             continue;
@@ -150,11 +152,10 @@ async fn make_next_segment(shared: &Shared) -> Result<(), PrepareError> {
     let sequence = shared.next_sequence.get();
     let directory: &Path = &shared.directory;
     let (disk, tasks) = (&*shared.disk, &*shared.tasks);
-    let (segment_bytes, frees_another) = {
+    let (segment_bytes, reserve_bytes) = {
         let state = shared.state.borrow();
-        (state.config.segment_bytes, state.frees_another())
+        (state.config.segment_bytes, state.reserve_bytes())
     };
-    let reserve_bytes = if frees_another { 0 } else { DISK_RESERVE_BYTES };
     let segment = prepare_segment(
         (disk, tasks),
         shared,
@@ -167,14 +168,15 @@ async fn make_next_segment(shared: &Shared) -> Result<(), PrepareError> {
     provide(shared, segment).await
 }
 
-/// Is there space for a further segment of each of the node's logs, beside what stays free anyway?
+/// Is there space for a further segment of each of the node's logs, beside what stays free anyway? True if that is not
+/// known.
 async fn has_space_for_another(shared: &Shared) -> bool {
     let needed_bytes = {
         let config = &shared.state.borrow().config;
         DISK_RESERVE_BYTES + u64::from(config.logs) * config.segment_bytes
     };
     let free_bytes = shared.disk.free_bytes(&shared.directory).await;
-    free_bytes.is_ok_and(|free_bytes| free_bytes >= needed_bytes)
+    free_bytes.map_or(true, |free_bytes| free_bytes >= needed_bytes)
 }
 
 /// Puts the next segment in reserve.

@@ -29,7 +29,8 @@ use super::segment::Segment;
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
 use crate::limits::{
-    FREED_SEGMENTS_MAX, LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max,
+    DISK_RESERVE_BYTES, FREED_SEGMENTS_MAX, LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES,
+    SMALLEST_TABLE_BYTES, STORE_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max,
 };
 
 /// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
@@ -115,6 +116,8 @@ pub(super) struct LogState {
     next_number: BatchNumber,
     durable_through: BatchNumber,
     head_pending: Option<SegmentSequence>,
+    /// Length of the head of the segment in use.
+    head_bytes: u64,
     head_predecessor_last: BatchNumber,
 }
 
@@ -145,6 +148,7 @@ impl LogState {
             next_number: BatchNumber(last.0 + 1),
             durable_through: last,
             head_pending: Some(predecessor),
+            head_bytes: 0,
             head_predecessor_last: last,
         }
     }
@@ -397,6 +401,18 @@ impl LogState {
         !self.has_head_under_way() && self.live.would_free()
     }
 
+    /// Bytes that stay free beside the next segment. None if its head frees one; and if the log has but the one in use,
+    /// which only a further one can free, no more than tables leave free.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        if self.frees_another() {
+            0
+        } else if self.live.count() == 1 {
+            STORE_RESERVE_BYTES
+        } else {
+            DISK_RESERVE_BYTES
+        }
+    }
+
     /// True while a head is not durable yet. What it frees can't be told from what the next one does.
     pub(super) fn has_head_under_way(&self) -> bool {
         self.head_pending.is_some() || self.writing.iter().any(Writing::is_head)
@@ -450,13 +466,21 @@ impl LogState {
     }
 
     fn has_taken_space(&self) -> bool {
-        self.current.used_bytes * EARLY_END_PARTS >= self.config.segment_bytes
+        self.entries_bytes() * EARLY_END_PARTS >= self.config.segment_bytes
+    }
+
+    /// Bytes of the segment in use behind its head.
+    fn entries_bytes(&self) -> u64 {
+        self.current.used_bytes - self.head_bytes
     }
 
     /// True if a flush of the shards that pin the log lets it give space back: they need a segment before the one in
-    /// use, or that one could end early.
+    /// use, or that one could end early, and their tables take less than that gives.
     pub(super) fn would_give_back(&self) -> bool {
-        self.ready.is_some() && (self.has_taken_space() || self.live.oldest() < self.current.sequence)
+        let is_behind = self.live.oldest() < self.current.sequence;
+        let tables_bytes = |shards: usize| shards as u64 * SMALLEST_TABLE_BYTES;
+        let gives_more = || tables_bytes(self.live.pinning().len()) * 2 <= self.entries_bytes();
+        self.ready.is_some() && (is_behind || self.has_taken_space() && gives_more())
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {
@@ -601,6 +625,9 @@ impl LogState {
         let batch = batch.finish(header);
         let buffer = Rc::clone(&batch.buffer);
         self.current.used_bytes += buffer.bytes().len() as u64;
+        if flags & FLAG_HEAD != 0 {
+            self.head_bytes = self.current.used_bytes;
+        }
         assert!(
             self.current.used_bytes <= self.config.segment_bytes,
             "a batch ends within its segment"

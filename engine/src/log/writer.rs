@@ -230,8 +230,8 @@ impl Log {
     }
 
     /// Tells whether space is short on the file system. Then the log gives back what it can: it keeps no freed segment
-    /// but the one in reserve, and begins the next one as soon as that frees two or more. To be called every now and
-    /// then: a log that found no space for another segment looks again.
+    /// but the one in reserve, and begins the next one as soon as that frees two or more, or one for which this one has
+    /// taken space. To be called every now and then: a log that found no space for another segment looks again.
     pub fn set_short_of_space(&self, is_short: bool) {
         self.0.state.borrow_mut().set_short_of_space(is_short);
         let is_last = self.0.state.borrow().is_last();

@@ -346,6 +346,10 @@ async fn recover_core(
         core.begin_turn();
         core.host.hard_states_durable();
     }
+    log.drained().await;
+    if log.is_stuck() {
+        return Err("the file system has no room for the log: free some space".into());
+    }
     while !core.borrow().host.may_serve() {
         if let Some(sentence) = failure.borrow().clone() {
             return Err(sentence);

@@ -14,7 +14,7 @@ use super::startup::{Assignment, StartOptions};
 use crate::env::Env;
 use crate::env::pace::Pace;
 use crate::env::together::all;
-use crate::limits::{DISK_RESERVE_BYTES, LOG_SEGMENTS_MIN};
+use crate::limits::{DISK_RESERVE_BYTES, LOG_SEGMENTS_MIN, SMALLEST_TABLE_BYTES};
 use crate::log::format::RecordKind;
 use crate::log::recovery::{LogChain, replay};
 use crate::log::{LogError, log_directory};
@@ -130,7 +130,8 @@ async fn make_room(options: &StartOptions, shards: &mut BTreeMap<ShardId, Recove
 }
 
 /// Flushes all that was replayed, if the file system has too little space for what the logs make at their start and are
-/// to find later: then their first heads free what is there now. Else each start would take a segment more.
+/// to find later: then their first heads free what is there now. Else each start would take a segment more. Not so many
+/// shards that their tables would take about as much.
 pub(super) async fn make_space(
     env: &Env<CoreBatch>,
     options: &StartOptions,
@@ -141,7 +142,8 @@ pub(super) async fn make_space(
     let free_bytes = free_bytes
         .map_err(|error| format!("can't read the free space of {}: {error}", options.data.display()))?;
     let wanted_bytes = DISK_RESERVE_BYTES + LOG_SEGMENTS_MIN * u64::from(env.cores) * segment_bytes;
-    if free_bytes >= wanted_bytes {
+    let tables_bytes = shards.len() as u64 * SMALLEST_TABLE_BYTES;
+    if free_bytes >= wanted_bytes || tables_bytes * 2 > segment_bytes {
         return Ok(());
     }
     for shard in shards.values_mut() {

@@ -183,8 +183,7 @@ impl Upkeep {
                 continue;
             };
             let outcome = self.merge(&job).await;
-            let is_readable = !matches!(outcome, Err(StoreError::Table(_)));
-            self.core.borrow_mut().host.merge_ended(&job, is_readable);
+            self.core.borrow_mut().host.merge_ended(&job, &outcome);
             match outcome {
                 Ok(()) => failures = 0,
                 Err(StoreError::Table(error)) => {

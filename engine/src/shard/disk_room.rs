@@ -70,7 +70,7 @@ impl DiskRoom {
 
     /// Is there so little that deletes may have more than all others?
     pub(super) fn is_short(&self) -> bool {
-        self.shared_bytes < self.delete_bytes
+        self.shared_bytes <= self.delete_bytes
     }
 
     /// Is it time to flush the memtables that take writes, `active_bytes` together, because they have come to half of
@@ -165,7 +165,7 @@ mod tests {
             let kept_bytes = kept_bytes(table_bytes);
             let room = DiskRoom::of(free_bytes, kept_bytes, cores, log);
             let share_bytes = free_bytes.saturating_sub(kept_bytes) / u64::from(cores);
-            // A log begins no segment in what is kept.
+            // A log begins no segment in what is kept, but to free another.
             let made_bytes = (unmade_bytes + logged_bytes).min(share_bytes);
             let after_log_bytes = free_bytes - made_bytes * u64::from(cores);
             let taken_in_bytes = room.flushable_bytes(5 + logged_bytes, true) * u64::from(cores);

@@ -459,13 +459,13 @@ impl ShardReplica {
         is_delete: bool,
     ) -> Result<usize, Refusal> {
         let admitted = self.find_room(core, sizes, is_delete);
-        // What sessions take is not what keeps a log from going on, and what room that has is for deletes.
-        let is_for_want_of_memory = match admitted {
+        // What room a full log has is for deletes, unless sessions keep these out.
+        let may_be_for_sessions = match admitted {
             Err(Refusal::MemoryFull) => true,
-            Err(Refusal::DiskFull) => !core.log.is_disk_full(),
+            Err(Refusal::DiskFull) => core.is_full_for(sizes, true),
             _ => false,
         };
-        if is_for_want_of_memory {
+        if may_be_for_sessions {
             self.forget_sessions(core);
         }
         admitted

@@ -124,6 +124,8 @@ impl MergeJob {
 pub(super) struct Upkeep {
     /// Tables of running merges, and of merges that failed because one of them can't be read.
     busy: BTreeSet<(ShardId, TableNumber)>,
+    /// Shards whose merges found no room, since one was made or all of these were tried.
+    found_no_room: BTreeSet<ShardId>,
     /// The shard whose memtable is being flushed.
     flushing: Option<ShardId>,
     /// Shards that a checkpoint waits for, and through which entry.
@@ -192,8 +194,8 @@ impl ShardHost {
         self.upkeep.flushing = None;
     }
 
-    /// The next merge: of the shard with the largest debt that has one to be made. To be followed by
-    /// [`ShardHost::merge_ended`].
+    /// The next merge: of the shard with the largest debt that has one to make. One that found no room is tried again
+    /// when there is no other, or another was made. To be followed by [`ShardHost::merge_ended`].
     pub fn next_merge(&mut self) -> Option<MergeJob> {
         let choose = |replica: &ShardReplica| {
             let shard = replica.shard();
@@ -210,8 +212,14 @@ impl ShardHost {
             Some((debt_bytes(tree, options), shard, choice))
         };
         let choices = self.replicas.iter().flatten().filter_map(choose);
-        let (_, shard, choice) =
-            choices.max_by_key(|(debt, shard, _)| (*debt, core::cmp::Reverse(*shard)))?;
+        let found_no_room = &self.upkeep.found_no_room;
+        let (_, shard, choice) = choices.max_by_key(|(debt, shard, _)| {
+            let may_find_room = !found_no_room.contains(shard);
+            (may_find_room, *debt, core::cmp::Reverse(*shard))
+        })?;
+        if found_no_room.contains(&shard) {
+            self.upkeep.found_no_room.clear();
+        }
         let busy = choice.inputs.iter().map(|number| (shard, *number));
         self.upkeep.busy.extend(busy);
         let replica = self.replica(shard);
@@ -245,11 +253,17 @@ impl ShardHost {
     }
 
     /// A merge has ended. If it can't be made since a table can't be read, its tables are not tried again.
-    pub fn merge_ended(&mut self, job: &MergeJob, can_be_made: bool) {
-        if can_be_made {
-            for number in &job.choice.inputs {
-                self.upkeep.busy.remove(&(job.shard, *number));
+    pub fn merge_ended(&mut self, job: &MergeJob, outcome: &Result<(), StoreError>) {
+        match outcome {
+            Err(StoreError::Table(_)) => return,
+            Err(error) if error.is_disk_full() => {
+                self.upkeep.found_no_room.insert(job.shard);
             }
+            Err(_) => {}
+            Ok(()) => self.upkeep.found_no_room.clear(),
+        }
+        for number in &job.choice.inputs {
+            self.upkeep.busy.remove(&(job.shard, *number));
         }
     }
 

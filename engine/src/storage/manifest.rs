@@ -224,14 +224,11 @@ impl Manifest {
                 let anew = records_anew(&manifest.files, shard, manifest.next_sequence);
                 manifest.anew_bytes = anew.0.len() as u64;
                 manifest.reopen().await?;
-                return match manifest.make_last().await {
-                    Ok(()) => Ok(manifest),
-                    Err(error) => {
-                        // Why it can't be used is what tells.
-                        let _ = manifest.close_file().await;
-                        Err(error)
-                    }
-                };
+                if manifest.make_last().await.is_ok() {
+                    return Ok(manifest);
+                }
+                // No later sync says anything about what this one should have stored: it is written anew.
+                manifest.close_file().await?;
             }
         } else if let Some(table) = listed.iter().find(|entry| entry.name.ends_with(TABLE_SUFFIX)) {
             return Err(ManifestError::Missing {

@@ -482,7 +482,7 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
 pub fn due_bytes(tree: &Tree, options: &Options) -> u64 {
     match options.strategy {
         CompactionStrategy::Leveled => leveled::due_bytes(tree, options),
-        // Runs are merged among themselves.
+        // Most merges are of these runs alone.
         CompactionStrategy::Tiered => tiered::debt_bytes(tree, options),
     }
 }

@@ -543,3 +543,37 @@ fn tables_whose_range_tombstones_cover_much_go_down_once_nobody_reads_below() {
         }
     }
 }
+
+#[test]
+fn what_ranges_cover_within_former_levels_gives_its_space_back_in_a_tiered_tree() {
+    let mut covering = (*letters(9, b'a', b'z', true)).clone();
+    covering.covered_bytes = 100;
+    let covering = Rc::new(covering);
+    let mut tree = Tree::default();
+    let mut add = |place, table: Rc<TableInfo>| {
+        let added = Vec::from([table]);
+        let removed = Vec::new();
+        tree.apply(&Edit {
+            removed,
+            place,
+            added,
+        })
+        .unwrap();
+    };
+    add(Place::Level(LEVELS), letters(1, b'c', b'f', false));
+    add(Place::Level(LEVELS - 1), covering);
+    add(Place::Young, letters(2, b'a', b'b', false));
+    let pick = |tree: &Tree| {
+        let options = options(CompactionStrategy::Tiered);
+        pick(tree, &BTreeSet::new(), &options, Timestamp(10))
+    };
+    let choice = pick(&tree).expect("there is something to give back");
+    assert_eq!((choice.output, choice.inputs.len()), (Place::Level(LEVELS), 2));
+    tree.apply(&Edit {
+        removed: choice.inputs,
+        place: choice.output,
+        added: Vec::from([letters(3, b'c', b'f', false)]),
+    })
+    .unwrap();
+    assert_eq!(pick(&tree), None);
+}

@@ -138,7 +138,11 @@ fn covering(
     let oldest = Oldest::of(tree)?;
     let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.covered_percent);
     let newer = oldest.newer;
-    let first = newer.iter().position(|run| run.iter().any(covers_much))?;
+    let first = newer.iter().position(|run| run.iter().any(covers_much));
+    // Within the levels of a tree that was leveled before.
+    let is_several = tree.levels.iter().filter(|level| !level.is_empty()).count() > 1;
+    let is_within = || is_several && oldest.tables.iter().copied().any(covers_much);
+    let first = first.or_else(|| is_within().then_some(newer.len()))?;
     oldest.merge(Reason::Droppable, &newer[first..], busy)
 }
 

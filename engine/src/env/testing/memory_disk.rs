@@ -641,9 +641,14 @@ impl File for MemoryFile {
     fn sync(&self) -> IoFuture<'_, ()> {
         Box::pin(async move {
             assert!(!self.closed.get(), "sync of {} after close", self.path.display());
-            self.disk.step("sync").await?;
+            let outcome = self.disk.step("sync").await;
             let inner = &mut *self.disk.0.borrow_mut();
             let content = &mut inner.contents[self.content];
+            if let Err(error) = outcome {
+                // What it should have stored is not stored by a later one either.
+                content.unsynced = false;
+                return Err(error);
+            }
             if core::mem::take(&mut content.unsynced) {
                 content.durable.clone_from(&content.seen);
             }

@@ -7,7 +7,7 @@ use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 
 use super::harness::{Machine, Running, SHARDS};
-use crate::limits::{DISK_RESERVE_BYTES, LOG_SEGMENTS_MIN};
+use crate::limits::{DISK_RESERVE_BYTES, LOG_SEGMENTS_MIN, STORE_RESERVE_BYTES};
 
 const SEGMENT_BLOCKS: u64 = 32;
 
@@ -38,11 +38,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The disk has space for what the log wants, and `more` segments.
-fn on_a_disk_with(segments_more: u64) -> (Machine, u64) {
+/// The disk has space for what the log wants, for a segment of each other one, and for some more.
+fn on_a_disk_with(segments_more: u64, logs: u16) -> (Machine, u64) {
     let mut machine = Machine::new(SEGMENT_BLOCKS);
     machine.removes_void = true;
-    let segments_bytes = (LOG_SEGMENTS_MIN + segments_more) * machine.segment_bytes;
+    machine.logs = logs;
+    let segments = LOG_SEGMENTS_MIN + u64::from(logs) - 1 + segments_more;
+    let segments_bytes = segments * machine.segment_bytes;
     let capacity_bytes = DISK_RESERVE_BYTES + segments_bytes;
     machine.disk.set_capacity_bytes(capacity_bytes);
     (machine, capacity_bytes)
@@ -65,17 +67,18 @@ proptest! {
     #[test]
     fn a_log_whose_shards_can_be_flushed_goes_on_and_takes_nothing_that_is_kept(
         segments_more in 0..4_u64,
+        logs in 1..4_u16,
         steps in prop::collection::vec(step(), 1..100),
     ) {
-        let (mut machine, capacity_bytes) = on_a_disk_with(segments_more);
+        let (mut machine, capacity_bytes) = on_a_disk_with(segments_more, logs);
         let mut running = machine.start();
         for step in steps {
             match step {
                 Step::Write(shard, payloads_bytes) => {
                     if running.log.has_room_for_delete(ShardId(shard), &payloads_bytes) {
                         for bytes in payloads_bytes {
- running.append(shard, bytes);
-}
+                            running.append(shard, bytes);
+                        }
                     }
                     running.scheduler.settle();
                 }
@@ -99,9 +102,67 @@ proptest! {
             running.append(1, 10_000);
             running.drain();
             if round >= LOG_SEGMENTS_MIN {
-                prop_assert!(machine.disk.space_bytes() >= DISK_RESERVE_BYTES, "round {}", round);
+                // What the others may need is there, too.
+                let kept_bytes = DISK_RESERVE_BYTES + u64::from(logs - 1) * machine.segment_bytes;
+                prop_assert!(machine.disk.space_bytes() >= kept_bytes, "round {}", round);
             }
         }
         restart(&mut machine, running, false).close();
     }
+}
+
+#[test]
+fn where_space_is_short_a_segment_ends_early_once_it_has_taken_some_and_all_of_it_is_flushed() {
+    let (mut machine, _) = on_a_disk_with(4, 1);
+    let running = machine.start();
+    let look = |running: &Running| {
+        running.log.set_short_of_space(true);
+        running.scheduler.advance(A_WHILE);
+        running.log.statistics().segments
+    };
+    // An eighth of the segment is four blocks behind the head.
+    (0..3).for_each(|_| running.write(0, 1000));
+    running.flush_all();
+    assert_eq!((look(&running), running.log.would_give_back()), (1, false));
+    (1..3).for_each(|shard| running.write(shard, 1000));
+    assert_eq!(look(&running), 1, "not all of it is flushed");
+    let gives_back = running.log.would_give_back();
+    assert!(!gives_back, "two tables would take more than half of it");
+    (0..3).for_each(|_| running.write(1, 1000));
+    assert!(running.log.would_give_back());
+    let unmade_bytes = running.log.unmade_bytes();
+    running.flush_all();
+    assert_eq!(look(&running), 2);
+    assert!(running.log.unmade_bytes() < unmade_bytes);
+    assert_eq!(
+        machine.disk.files().len(),
+        2,
+        "the one that ended is the next one"
+    );
+    running.close();
+    machine.start().close();
+}
+
+#[test]
+fn a_start_beside_the_kept_space_that_others_have_taken_gets_a_segment_in_reserve() {
+    let (mut machine, capacity_bytes) = on_a_disk_with(0, 1);
+    let running = machine.start();
+    running.write(0, 1000);
+    running.drain();
+    // Two segments are there, and less is free than a log leaves free otherwise.
+    let taken_bytes = DISK_RESERVE_BYTES - STORE_RESERVE_BYTES;
+    machine
+        .disk
+        .set_capacity_bytes(capacity_bytes - machine.segment_bytes - taken_bytes);
+    let running = restart(&mut machine, running, false);
+    running.write(0, 1000);
+    running.scheduler.advance(A_WHILE);
+    assert_eq!(machine.disk.files().len(), 2);
+    assert!(machine.disk.space_bytes() >= STORE_RESERVE_BYTES);
+    // It frees the one in use, if that is flushed.
+    assert!(running.log.is_disk_full());
+    running.flush_all();
+    assert!(!running.log.is_disk_full());
+    running.close();
+    machine.start().close();
 }

@@ -1,5 +1,7 @@
 //! What a crash leaves: recovery cuts exactly what was never acknowledged, and later starts agree.
 
+use std::io;
+
 use super::harness::{LOG, Machine, fill, segment};
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::testing::memory_disk::{Fate, SECTOR_BYTES};
@@ -190,8 +192,9 @@ fn a_rolled_over_head_is_void_without_the_batch_before_it() {
 #[test]
 fn what_was_served_after_a_crash_survives_the_next_one() {
     // The writes reached the device's cache and no further when the process died; recovery reads them there.
-    // With two entries they are the last batch of a segment and the head of the next.
-    for (segment_blocks, entries) in [(8, 1), (4, 2)] {
+    // With two entries they are the last batch of a segment and the head of the next. A sync that fails says nothing
+    // about them, nor does any later one.
+    for (segment_blocks, entries, sync_fails) in [(8, 1, false), (4, 2, false), (8, 1, true), (4, 2, true)] {
         let mut machine = Machine::new(segment_blocks);
         let running = machine.start();
         running.write(0, 50);
@@ -200,6 +203,9 @@ fn what_was_served_after_a_crash_survives_the_next_one() {
         assert_eq!(machine.disk.in_flight().len(), entries);
         running.kill();
         machine.disk.power_loss(false, |_| Fate::Cached);
+        if sync_fails {
+            (0..entries).for_each(|_| machine.disk.inject("sync", 0, io::ErrorKind::Other));
+        }
         let served = machine.recover().expect("recovers");
         assert_eq!(served.entries.len(), 2, "and may be answered to a client");
         assert_eq!(served.chain.segments.len(), entries);

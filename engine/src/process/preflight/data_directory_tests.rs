@@ -146,7 +146,7 @@ fn space_runs_out_in_two_steps() {
         &left(GIB / 8),
         "disk space",
         Status::Warning,
-        &["128.0 MiB free", "writes are refused"],
+        &["128.0 MiB free", "writes may be refused"],
     );
     assert_one(
         &DataDirectoryFacts {

@@ -273,6 +273,33 @@ fn what_a_program_that_died_has_named_lasts_before_it_is_built_upon() {
 }
 
 #[test]
+fn what_a_program_that_died_has_noted_lasts_though_a_sync_fails() {
+    let memory = MemoryDisk::new(directory());
+    let disk: Rc<dyn Disk> = Rc::new(memory.clone());
+    let all = changes();
+    let mut dies = Box::pin(async {
+        let mut manifest = Manifest::open(&disk, directory(), SHARD).await.unwrap();
+        manifest.note(&all[0]).await.unwrap();
+        memory.hold_writes(true);
+        manifest.note(&all[1]).await.unwrap();
+    });
+    let scheduler = Scheduler::default();
+    assert!(scheduler.run(&mut dies).is_none(), "the last record is in flight");
+    drop(dies);
+    memory.hold_writes(false);
+    // It has reached the cache of the device.
+    memory.power_loss(true, |_| Fate::Cached);
+    memory.inject("sync", 0, io::ErrorKind::Other);
+    assert_eq!(
+        read(&memory).unwrap(),
+        after(&all[..2]),
+        "somebody may build upon it"
+    );
+    memory.power_loss(false, |_| Fate::Lost);
+    assert_eq!(read(&memory).unwrap(), after(&all[..2]));
+}
+
+#[test]
 fn a_change_that_fits_no_tree_is_damage() {
     let absent = change(1, &[9], Place::Young, Run::new());
     let bytes = encode(SHARD, 0, 0, &absent);
