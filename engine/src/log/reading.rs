@@ -1,5 +1,6 @@
 //! Reading of segments: whole, or as a walk goes through them.
 
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -38,8 +39,8 @@ impl<'a> Reading<'a> {
     }
 
     /// Makes sure that what will be read is on stable storage.
-    pub(super) async fn sync(&self) -> Result<(), LogError> {
-        sync(&*self.file, self.path).await
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        self.file.sync().await
     }
 
     /// The batch that begins at this offset, and perhaps more: all of it, if its header says how long it is. The walk
@@ -78,12 +79,6 @@ impl<'a> Reading<'a> {
     }
 }
 
-async fn sync(file: &dyn File, path: &Path) -> Result<(), LogError> {
-    file.sync()
-        .await
-        .map_err(|source| LogError::io("sync", path, source))
-}
-
 /// The rest of a segment, block by block.
 pub(super) fn blocks_from(segment: &[u8], start: u64) -> impl Iterator<Item = (u64, &[u8])> {
     (start as usize..segment.len())
@@ -114,14 +109,13 @@ pub(super) async fn read(
         .map_err(|source| LogError::io("read", path, source))
 }
 
-/// Reads a segment whole, and makes sure that what was read is on stable storage.
+/// Reads a segment whole, for what it tells about others: nothing is served from it, so it need not last.
 pub(super) async fn read_whole(
     disk: &dyn Disk,
     path: &Path,
     segment_bytes: u64,
 ) -> Result<DiskBuf, LogError> {
     let file = open(disk, path).await?;
-    sync(&*file, path).await?;
     let bytes = read(&*file, path, 0, segment_bytes as usize).await?;
     close(&*file, path).await?;
     Ok(bytes)

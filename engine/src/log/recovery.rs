@@ -52,6 +52,8 @@ pub(super) struct Scan<'a> {
     pub(super) floor: SegmentSequence,
     /// Of the segment that is walked.
     pub(super) lasts: BTreeMap<(ShardId, OwnershipEpoch), LogIndex>,
+    /// Is what was found to last?
+    makes_last: bool,
     /// Segments of which a sync has failed.
     doubtful: BTreeSet<SegmentSequence>,
     /// What the batches say is durable.
@@ -77,7 +79,7 @@ pub async fn scan(
             disk.remove(&dir.join(&entry.name)).await.map_err(failed)?;
         }
     }
-    look(disk, tasks, data, log, options).await
+    read_chain((disk, tasks), data, log, options, true).await
 }
 
 /// The same without any change: half-made segments stay.
@@ -90,6 +92,16 @@ pub async fn look(
     data: &Path,
     log: LogId,
     options: ScanOptions,
+) -> Result<LogChain, LogError> {
+    read_chain((disk, tasks), data, log, options, false).await
+}
+
+async fn read_chain(
+    (disk, tasks): (&dyn Disk, &dyn Tasks),
+    data: &Path,
+    log: LogId,
+    options: ScanOptions,
+    makes_last: bool,
 ) -> Result<LogChain, LogError> {
     let dir = log_directory(data, log);
     let mut files = Vec::new();
@@ -121,6 +133,7 @@ pub async fn look(
         broken: None,
         floor: SegmentSequence(0),
         lasts: BTreeMap::new(),
+        makes_last,
         doubtful: BTreeSet::new(),
         durable_through: BatchNumber(0),
         chain,
@@ -275,7 +288,7 @@ impl Scan<'_> {
         self.lasts.clear();
         let path = self.files[at].path.clone();
         let mut reading = Reading::open(self.disk, &path, self.options.segment_bytes).await?;
-        if reading.sync().await.is_err() {
+        if self.makes_last && reading.sync().await.is_err() {
             self.doubtful.insert(sequence);
         }
         let mut offset = 0;

@@ -402,12 +402,12 @@ impl LogState {
     }
 
     /// Bytes that stay free beside the next segment. None if its head frees one; and if the log has but the one in use,
-    /// which only a further one can free, no more than tables leave free.
+    /// which only a further one can free, what tables leave free and as much for each other log.
     pub(super) fn reserve_bytes(&self) -> u64 {
         if self.frees_another() {
             0
         } else if self.live.count() == 1 {
-            STORE_RESERVE_BYTES
+            STORE_RESERVE_BYTES + u64::from(self.config.logs - 1) * self.config.segment_bytes
         } else {
             DISK_RESERVE_BYTES
         }
@@ -428,7 +428,8 @@ impl LogState {
     pub(super) fn asks_for_flush(&self) -> bool {
         let left_bytes = self.config.segment_bytes - self.current.used_bytes;
         let is_nearly_full = left_bytes < 2 * SEGMENT_RESERVE_BYTES;
-        self.is_disk_full() && (is_nearly_full || self.live.oldest() < self.current.sequence)
+        let has_older = self.live.oldest() < self.current.sequence;
+        self.is_disk_full() && (is_nearly_full || has_older || self.is_stuck())
     }
 
     /// Has the next segment its space?

@@ -142,8 +142,8 @@ pub(super) async fn make_space(
     let free_bytes = free_bytes
         .map_err(|error| format!("can't read the free space of {}: {error}", options.data.display()))?;
     let wanted_bytes = DISK_RESERVE_BYTES + LOG_SEGMENTS_MIN * u64::from(env.cores) * segment_bytes;
-    let tables_bytes = shards.len() as u64 * SMALLEST_TABLE_BYTES;
-    if free_bytes >= wanted_bytes || tables_bytes * 2 > segment_bytes {
+    let tables = shards.values().filter(|shard| shard.replayed() > 0).count() as u64;
+    if free_bytes >= wanted_bytes || tables * SMALLEST_TABLE_BYTES * 2 > segment_bytes {
         return Ok(());
     }
     for shard in shards.values_mut() {

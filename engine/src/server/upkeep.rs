@@ -189,7 +189,10 @@ impl Upkeep {
                 Err(StoreError::Table(error)) => {
                     (self.events)(NodeEvent::TableUnreadable(self.id, error.to_string()));
                 }
-                Err(error) => self.after_failure(&error, &mut failures).await,
+                Err(error) => {
+                    self.remove_obsolete().await;
+                    self.after_failure(&error, &mut failures).await;
+                }
             }
             if let Err(error) = job.clean_up().await {
                 self.after_failure(&error, &mut failures).await;

@@ -148,7 +148,8 @@ impl ShardReplica {
             .micros()
             .saturating_sub(self.ceiling_proposed_at.micros());
         let is_due = since_us >= FORGET_EVERY_US && self.applied.sessions.session_count() > 0;
-        if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
+        // What deletes leave is for ceilings that reads need.
+        if is_due && core.log.has_room_for_delete(self.shard, &[CEILING_BYTES]) {
             let now = core.hlc.now(core.wall_us);
             self.propose_ceiling(core, now);
         }

@@ -124,7 +124,7 @@ impl MergeJob {
 pub(super) struct Upkeep {
     /// Tables of running merges, and of merges that failed because one of them can't be read.
     busy: BTreeSet<(ShardId, TableNumber)>,
-    /// Shards whose merges found no room, since one was made or all of these were tried.
+    /// Shards whose merges found no room when they were tried last.
     found_no_room: BTreeSet<ShardId>,
     /// The shard whose memtable is being flushed.
     flushing: Option<ShardId>,
@@ -194,8 +194,8 @@ impl ShardHost {
         self.upkeep.flushing = None;
     }
 
-    /// The next merge: of the shard with the largest debt that has one to make. One that found no room is tried again
-    /// when there is no other, or another was made. To be followed by [`ShardHost::merge_ended`].
+    /// The next merge: of the shard with the largest debt that has one to make. Shards whose merges found no room are
+    /// tried again when no other has any. To be followed by [`ShardHost::merge_ended`].
     pub fn next_merge(&mut self) -> Option<MergeJob> {
         let choose = |replica: &ShardReplica| {
             let shard = replica.shard();
@@ -260,7 +260,9 @@ impl ShardHost {
                 self.upkeep.found_no_room.insert(job.shard);
             }
             Err(_) => {}
-            Ok(()) => self.upkeep.found_no_room.clear(),
+            Ok(()) => {
+                self.upkeep.found_no_room.remove(&job.shard);
+            }
         }
         for number in &job.choice.inputs {
             self.upkeep.busy.remove(&(job.shard, *number));

@@ -228,7 +228,7 @@ impl Manifest {
                     return Ok(manifest);
                 }
                 // No later sync says anything about what this one should have stored: it is written anew.
-                manifest.close_file().await?;
+                let _ = manifest.close_file().await;
             }
         } else if let Some(table) = listed.iter().find(|entry| entry.name.ends_with(TABLE_SUFFIX)) {
             return Err(ManifestError::Missing {

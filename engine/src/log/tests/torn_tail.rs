@@ -204,9 +204,11 @@ fn what_was_served_after_a_crash_survives_the_next_one() {
         running.kill();
         machine.disk.power_loss(false, |_| Fate::Cached);
         if sync_fails {
-            (0..entries).for_each(|_| machine.disk.inject("sync", 0, io::ErrorKind::Other));
+            // Of each segment, and no other sync is asked.
+            (0..=entries).for_each(|_| machine.disk.inject("sync", 0, io::ErrorKind::Other));
         }
         let served = machine.recover().expect("recovers");
+        machine.disk.clear_injections();
         assert_eq!(served.entries.len(), 2, "and may be answered to a client");
         assert_eq!(served.chain.segments.len(), entries);
         machine.disk.power_loss(false, |_| Fate::Lost);
