@@ -37,6 +37,25 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable")
 }
 
+/// A file system of so many bytes, in a directory that lasts as long; `None`, and why, where none can be made.
+fn disk_of(bytes: u64) -> Option<(TempDir, PowerDisk)> {
+    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
+        println!("skipped: {reason}");
+        return None;
+    }
+    let directory = directory();
+    let disk = PowerDisk::create(directory.path(), bytes, FileSystem::Ext4).unwrap();
+    Some((directory, disk))
+}
+
+/// A node on it, whose log has segments of this size.
+fn node_on(disk: &PowerDisk, cores: u16, segment_size: &str) -> NodeCommand {
+    NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), cores)
+        .shards(4)
+        .argument("--segment-size")
+        .argument(segment_size)
+}
+
 fn start(command: &NodeCommand) -> Node {
     command.start().unwrap_or_else(|refusal| panic!("{refusal}"))
 }
@@ -143,18 +162,12 @@ fn assert_reads_and_deletes_go_on(client: &mut Client, put: usize, deleted: usiz
 
 #[test]
 fn on_a_full_disk_reads_and_deletes_go_on_and_puts_resume_by_themselves() {
-    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
-        println!("skipped: {reason}");
+    let Some((_directory, disk)) = disk_of(160 * MIB) else {
         return;
-    }
-    let directory = directory();
-    let disk = PowerDisk::create(directory.path(), 160 * MIB, FileSystem::Ext4).unwrap();
+    };
     let ballast = disk.mount_point().join("ballast");
     fs::write(&ballast, vec![1; 24 * MIB as usize]).unwrap();
-    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 1)
-        .shards(4)
-        .argument("--segment-size")
-        .argument("1MiB");
+    let command = node_on(&disk, 1, "1MiB");
     let node = start(&command);
     let mut client = node.client(None).unwrap();
     let put = put_until_full(&mut client);
@@ -174,16 +187,10 @@ fn on_a_full_disk_reads_and_deletes_go_on_and_puts_resume_by_themselves() {
 
 #[test]
 fn on_a_full_disk_everything_can_be_deleted() {
-    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
-        println!("skipped: {reason}");
+    let Some((_directory, disk)) = disk_of(100 * MIB) else {
         return;
-    }
-    let directory = directory();
-    let disk = PowerDisk::create(directory.path(), 100 * MIB, FileSystem::Ext4).unwrap();
-    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 1)
-        .shards(4)
-        .argument("--segment-size")
-        .argument("1MiB");
+    };
+    let command = node_on(&disk, 1, "1MiB");
     let node = start(&command);
     let mut client = node.client(None).unwrap();
     let put = put_until_full(&mut client);
@@ -201,16 +208,10 @@ fn on_a_full_disk_everything_can_be_deleted() {
 
 #[test]
 fn however_fast_a_disk_is_filled_everything_can_be_deleted() {
-    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
-        println!("skipped: {reason}");
+    let Some((_directory, disk)) = disk_of(160 * MIB) else {
         return;
-    }
-    let directory = directory();
-    let disk = PowerDisk::create(directory.path(), 160 * MIB, FileSystem::Ext4).unwrap();
-    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 1)
-        .shards(4)
-        .argument("--segment-size")
-        .argument("1MiB");
+    };
+    let command = node_on(&disk, 1, "1MiB");
     let node = start(&command);
     let put = put_by_many(&node);
     let mut client = node.client(None).unwrap();
@@ -223,17 +224,11 @@ fn however_fast_a_disk_is_filled_everything_can_be_deleted() {
 
 #[test]
 fn each_core_goes_on_through_starts_on_a_full_disk_of_a_few_segments() {
-    if let Err(reason) = PowerDisk::available(FileSystem::Ext4) {
-        println!("skipped: {reason}");
-        return;
-    }
-    let directory = directory();
     // Each core has a segment in use and one in reserve, and 100 MiB are left for data.
-    let disk = PowerDisk::create(directory.path(), 264 * MIB, FileSystem::Ext4).unwrap();
-    let command = NodeCommand::new(binary::for_tests(), &disk.mount_point().join("node"), 2)
-        .shards(4)
-        .argument("--segment-size")
-        .argument("16MiB");
+    let Some((_directory, disk)) = disk_of(264 * MIB) else {
+        return;
+    };
+    let command = node_on(&disk, 2, "16MiB");
     let node = start(&command);
     let mut put = put_by_many(&node);
     assert!(put.len() > 1000, "{} values of 16 KiB filled the disk", put.len());
