@@ -17,6 +17,10 @@ pub mod shard;
 
 pub mod log;
 pub mod storage;
+pub use ostrakon_core::lsm::{CompactionStrategy, Options as CompactionOptions};
+pub use storage::sstable::builder::TableOptions;
+pub use storage::sstable::format::Codec;
+pub use storage::store::files::StoreOptions;
 
 pub mod env;
 

@@ -9,7 +9,7 @@ use ostrakon_wire::limits::{
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest segment: the largest head, and what may be queued with segments of this size.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// Largest segment; recovery holds one in memory per core.
+/// Largest segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A batch that has reached this size in bytes takes no more records (a single larger record travels alone).
 /// See [`batch_target_bytes`] for small segments.
@@ -40,7 +40,8 @@ pub const RETENTION_US: u64 = 90_000_000;
 pub const FREED_SEGMENTS_MAX: usize = 4;
 /// Log writes in flight per core.
 pub const LOG_WRITES_IN_FLIGHT: usize = 2;
-/// Bytes that must stay free on the file system after a new segment was allocated, unless its head frees another.
+/// Bytes that must stay free on the file system after a new segment was allocated, unless its head frees another, or
+/// the log has but one.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Segments for which a log wants space: the one in use, the one in reserve, and one that may follow it.
 pub const LOG_SEGMENTS_MIN: u64 = 3;

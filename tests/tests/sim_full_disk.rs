@@ -3,12 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use ostrakon::limits::{SEGMENT_BYTES_MIN, STORE_RESERVE_BYTES};
+use ostrakon::limits::{DISK_RESERVE_BYTES, LOG_SEGMENTS_MIN, SEGMENT_BYTES_MIN, STORE_RESERVE_BYTES};
 use ostrakon_tests::scenario::client::{Link, Page, Reply};
-use ostrakon_tests::scenario::node::{NodeSettings, Progress, SimNode};
-use ostrakon_tests::scenario::storage::Storage;
+use ostrakon_tests::scenario::node::{NodeSettings, SimNode};
+use ostrakon_tests::scenario::storage::{Storage, tables_bytes};
 use ostrakon_tests::scenario::values;
-use ostrakon_tests::sim::{Fault, FaultAction, RunEnd, World};
+use ostrakon_tests::sim::{CrashStyle, Fault, FaultAction, RunEnd, World};
 use ostrakon_wire::message::{Condition, ErrorCode, Request, ScanRequest};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -146,11 +146,7 @@ fn with_a_full_disk<F: Future<Output = ()> + 'static>(
         storage: Storage::ample(),
     };
     let node = SimNode::start(&world, server, settings);
-    let starts = |_: &World| node.progress() != Progress::Starting;
-    assert_eq!(world.run_until(120 * SECOND_NS, starts), RunEnd::Met);
-    let Progress::Serving(address) = node.progress() else {
-        panic!("{:?}", node.progress());
-    };
+    let address = node.run_until_serving();
     // Each core makes its segment in reserve.
     let made_ns = world.now_ns() + 30 * SECOND_NS;
     assert_eq!(world.run_until(made_ns, |_| false), RunEnd::Deadline);
@@ -257,4 +253,57 @@ async fn until_ceilings_run_out(bench: Bench, has_run_out: Rc<Cell<bool>>) {
     let on_full = bench.next_key(&mut (0..), FULL);
     assert_eq!(bench.put(&on_full, SMALL_BYTES).await, None);
     has_run_out.set(true);
+}
+
+/// Tables that a node has after a start that replayed some puts, on a file system with so many free bytes.
+fn tables_after_a_start(free_bytes: u64) -> usize {
+    let world = World::new(11);
+    let server = world.add_host("server");
+    let settings = NodeSettings {
+        cores: 1,
+        shards: SHARDS,
+        segment_bytes: SEGMENT_BYTES_MIN,
+        storage: Storage::ample(),
+    };
+    let address = SimNode::start(&world, server, settings).run_until_serving();
+    let client = world.add_host("client");
+    let done = Rc::new(Cell::new(false));
+    let (own, ended) = (world.clone(), Rc::clone(&done));
+    world.spawn(client, async move {
+        let link = Link::connect(&own, client, address, None).await;
+        let link = link.expect("nothing keeps it from connecting");
+        for number in 0..SHARDS {
+            let value = values::value(u64::from(number), SMALL_BYTES);
+            let key = values::key(number);
+            let timer = own.sleep_until(own.now_ns() + 5 * SECOND_NS);
+            let put = Request::put(&key, &value, Condition::None);
+            let reply = link.call(&put, Box::pin(timer)).await;
+            assert_eq!(refusal(&reply.expect("every request is answered").reply), None);
+        }
+        ended.set(true);
+    });
+    let deadline_ns = world.now_ns() + 60 * SECOND_NS;
+    assert_eq!(world.run_until(deadline_ns, |_| done.get()), RunEnd::Met);
+    let tables = || tables_bytes(&world.disk(server)).count();
+    assert_eq!(tables(), 0, "nothing was flushed before");
+    world.crash(server, CrashStyle::ProcessKill);
+    world.inflict(&Fault {
+        at_ns: world.now_ns(),
+        host: server,
+        kind: FaultAction::DiskFull {
+            free_bytes,
+            duration_ns: u64::MAX,
+        },
+    });
+    SimNode::start(&world, server, settings).run_until_serving();
+    let tables = tables();
+    world.end();
+    tables
+}
+
+#[test]
+fn a_start_flushes_what_it_has_replayed_if_the_log_may_find_no_space_and_only_then() {
+    let wanted_bytes = DISK_RESERVE_BYTES + LOG_SEGMENTS_MIN * SEGMENT_BYTES_MIN;
+    assert!(tables_after_a_start(wanted_bytes - SEGMENT_BYTES_MIN) > 0);
+    assert_eq!(tables_after_a_start(wanted_bytes + 2 * SEGMENT_BYTES_MIN), 0);
 }

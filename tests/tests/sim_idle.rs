@@ -6,10 +6,9 @@ use std::rc::Rc;
 
 use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon_tests::scenario::client::{Link, Reply};
-use ostrakon_tests::scenario::node::{NodeSettings, Progress, SimNode};
-use ostrakon_tests::scenario::storage::Storage;
+use ostrakon_tests::scenario::node::{NodeSettings, SimNode};
+use ostrakon_tests::scenario::storage::{Storage, tables_bytes};
 use ostrakon_tests::scenario::values;
-use ostrakon_tests::sim::HostDisk;
 use ostrakon_tests::sim::{RunEnd, World};
 use ostrakon_wire::message::{Condition, ErrorCode, Request};
 
@@ -21,12 +20,6 @@ const EVERYTHING: Request<'static> = Request::DeleteRange {
     end: None,
     retry: None,
 };
-
-fn table_bytes(disk: &HostDisk) -> u64 {
-    let files = disk.files().into_iter();
-    let tables = files.filter(|(path, _)| path.extension().is_some_and(|end| end == "sst"));
-    tables.map(|(_, bytes)| bytes).sum()
-}
 
 async fn ask(world: &World, link: &Link, request: &Request<'_>) {
     loop {
@@ -56,11 +49,7 @@ fn before_and_after<F: Future<Output = ()> + 'static>(
         storage: Storage::tiny(),
     };
     let node = SimNode::start(&world, server, settings);
-    let starts = |_: &World| node.progress() != Progress::Starting;
-    assert_eq!(world.run_until(120 * SECOND_NS, starts), RunEnd::Met);
-    let Progress::Serving(address) = node.progress() else {
-        panic!("{:?}", node.progress());
-    };
+    let address = node.run_until_serving();
     let host = world.add_host("client");
     let before = Rc::new(Cell::new(None));
     let (own, found) = (world.clone(), Rc::clone(&before));
@@ -77,7 +66,7 @@ fn before_and_after<F: Future<Output = ()> + 'static>(
             .await;
         }
         own.sleep_until(own.now_ns() + 30 * SECOND_NS).await;
-        found.set(Some(table_bytes(&own.disk(server))));
+        found.set(Some(tables_bytes(&own.disk(server)).sum()));
         delete(own, link).await;
     });
     let deadline_ns = world.now_ns() + 3_600 * SECOND_NS;
@@ -90,7 +79,7 @@ fn before_and_after<F: Future<Output = ()> + 'static>(
         "{:?}",
         world.panics()
     );
-    let after = table_bytes(&world.disk(server));
+    let after = tables_bytes(&world.disk(server)).sum();
     world.end();
     (before.get().expect("it was looked at"), after)
 }

@@ -1,7 +1,7 @@
 //! The log's bytes: batches and the records in them. `docs/formats.md` has the diagrams; the golden bytes in
 //! `tests/format_bytes.rs` hold this file to them.
 //!
-//! A segment is a sequence of batches, each starting on a block boundary and written once:
+//! A segment is a sequence of batches, each starting on a block boundary:
 //!
 //! ```text
 //! batch   = header (80 bytes) | records | directory (24 bytes per shard) | zeros to the block's end

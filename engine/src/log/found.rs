@@ -109,6 +109,8 @@ pub struct LogChain {
     pub shards: BTreeMap<ShardId, ShardFound>,
     /// What was cut off.
     pub cut: Option<CutTail>,
+    /// What a sync that failed was followed by, in sentences.
+    pub sync_failures: Vec<String>,
     /// Cluster and shard count as the newest head has them.
     pub head: Option<SegmentHead>,
 }
@@ -124,6 +126,7 @@ impl LogChain {
             sealed: false,
             shards: BTreeMap::new(),
             cut: None,
+            sync_failures: Vec::new(),
             head: None,
         }
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, BatchNumber, BatchPlace, BootNumber, DIRECTORY_ENTRY_BYTES, FLAG_HEAD,
-    LogId, RecordKind, SegmentHead, SegmentSequence, check_batch, own_place, records,
+    BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchNumber, BatchPlace, BootNumber, DIRECTORY_ENTRY_BYTES,
+    FLAG_HEAD, LogId, RecordKind, SegmentHead, SegmentSequence, check_batch, own_place, records,
 };
 use super::found::Corruption;
 use super::reading::{close, open, read};
@@ -148,6 +148,9 @@ pub(super) fn claimed_bytes(bytes: &[u8], segment_bytes: u64) -> Option<usize> {
             bytes[at..at + 4].try_into().expect("four bytes"),
         ))
     };
+    if word(0) != u64::from(BATCH_MAGIC) {
+        return None;
+    }
     let claimed = BATCH_HEADER_BYTES as u64 + word(60) + word(68) * DIRECTORY_ENTRY_BYTES as u64;
     (claimed <= segment_bytes).then_some(claimed as usize)
 }

@@ -9,9 +9,10 @@ use ostrakon_wire::routing::ShardId;
 use super::LogError;
 use super::format::{BatchFault, BatchHeader, BatchNumber, BatchPlace, check_batch};
 use super::heads::{Opening, misplaced, place_of_head, wrong_file};
-use super::reading::{blocks_from, read_whole};
+use super::reading::Reading;
 use super::recovery::{Corruption, CutTail, Scan};
 use super::segment::segment_path;
+use crate::env::disk::BLOCK_BYTES;
 use crate::env::tasks::yield_now;
 
 /// Why a walk stopped.
@@ -69,12 +70,12 @@ impl Scan<'_> {
             if found.head().is_some() || at < stopped {
                 continue;
             }
-            let headers = self.headers(at, 0).await?;
-            let Some(first) = headers.first() else { continue };
-            if headers
-                .iter()
-                .any(|header| header.durable_through.0 + 1 >= first.number.0)
-            {
+            let mut first = None;
+            let says_so = |header: &BatchHeader| {
+                let first: BatchNumber = *first.get_or_insert(header.number);
+                header.durable_through.0 + 1 >= first.0
+            };
+            if self.has_header(at, 0, says_so).await? {
                 let finding = "expected the head of a segment that has batches, found other bytes";
                 return Ok(Some(wrong_file(&found.path, finding.into())));
             }
@@ -113,36 +114,45 @@ impl Scan<'_> {
         let covers = |header: &BatchHeader| header.durable_through >= missing && header.number > missing;
         for &at in later {
             let start = if at == from { from_offset } else { 0 };
-            if self.headers(at, start).await?.iter().any(covers) {
+            if self.has_header(at, start, covers).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Every intact header of a file from an offset on, whatever lies between them; none of a file that is no
-    /// segment of this log.
-    async fn headers(&self, at: usize, start: u64) -> Result<Vec<BatchHeader>, LogError> {
-        if self.files[at].wrong().is_some() {
-            return Ok(Vec::new());
+    /// Has a file an intact header like that from an offset on, whatever lies between them? A file that is no segment
+    /// of this log has none.
+    async fn has_header(
+        &self,
+        at: usize,
+        start: u64,
+        mut is_like: impl FnMut(&BatchHeader) -> bool,
+    ) -> Result<bool, LogError> {
+        let file = &self.files[at];
+        if file.wrong().is_some() {
+            return Ok(false);
         }
-        let segment = read_whole(self.disk, &self.files[at].path, self.options.segment_bytes).await?;
-        let sequence = self.files[at].sequence;
-        let mut headers = Vec::new();
-        for (offset, bytes) in blocks_from(segment.bytes(), start) {
-            headers.extend(intact_header(
-                bytes,
-                BatchPlace {
-                    log: self.log,
-                    segment: sequence,
-                    offset,
-                },
-            ));
+        let segment_bytes = self.options.segment_bytes;
+        let mut reading = Reading::open(self.disk, &file.path, segment_bytes).await?;
+        let mut found = false;
+        for offset in (start..segment_bytes).step_by(BLOCK_BYTES) {
+            let place = BatchPlace {
+                log: self.log,
+                segment: file.sequence,
+                offset,
+            };
+            found =
+                intact_header(reading.batch_at(offset).await?, place).is_some_and(|header| is_like(&header));
+            if found {
+                break;
+            }
             if self.tasks.should_yield() {
                 yield_now().await;
             }
         }
-        Ok(headers)
+        reading.close().await?;
+        Ok(found)
     }
 
     /// A head is missing or damaged although `successor` names its segment: corruption if its batches had

@@ -248,6 +248,16 @@ impl LiveSegments {
         pinning.map(|last| last.shard).collect()
     }
 
+    /// Segments before the one in use that would not be needed if the shards of [`LiveSegments::pinning`] were flushed.
+    pub(super) fn pinned_count(&self, pinning: &[ShardId]) -> usize {
+        let before = self.segments.range(self.unneeded..self.segments.len() - 1);
+        let is_pinned = |segment: &&LiveSegment| {
+            let mut needed = segment.lasts.iter().filter(|last| self.is_needed(**last));
+            needed.all(|last| pinning.contains(&last.shard))
+        };
+        before.take_while(is_pinned).count()
+    }
+
     /// True if the segment that has this entry is needed because of it. An epoch above the one that the log holds
     /// is that of a take-over whose state still waits to be written.
     fn is_needed(&self, last: ShardLast) -> bool {

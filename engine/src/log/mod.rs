@@ -8,7 +8,8 @@
 //! 4. When it and every batch before it are on stable storage, [`DurableSink::batch_durable`] is called.
 //!
 //! Guarantees: batches are acknowledged in order; a block that holds acknowledged bytes is never written
-//! again while a restart may need them; a failed write is never retried, it ends the log ([`DurableSink::log_failed`]).
+//! again while a restart may need them, unless with the same bytes, at a start whose sync has failed; a failed write is
+//! never retried, it ends the log ([`DurableSink::log_failed`]).
 //!
 //! How it stays bounded: the caller says what is durable elsewhere ([`Log::note_flushed`]); the next segment's head
 //! states the oldest segment that is still needed, and once that head is durable the older ones are used again.

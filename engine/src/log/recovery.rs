@@ -15,7 +15,7 @@
 //! Damage to the last acknowledged batch of a crashed node cannot be told from a torn tail (no later batch
 //! covers it); after a clean shutdown the seal covers it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -33,10 +33,10 @@ use super::heads::{Opening, SegmentFile, bears_life, place_of_head, read_opening
 pub use super::replay::{remove_void_segments, replay};
 
 use super::judgement::Stop;
-use super::reading::{Reading, read_whole};
+use super::reading::Reading;
 use super::segment::{is_half_made, log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
-use crate::env::{Disk, OpenMode, Tasks, tasks::yield_now};
+use crate::env::{Disk, File, OpenMode, Tasks, tasks::yield_now};
 
 pub(super) struct Scan<'a> {
     pub(super) disk: &'a dyn Disk,
@@ -54,8 +54,8 @@ pub(super) struct Scan<'a> {
     pub(super) lasts: BTreeMap<(ShardId, OwnershipEpoch), LogIndex>,
     /// Is what was found to last?
     makes_last: bool,
-    /// Segments of which a sync has failed.
-    doubtful: BTreeSet<SegmentSequence>,
+    /// Segments of which a sync has failed, and how.
+    doubtful: BTreeMap<SegmentSequence, io::Error>,
     /// What the batches say is durable.
     durable_through: BatchNumber,
     pub(super) chain: LogChain,
@@ -134,7 +134,7 @@ async fn read_chain(
         floor: SegmentSequence(0),
         lasts: BTreeMap::new(),
         makes_last,
-        doubtful: BTreeSet::new(),
+        doubtful: BTreeMap::new(),
         durable_through: BatchNumber(0),
         chain,
     };
@@ -246,11 +246,13 @@ impl Scan<'_> {
         }
         if chain.is_empty() && !self.files.is_empty() {
             // No intact head at all: damage if any batch says that the first one was durable.
-            let segment = read_whole(self.disk, &self.files[0].path, self.options.segment_bytes).await?;
+            let mut reading =
+                Reading::open(self.disk, &self.files[0].path, self.options.segment_bytes).await?;
             let place = place_of_head(self.log, self.files[0].sequence);
-            let fault = check_batch(segment.bytes(), place)
+            let fault = check_batch(reading.batch_at(0).await?, place)
                 .err()
                 .map_or(BatchFault::NotABatch, |(fault, _)| fault);
+            reading.close().await?;
             let stop = Stop {
                 offset: 0,
                 fault,
@@ -288,8 +290,10 @@ impl Scan<'_> {
         self.lasts.clear();
         let path = self.files[at].path.clone();
         let mut reading = Reading::open(self.disk, &path, self.options.segment_bytes).await?;
-        if self.makes_last && reading.sync().await.is_err() {
-            self.doubtful.insert(sequence);
+        if self.makes_last
+            && let Err(failure) = reading.sync().await
+        {
+            self.doubtful.insert(sequence, failure);
         }
         let mut offset = 0;
         let mut stop = None;
@@ -344,23 +348,43 @@ impl Scan<'_> {
     /// after that, no other sync says anything about them (Rebello et al., "Can Applications Recover from fsync
     /// Failures?", USENIX ATC 2020). They keep their place and their bytes. What a later batch says is durable is not
     /// written.
-    async fn store_doubtful(&self) -> Result<(), LogError> {
+    async fn store_doubtful(&mut self) -> Result<(), LogError> {
         for segment in &self.chain.segments {
-            if self.doubtful.contains(&segment.sequence) {
-                self.store_again(segment).await?;
-            }
+            let Some(failure) = self.doubtful.remove(&segment.sequence) else {
+                continue;
+            };
+            let path = segment_path(&self.dir, segment.sequence);
+            self.store_again(segment, &path).await.map_err(|error| {
+                let both = format!("{error}; before that, its sync failed: {failure}");
+                LogError::io("store once more", &path, io::Error::other(both))
+            })?;
+            let told = format!(
+                "{}: the sync failed: {failure}. What it may not have stored was written once more",
+                path.display()
+            );
+            self.chain.sync_failures.push(told);
         }
         Ok(())
     }
 
-    async fn store_again(&self, segment: &ChainSegment) -> Result<(), LogError> {
-        let path = segment_path(&self.dir, segment.sequence);
-        let opened = self.disk.open(&path, OpenMode::WriteDurable).await;
-        let file = opened.map_err(|source| LogError::io("open", &path, source))?;
-        let mut reading = Reading::open(self.disk, &path, segment.end_offset).await?;
+    async fn store_again(&self, segment: &ChainSegment, path: &Path) -> Result<(), LogError> {
+        let opened = self.disk.open(path, OpenMode::WriteDurable).await;
+        let file = opened.map_err(|source| LogError::io("open", path, source))?;
+        let written = self.copy_onto_itself(segment, path, &*file).await;
+        let closed = file.close().await;
+        written?;
+        closed.map_err(|source| LogError::io("close", path, source))
+    }
+
+    async fn copy_onto_itself(
+        &self,
+        segment: &ChainSegment,
+        path: &Path,
+        file: &dyn File,
+    ) -> Result<(), LogError> {
+        let mut reading = Reading::open(self.disk, path, segment.end_offset).await?;
         let mut offset = 0;
-        let mut written = Ok(());
-        while offset < segment.end_offset && written.is_ok() {
+        while offset < segment.end_offset {
             let batch = reading.batch_at(offset).await?;
             let place = BatchPlace {
                 log: self.log,
@@ -371,7 +395,7 @@ impl Scan<'_> {
                 let finding = format!("the batch was intact a moment ago: {fault}");
                 LogError::io(
                     "read again",
-                    &path,
+                    path,
                     io::Error::new(io::ErrorKind::InvalidData, finding),
                 )
             })?;
@@ -379,15 +403,12 @@ impl Scan<'_> {
             if header.number > self.durable_through {
                 let mut buffer = self.disk.allocate(len_bytes);
                 buffer.bytes_mut().copy_from_slice(&batch[..len_bytes]);
-                written = file.write_at(Rc::new(buffer), offset).await;
+                let written = file.write_at(Rc::new(buffer), offset).await;
+                written.map_err(|source| LogError::io("write to", path, source))?;
             }
             offset += len_bytes as u64;
         }
-        reading.close().await?;
-        let closed = file.close().await;
-        written
-            .and(closed)
-            .map_err(|source| LogError::io("write once more to", &path, source))
+        reading.close().await
     }
 
     fn note_batch(&mut self, batch: &[u8], header: &BatchHeader) -> Result<(), String> {

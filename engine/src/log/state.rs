@@ -8,8 +8,8 @@
 //!   leave it: a state that still waits to be written speaks of entries that wait too.
 //! - Every batch but the seal leaves room for a seal behind it in its segment.
 //! - A shard's log base never falls, and a batch counts to the segment that it is written to: see [`LiveSegments`].
-//! - A segment is begun only if another one can follow it: there is space for that beside what is kept, or its head
-//!   frees one. So a log whose shards can be flushed always goes on, however full the disk is.
+//! - A segment is begun only if another one can follow it: there was space for that beside what is kept, as of the last
+//!   look, or its head frees one. So a log whose shards can be flushed always goes on, however full the disk is.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ use crate::env::disk::BLOCK_BYTES;
 use crate::env::{Disk, DiskBuf, File};
 use crate::limits::{
     DISK_RESERVE_BYTES, FREED_SEGMENTS_MAX, LOG_WRITES_IN_FLIGHT, SEGMENT_RESERVE_BYTES,
-    SMALLEST_TABLE_BYTES, STORE_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max,
+    SMALLEST_TABLE_BYTES, STORE_RESERVE_BYTES, batch_target_bytes, log_queue_bytes_max, payload_bytes_max,
 };
 
 /// Bytes of a seal on disk. Without one, damage to the last batch of a clean shutdown would look torn, so
@@ -96,7 +96,7 @@ struct InReserve {
 pub(super) struct LogState {
     pub(super) config: LogConfig,
     pub(super) status: Status,
-    /// The last attempt to make a segment failed.
+    /// The last attempt to make a segment failed, with no head under way that may free one.
     is_none_made: bool,
     /// See [`super::Log::set_short_of_space`].
     is_short: bool,
@@ -401,10 +401,11 @@ impl LogState {
         !self.has_head_under_way() && self.live.would_free()
     }
 
-    /// Bytes that stay free beside the next segment. None if its head frees one; and if the log has but the one in use,
-    /// which only a further one can free, what tables leave free and as much for each other log.
+    /// Bytes that stay free beside the next segment. None if its head frees one, whatever is written until then. If the
+    /// log has but the one in use, which only a further one can free, what tables leave free, and a segment of each
+    /// other log.
     pub(super) fn reserve_bytes(&self) -> u64 {
-        if self.frees_another() {
+        if !self.has_head_under_way() && self.live.unneeded_count() > 0 {
             0
         } else if self.live.count() == 1 {
             STORE_RESERVE_BYTES + u64::from(self.config.logs - 1) * self.config.segment_bytes
@@ -423,11 +424,12 @@ impl LogState {
         self.is_short && self.has_head_under_way()
     }
 
-    /// True if shards are to be flushed, since the log can begin no further segment without that. While it has room in
-    /// the one in use, none is flushed for the sake of that one.
+    /// True if shards are to be flushed, since the log can begin no further segment without that. While it has room for
+    /// the largest entry in the one in use, none is flushed for the sake of that one.
     pub(super) fn asks_for_flush(&self) -> bool {
         let left_bytes = self.config.segment_bytes - self.current.used_bytes;
-        let is_nearly_full = left_bytes < 2 * SEGMENT_RESERVE_BYTES;
+        let largest_bytes = payload_bytes_max(self.config.segment_bytes) as u64;
+        let is_nearly_full = left_bytes < 2 * SEGMENT_RESERVE_BYTES + largest_bytes;
         let has_older = self.live.oldest() < self.current.sequence;
         self.is_disk_full() && (is_nearly_full || has_older || self.is_stuck())
     }
@@ -476,12 +478,19 @@ impl LogState {
     }
 
     /// True if a flush of the shards that pin the log lets it give space back: they need a segment before the one in
-    /// use, or that one could end early, and their tables take less than that gives.
+    /// use, or that one could end early, and their tables take less than half of that.
     pub(super) fn would_give_back(&self) -> bool {
         let is_behind = self.live.oldest() < self.current.sequence;
-        let tables_bytes = |shards: usize| shards as u64 * SMALLEST_TABLE_BYTES;
-        let gives_more = || tables_bytes(self.live.pinning().len()) * 2 <= self.entries_bytes();
-        self.ready.is_some() && (is_behind || self.has_taken_space() && gives_more())
+        if self.ready.is_none() || !is_behind && !self.has_taken_space() {
+            return false;
+        }
+        let pinning = self.live.pinning();
+        let given_bytes = if is_behind {
+            self.live.pinned_count(&pinning) as u64 * self.config.segment_bytes
+        } else {
+            self.entries_bytes()
+        };
+        pinning.len() as u64 * SMALLEST_TABLE_BYTES * 2 <= given_bytes
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {

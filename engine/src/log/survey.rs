@@ -13,7 +13,7 @@ use super::format::{
 };
 use super::found::{Corruption, LogChain, ScanOptions};
 use super::heads::{Opening, SegmentFile, read_opening, wrong_file};
-use super::reading::{blocks_from, read_whole};
+use super::reading::Reading;
 use super::recovery::look;
 use super::segment::{log_directory, parse_segment_name, segment_path};
 use crate::env::disk::BLOCK_BYTES;
@@ -134,14 +134,11 @@ async fn batches_of(
     file: &SegmentFile,
     segment_bytes: u64,
 ) -> Result<Vec<Found>, LogError> {
-    let whole = read_whole(disk, &file.path, segment_bytes).await?;
+    let mut reading = Reading::open(disk, &file.path, segment_bytes).await?;
     let mut batches: Vec<Found> = Vec::new();
-    let mut next_offset = 0;
-    for (offset, bytes) in blocks_from(whole.bytes(), 0) {
-        // What lies inside a batch is a value that somebody stored.
-        if offset < next_offset {
-            continue;
-        }
+    let mut offset = 0;
+    while offset < segment_bytes {
+        let bytes = reading.batch_at(offset).await?;
         let place = BatchPlace {
             log,
             segment: file.sequence,
@@ -156,14 +153,16 @@ async fn batches_of(
             }
             Err((_, None)) => None,
         };
-        if let Some(found) = found {
-            next_offset = offset + padded_bytes(&found.header);
-            batches.push(found);
-        }
+        // What lies inside a batch is a value that somebody stored.
+        offset += found
+            .as_ref()
+            .map_or(BLOCK_BYTES as u64, |found| padded_bytes(&found.header));
+        batches.extend(found);
         if tasks.should_yield() {
             yield_now().await;
         }
     }
+    reading.close().await?;
     Ok(batches)
 }
 

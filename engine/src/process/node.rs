@@ -24,7 +24,7 @@ use crate::server::node::{Inlets, NodeConfig, NodeEvent, run_core};
 use crate::server::programs::ProgramJob;
 use crate::server::scrub::ScrubOptions;
 use crate::server::startup::StartOptions;
-use crate::server::told::ToldClocks;
+use crate::server::told::ToldByCores;
 use crate::shard::host::HostOptions;
 use crate::storage::store::files::StoreOptions;
 
@@ -336,7 +336,7 @@ fn report(event: NodeEvent, started: &mpsc::Sender<Started>) {
         NodeEvent::StartFailed(sentence) => {
             let _ = started.send(Started::Failed(sentence));
         }
-        NodeEvent::TailCut(sentence) => tracing::warn!("{sentence}"),
+        NodeEvent::TailCut(sentence) | NodeEvent::SyncFailed(sentence) => tracing::warn!("{sentence}"),
         NodeEvent::LogFailed(core, sentence) => {
             tracing::error!(
                 "core {} stops serving: {sentence}; check the disk and restart the node",
@@ -454,7 +454,7 @@ fn node_config(
             bytes_per_second: options.scrub_bytes_per_second,
             ..ScrubOptions::default()
         },
-        told: Arc::new(ToldClocks::new(effective.cores)),
+        told: Arc::new(ToldByCores::new(effective.cores)),
         events: Arc::new(move |event| report(event, &events)),
     }
 }

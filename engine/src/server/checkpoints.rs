@@ -117,6 +117,11 @@ impl Checkpoints {
         self.ids.contains(&id)
     }
 
+    /// How many are made or in the making, and not released?
+    pub(super) fn count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Forgets one that came to nothing.
     pub(super) fn forget(&mut self, id: u64) {
         self.ids.remove(&id);

@@ -21,7 +21,7 @@ use super::gather::Gathers;
 use super::message::{Asker, CoreBatch, CoreMessage, HandOver};
 use super::several::ValuesFor;
 use super::status::counters::Stage;
-use super::told::ToldClocks;
+use super::told::ToldByCores;
 use crate::cluster::identity::Identity;
 use crate::env::local::Notify;
 use crate::env::{CoreId, Env};
@@ -49,7 +49,7 @@ pub struct Core {
     /// The core's shards.
     pub host: ShardHost,
     /// Shared with the node's other cores.
-    told: Arc<ToldClocks>,
+    told: Arc<ToldByCores>,
     /// The core's connections and outboxes, and what is counted of them.
     pub(super) answers: Answers,
     /// Questions to all cores that this core asked.
@@ -80,7 +80,7 @@ impl Core {
         owners: Rc<[CoreId]>,
         host: ShardHost,
         limits: ConnectionLimits,
-        told: Arc<ToldClocks>,
+        told: Arc<ToldByCores>,
         data: PathBuf,
     ) -> Core {
         let clock = Rc::clone(&env.clock);
@@ -249,10 +249,16 @@ impl Core {
         self.take_put_parts();
         self.answers.count_answered();
         // The answers go out after this.
-        self.told.note(self.env.core, self.host.clock());
+        self.told.note_clock(self.env.core, self.host.clock());
         if self.is_draining {
             self.quiet.notify();
         }
+    }
+
+    /// Tells the other cores how much this one has in tables; how much all have.
+    pub(super) fn tell_table_bytes(&self) -> u64 {
+        self.told.note_table_bytes(self.env.core, self.host.table_bytes());
+        self.told.table_bytes()
     }
 
     /// True when no request of a client is under way on this core, as gateway or owner, and no answer unsent.

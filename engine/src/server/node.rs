@@ -22,7 +22,7 @@ use super::startup::{
     scan_logs, take_over,
 };
 use super::status::report::StatsReport;
-use super::told::ToldClocks;
+use super::told::ToldByCores;
 use super::upkeep::Upkeep;
 use crate::cluster::identity::{Identity, note_logs};
 use crate::env::foreign::ForeignReceiver;
@@ -30,6 +30,7 @@ use crate::env::local::Notify;
 use crate::env::{CoreId, Env, Listener, Priority};
 use crate::limits::{DRAIN_TIMEOUT_MS, REPORTS_OPERATOR_MAX};
 use crate::log::Log;
+use crate::log::recovery::LogChain;
 use crate::shard::host::ShardHost;
 
 /// How often the core looks for connections that are over one of their times.
@@ -53,6 +54,8 @@ pub enum NodeEvent {
     StartFailed(String),
     /// A log's tail was cut, as after a crash.
     TailCut(String),
+    /// A sync failed at the start, and what it may not have stored was written once more: the device should be looked at.
+    SyncFailed(String),
     /// A core's log failed: that core serves nothing any more.
     LogFailed(CoreId, String),
     /// A drain took too long; requests under way were given up.
@@ -97,7 +100,7 @@ pub struct NodeConfig {
     /// How each core looks for damage.
     pub scrub: ScrubOptions,
     /// What the cores of this process have told.
-    pub told: Arc<ToldClocks>,
+    pub told: Arc<ToldByCores>,
     /// Hears of events, from any core's thread. Must not block.
     pub events: Arc<dyn Fn(NodeEvent) + Send + Sync>,
 }
@@ -203,14 +206,11 @@ async fn start(
         (None, Some(address)) => Some(listen(env, address)?),
         (listener, _) => listener,
     };
+    // All cores have told what tables they have, and no client is served yet.
+    look_at_free_space(&core, env, &config.data_absolute).await;
     mesh.send(CoreId(0), StartMessage::Listening).await;
     if leads {
-        for _ in 0..env.cores {
-            match mesh.recv().await? {
-                (_, StartMessage::Listening) => {}
-                (from, other) => return Err(unexpected(from, &other)),
-            }
-        }
+        all_listening(mesh, env.cores).await?;
         let identity = assignment.identity;
         (config.events)(NodeEvent::Serving {
             address,
@@ -249,6 +249,17 @@ async fn all_ready(mesh: &mut StartMesh, cores: u16) -> Result<(u64, Timestamp),
     Ok((all_entries, highest))
 }
 
+/// Waits until every core is ready to serve.
+async fn all_listening(mesh: &mut StartMesh, cores: u16) -> Result<(), String> {
+    for _ in 0..cores {
+        match mesh.recv().await? {
+            (_, StartMessage::Listening) => {}
+            (from, other) => return Err(unexpected(from, &other)),
+        }
+    }
+    Ok(())
+}
+
 /// Steps 2 and 3 of the start.
 async fn agree(
     env: &Env<CoreBatch>,
@@ -259,7 +270,11 @@ async fn agree(
     let StartMessage::Open(identity, logs) = message else {
         return Err(unexpected(from, &message));
     };
-    let report = |cut: &crate::log::recovery::CutTail| {
+    let report = |chain: &LogChain| {
+        for sentence in &chain.sync_failures {
+            (config.events)(NodeEvent::SyncFailed(sentence.clone()));
+        }
+        let Some(cut) = &chain.cut else { return };
         let what = if cut.is_corruption {
             "CORRUPT, and cut as asked for: acknowledged writes behind it are lost"
         } else {
@@ -299,6 +314,9 @@ async fn recover_core(
 ) -> Result<(SharedCore, Log, u64), String> {
     let identity = assignment.identity;
     let mut recovered = recover(env, &config.options, Arc::clone(&assignment)).await?;
+    for sentence in recovered.sync_failures.drain(..) {
+        (config.events)(NodeEvent::SyncFailed(sentence));
+    }
     let log = recovered.log.clone();
     let host = ShardHost::new(
         core::mem::take(&mut recovered.replicas),
@@ -356,7 +374,7 @@ async fn recover_core(
         }
         progress.notified().await;
     }
-    look_at_free_space(&core, env, &config.data_absolute).await;
+    core.borrow().tell_table_bytes();
     Ok((core, log, recovered.entries))
 }
 
@@ -550,11 +568,12 @@ async fn sweep(core: SharedCore, env: Env<CoreBatch>, data: PathBuf) {
 }
 
 async fn look_at_free_space(core: &SharedCore, env: &Env<CoreBatch>, data: &Path) {
+    let table_bytes = core.borrow().tell_table_bytes();
     let log = core.borrow().host.log_need();
     let free_bytes = env.disk.free_bytes(data).await;
     let host = &mut core.borrow_mut().host;
     match free_bytes {
-        Ok(free_bytes) => host.note_free_bytes(free_bytes, env.cores, log),
+        Ok(free_bytes) => host.note_free_bytes(free_bytes, (env.cores, table_bytes), log),
         Err(_) => host.forget_free_bytes(),
     }
 }

@@ -2,6 +2,7 @@
 //! They become tables at once if memory or the file system has too little room.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -113,17 +114,24 @@ async fn replay_segment(
     replay_chain(env, &options.data, chain, segment_bytes, &mut visit).await
 }
 
-/// Flushes the largest shards, until what was replayed takes no more than the part of the memory from which on
-/// memtables are sealed: the node may have been started with less than before.
+/// Flushes the largest shards for which there is room, until what was replayed takes no more than the part of the
+/// memory from which on memtables are sealed: the node may have been started with less than before.
 async fn make_room(options: &StartOptions, shards: &mut BTreeMap<ShardId, Recovering>) -> Result<(), String> {
     loop {
         let replayed_bytes: usize = shards.values().map(Recovering::memory_bytes).sum();
         if replayed_bytes <= options.host.seal_at_bytes() {
             return Ok(());
         }
-        let largest = shards.values_mut().max_by_key(|shard| shard.memory_bytes());
-        let Some(largest) = largest else { return Ok(()) };
-        if !largest.flush().await? {
+        let mut largest_first: Vec<&mut Recovering> = shards.values_mut().collect();
+        largest_first.sort_by_key(|shard| Reverse(shard.memory_bytes()));
+        let mut is_one_flushed = false;
+        for shard in largest_first {
+            is_one_flushed = shard.flush().await?;
+            if is_one_flushed {
+                break;
+            }
+        }
+        if !is_one_flushed {
             return Ok(());
         }
     }
@@ -142,12 +150,12 @@ pub(super) async fn make_space(
     let free_bytes = free_bytes
         .map_err(|error| format!("can't read the free space of {}: {error}", options.data.display()))?;
     let wanted_bytes = DISK_RESERVE_BYTES + LOG_SEGMENTS_MIN * u64::from(env.cores) * segment_bytes;
-    let tables = shards.values().filter(|shard| shard.replayed() > 0).count() as u64;
+    let tables = shards.values().filter(|shard| !shard.is_flushed()).count() as u64;
     if free_bytes >= wanted_bytes || tables * SMALLEST_TABLE_BYTES * 2 > segment_bytes {
         return Ok(());
     }
     for shard in shards.values_mut() {
-        shard.flush().await?;
+        while shard.flush().await? {}
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ use crate::cluster::identity::{Identity, Wanted, open_identity};
 use crate::cluster::placement::assign;
 use crate::env::{CoreId, Env};
 use crate::log::format::{LogId, OwnershipEpoch, RecordKind, ShardState};
-use crate::log::recovery::{CutTail, LogChain, ScanOptions, remove_void_segments, scan};
+use crate::log::recovery::{LogChain, ScanOptions, remove_void_segments, scan};
 use crate::log::{Log, LogConfig, log_directory, parse_log_directory};
 use crate::shard::host::HostOptions;
 use crate::shard::replica::ShardReplica;
@@ -219,6 +219,8 @@ pub(super) struct Recovered {
     pub(super) cache: Rc<BlockCache>,
     pub(super) hlc: Hlc,
     pub(super) entries: u64,
+    /// Of manifests, in sentences.
+    pub(super) sync_failures: Vec<String>,
 }
 
 /// Steps 1 and 3 for core 0.
@@ -318,7 +320,7 @@ pub(super) async fn scan_logs(
     options: &StartOptions,
     identity: Identity,
     logs: &[LogId],
-    report: &dyn Fn(&CutTail),
+    report: &dyn Fn(&LogChain),
 ) -> Result<Vec<LogChain>, String> {
     let scan_options = ScanOptions {
         segment_bytes: identity.segment_bytes,
@@ -347,9 +349,7 @@ pub(super) async fn scan_logs(
                 identity.cluster.1
             ));
         }
-        if let Some(cut) = &chain.cut {
-            report(cut);
-        }
+        report(&chain);
         chains.push(chain);
     }
     Ok(chains)
@@ -368,6 +368,10 @@ pub(super) async fn recover(
     let mut shards = replay_shards(env, options, &assignment, &cache).await?;
     remove_void(env, &options.data, &assignment).await?;
     make_space(env, options, identity.segment_bytes, &mut shards).await?;
+    let sync_failures = shards.values().filter_map(|shard| shard.sync_failure());
+    let sync_failures = sync_failures
+        .map(|failure| format!("{failure}. The manifest was written anew"))
+        .collect();
     let log = open_log(env, options, &assignment).await?;
     let mut hlc = Hlc::default();
     let mut replicas: Vec<Option<ShardReplica>> = (0..assignment.homes.len()).map(|_| None).collect();
@@ -401,6 +405,7 @@ pub(super) async fn recover(
         cache,
         hlc,
         entries,
+        sync_failures,
     })
 }
 

@@ -133,7 +133,7 @@ impl Upkeep {
                 continue;
             };
             let outcome = self.flush(&job).await;
-            self.core.borrow_mut().host.flush_ended();
+            self.core.borrow_mut().host.flush_ended(&job, &outcome);
             self.tell_flush(&outcome);
             match outcome {
                 Ok(()) => failures = 0,

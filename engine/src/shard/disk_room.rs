@@ -9,11 +9,13 @@
 //! write before they remove. Where something else has taken the kept space, deletes may have half of what is left: they
 //! are safe in the log, and are flushed once there is room.
 
-use crate::limits::{DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, STORE_RESERVE_BYTES};
+use crate::limits::{
+    DISK_RESERVE_BYTES, KEPT_FREE_BYTES_MAX, KEPT_FREE_PARTS, SMALLEST_TABLE_BYTES, STORE_RESERVE_BYTES,
+};
 
 /// Memtables are flushed early at one part of this many of what deletes may have, if puts may have next to nothing.
 const EARLY_FLUSH_PARTS: u64 = 8;
-/// Memtables with fewer bytes are not flushed early: many small tables would take more than is given back.
+/// Memtables with fewer bytes together are not flushed early.
 const EARLY_FLUSH_BYTES_MIN: u64 = 256 << 10;
 
 /// What a core's log has taken, and will take soon.
@@ -73,14 +75,15 @@ impl DiskRoom {
         self.shared_bytes <= self.delete_bytes
     }
 
-    /// Is it time to flush the memtables that take writes, `active_bytes` together, because they have come to half of
-    /// what puts may have beside the rest of `used_bytes`, and to a good part of what deletes may have? What the log
-    /// keeps for them can be freed then.
+    /// Is it time to flush the memtables that take writes, because they have come to half of what puts may have beside
+    /// the rest of `used_bytes`, and to a good part of what deletes may have? What the log keeps for them can be freed
+    /// then. Not as long as their tables would take more than they do themselves, unless deletes come to need that.
+    /// `active` tells how many memtables have something, and their bytes together.
     pub(super) fn asks_for_flush(
         &self,
         log_position_bytes: u64,
         used_bytes: usize,
-        active_bytes: impl FnOnce() -> usize,
+        active: impl FnOnce() -> (u64, usize),
     ) -> bool {
         let used_bytes = used_bytes as u64;
         let [for_puts_bytes, for_deletes_bytes] =
@@ -94,9 +97,12 @@ impl DiskRoom {
         if used_bytes < due_bytes(used_bytes) {
             return false;
         }
-        let active_bytes = active_bytes() as u64;
+        let (tables, active_bytes) = active();
+        let active_bytes = active_bytes as u64;
         let rest_bytes = used_bytes.saturating_sub(active_bytes);
-        active_bytes > due_bytes(rest_bytes).max(EARLY_FLUSH_BYTES_MIN)
+        let half_of_deletes_bytes = for_deletes_bytes.saturating_sub(rest_bytes) / 2;
+        let tables_bytes = (tables * SMALLEST_TABLE_BYTES).min(half_of_deletes_bytes);
+        active_bytes > due_bytes(rest_bytes).max(tables_bytes).max(EARLY_FLUSH_BYTES_MIN)
     }
 }
 
@@ -125,7 +131,7 @@ mod tests {
     #[test]
     fn memtables_are_flushed_before_there_is_no_room_for_them() {
         let asks = |room: DiskRoom, rest_mib: usize, active_bytes: usize| {
-            room.asks_for_flush(0, (rest_mib << 20) + active_bytes, || active_bytes)
+            room.asks_for_flush(0, (rest_mib << 20) + active_bytes, || (1, active_bytes))
         };
         let (mib, least) = (MIB as usize, EARLY_FLUSH_BYTES_MIN as usize);
         // Puts may have 100 MiB: at half of what the rest leaves them.
@@ -140,6 +146,10 @@ mod tests {
         assert!(room.is_short());
         // However much the rest is, not for next to nothing.
         assert!(!asks(room, 500, least) && asks(room, 500, least + 1));
+        // Many shards with little each: at half of what deletes may have.
+        let tables = 4096;
+        let asks_for_many = |bytes: usize| room.asks_for_flush(0, bytes, || (tables, bytes));
+        assert!(!asks_for_many(12 * mib) && asks_for_many(12 * mib + 1));
         assert!(!asks(DiskRoom::UNKNOWN, 0, usize::MAX >> 2) && !DiskRoom::UNKNOWN.is_short());
     }
 

@@ -9,14 +9,12 @@ use ostrakon_core::raft::{EntryId, LogIndex, Term};
 use ostrakon_wire::routing::ShardId;
 use proptest::prelude::*;
 
-use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::shard::host::memtable_hash;
 use crate::shard::scan::{PageScan, ScanRange};
 use crate::storage::memtable::Mutation;
 use crate::storage::sstable::builder::TableOptions;
-use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::format::Codec;
 use crate::storage::store::Store;
 use crate::storage::store::files::{ShardFiles, StoreEnv, StoreOptions, make_directories};
@@ -71,21 +69,14 @@ impl World {
     fn new() -> World {
         let scheduler = Scheduler::default();
         let disk = MemoryDisk::new(Path::new("/data"));
-        let tasks = Rc::new(scheduler.clone());
-        let env = StoreEnv {
-            disk: Rc::new(disk.clone()),
-            tasks: Rc::clone(&tasks) as _,
-            cache: Rc::new(BlockCache::new(1 << 10)),
-            flush_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, Rc::clone(&tasks) as _)),
-            merge_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
-            options: Rc::new(StoreOptions {
-                tables: TableOptions {
-                    block_bytes: 64,
-                    codec: Codec::Plain,
-                },
-                ..StoreOptions::default()
-            }),
+        let options = StoreOptions {
+            tables: TableOptions {
+                block_bytes: 64,
+                codec: Codec::Plain,
+            },
+            ..StoreOptions::default()
         };
+        let env = StoreEnv::in_memory(&disk, &scheduler, 1 << 10, options);
         let opened = scheduler.run(async {
             let data = Path::new("/data");
             make_directories(&disk, data, core::iter::once(SHARD)).await?;

@@ -395,20 +395,31 @@ impl ShardHost {
         }
     }
 
-    /// The file system has so many free bytes, which `cores` cores share, when the log needed that.
-    pub fn note_free_bytes(&mut self, free_bytes: u64, cores: u16, log: LogNeed) {
+    /// Bytes of the tables of all shards.
+    pub fn table_bytes(&self) -> u64 {
         let stores = self.replicas.iter().flatten().map(ShardReplica::store);
-        let own_bytes: u64 = stores.map(|store| store.tables().tree().bytes()).sum();
-        // Keys are spread by their hashes, so the other cores have as much.
-        let table_bytes = own_bytes * u64::from(cores);
-        self.core.disk_room = DiskRoom::of(free_bytes, kept_bytes(table_bytes), cores, log);
-        self.core.log.set_short_of_space(self.core.disk_room.is_short());
+        stores.map(|store| store.tables().tree().bytes()).sum()
+    }
+
+    /// The file system has so many free bytes, when the log needed that; `cores` cores share it, with `table_bytes` of
+    /// tables together.
+    pub fn note_free_bytes(&mut self, free_bytes: u64, (cores, table_bytes): (u16, u64), log: LogNeed) {
+        let disk_room = DiskRoom::of(free_bytes, kept_bytes(table_bytes), cores, log);
+        self.set_disk_room(disk_room);
     }
 
     /// Nobody knows how many bytes are free: the log and the tables find out.
     pub fn forget_free_bytes(&mut self) {
-        self.core.disk_room = DiskRoom::UNKNOWN;
-        self.core.log.set_short_of_space(false);
+        self.set_disk_room(DiskRoom::UNKNOWN);
+    }
+
+    fn set_disk_room(&mut self, disk_room: DiskRoom) {
+        let (was_short, is_short) = (self.core.disk_room.is_short(), disk_room.is_short());
+        self.core.disk_room = disk_room;
+        self.core.log.set_short_of_space(is_short);
+        if was_short && !is_short {
+            self.upkeep.note_room();
+        }
     }
 
     /// Are puts refused for want of space?

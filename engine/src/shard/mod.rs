@@ -35,6 +35,8 @@ pub mod statistics;
 pub mod upkeep;
 
 #[cfg(test)]
+mod host_tests;
+#[cfg(test)]
 mod tests;
 
 pub use decide::{KeyWrite, Write};

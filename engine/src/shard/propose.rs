@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ostrakon_core::hlc::{MICROS_MAX, Timestamp};
-use ostrakon_core::lsm::pick;
+use ostrakon_core::lsm::{TableNumber, pick, pick_freeing};
 use ostrakon_core::raft::{Input, LogIndex};
 use ostrakon_core::sessions::{Failure, Retry};
 
@@ -164,22 +164,21 @@ impl ShardReplica {
         store.first_deletion().filter(|first| hides && *first < watermark)
     }
 
-    /// Moves the watermark on, if merges could then drop what they can't drop now, and nothing else moves it. True if
-    /// there is something to merge already.
-    pub(super) fn advance_watermark(&mut self, core: &mut CoreContext) -> bool {
+    /// Moves the watermark on, if merges could then give space back that they can't give back now, and nothing else moves
+    /// it. True if there is something to merge, with tables that are not `busy`.
+    pub(super) fn advance_watermark(&mut self, core: &mut CoreContext, busy: &BTreeSet<TableNumber>) -> bool {
         let options = &self.files.options().compaction;
         let tree = self.applied.store.tables().tree();
-        let is_choice = |watermark| pick(tree, &BTreeSet::new(), options, watermark).is_some();
-        if is_choice(self.applied.watermark) {
-            return true;
-        }
+        let own = self.applied.watermark;
+        let frees_at = |watermark| pick_freeing(tree, busy, options, watermark).is_some();
         let watermark = core.watermark_at(core.latest());
-        let is_due = watermark > self.applied.watermark && is_choice(watermark);
+        let is_due = watermark > own && frees_at(watermark) && !frees_at(own);
+        let has_work = pick(tree, busy, options, own).is_some();
         if is_due && core.log.has_room(self.shard, &[CEILING_BYTES]) {
             let now = core.hlc.now(core.wall_us);
             self.propose_ceiling(core, now);
         }
-        false
+        has_work
     }
 
     pub(super) fn cover_timestamp(&mut self, core: &mut CoreContext, at: Timestamp) {

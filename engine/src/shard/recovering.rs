@@ -173,6 +173,10 @@ pub struct Recovering {
     /// Entries that were replayed.
     replayed: u64,
     applied: Applied,
+    sync_failure: Option<String>,
+    /// The manifest has found no room for a record, which may last all the same: each further try would leave another
+    /// table behind.
+    is_in_doubt: bool,
 }
 
 impl Recovering {
@@ -194,6 +198,7 @@ impl Recovering {
             files,
             tables,
             flushed,
+            sync_failure,
         } = opened;
         let directory = shard_directory(data, shard);
         if flushed.index < base.index {
@@ -218,6 +223,8 @@ impl Recovering {
             last: flushed,
             replayed: 0,
             applied,
+            sync_failure,
+            is_in_doubt: false,
         })
     }
 
@@ -256,24 +263,35 @@ impl Recovering {
         self.replayed
     }
 
+    /// Is all that was replayed in tables?
+    pub fn is_flushed(&self) -> bool {
+        self.last.index <= self.flushed.index
+    }
+
+    /// How the sync of its manifest failed, after which that was written anew.
+    pub fn sync_failure(&self) -> Option<&str> {
+        self.sync_failure.as_deref()
+    }
+
     /// What it takes of the memory budget.
     pub fn memory_bytes(&self) -> usize {
         self.applied.memory_bytes()
     }
 
-    /// Makes a table of what was replayed, for want of memory or of space for the log. False if there is nothing that
-    /// is in none yet, or no room for one: it stays in memory then.
+    /// Makes a table of what was replayed, for want of memory or of space for the log; if there was no room for one
+    /// before, of what was replayed until then. False if all is in tables, or there is no room: it stays in memory then.
     ///
     /// # Errors
     /// A sentence, when the table or the manifest can't be written.
     pub async fn flush(&mut self) -> Result<bool, String> {
-        let store = &self.applied.store;
-        if self.last.index <= self.flushed.index || store.sealed().len() > 0 {
+        if self.is_flushed() || self.is_in_doubt {
             return Ok(false);
         }
-        self.applied.seal(self.last);
+        if self.applied.store.sealed().len() == 0 {
+            self.applied.seal(self.last);
+        }
         let store = &mut self.applied.store;
-        let sealed = Rc::clone(store.sealed().next().expect("it was just sealed"));
+        let sealed = Rc::clone(store.sealed().next().expect("it was sealed, now or before"));
         let below = Rc::clone(store.tables());
         let made = self.files.flush(&sealed, &below, self.applied.watermark).await;
         let (edit, opened) = match made {
@@ -286,7 +304,8 @@ impl Recovering {
         match self.files.note(edit, Some(sealed.through), |_| {}).await {
             Ok(()) => {}
             Err(error) if error.is_disk_full() => {
-                // The record may last all the same. So their files stay, and the next start knows.
+                // So their files stay, and the next start knows.
+                self.is_in_doubt = true;
                 for table in opened {
                     // It was only read.
                     let _ = table.close().await;

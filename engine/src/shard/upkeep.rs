@@ -1,12 +1,15 @@
 //! Work on the shards' files that goes on beside requests: which sealed memtable is flushed next, which tables are
 //! merged next, and what becomes of the outcome. Jobs own what they read; nobody waits for them here.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::pacing::{Load, rates};
-use ostrakon_core::lsm::{Choice, Options, TableNumber, Tree, debt_bytes, due_bytes, pick};
+use ostrakon_core::lsm::{
+    Choice, Options, Reason, TableNumber, Tree, debt_bytes, due_bytes, pick, pick_freeing, waiting_runs,
+};
 use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
 
@@ -89,6 +92,11 @@ impl FlushJob {
 }
 
 impl MergeJob {
+    /// Why it is made.
+    pub fn reason(&self) -> Reason {
+        self.choice.reason
+    }
+
     /// Makes the merged tables, as long as `is_wanted` says so.
     ///
     /// # Errors
@@ -124,8 +132,12 @@ impl MergeJob {
 pub(super) struct Upkeep {
     /// Tables of running merges, and of merges that failed because one of them can't be read.
     busy: BTreeSet<(ShardId, TableNumber)>,
-    /// Shards whose merges found no room when they were tried last.
-    found_no_room: BTreeSet<ShardId>,
+    /// Shards whose last flush found no room: which attempt of the core that was.
+    flush_without_room: BTreeMap<ShardId, u64>,
+    /// The same of merges, and what the one was for that found no room.
+    merge_without_room: BTreeMap<ShardId, (u64, Reason)>,
+    /// Flushes and merges that found no room, so far.
+    attempts_without_room: u64,
     /// The shard whose memtable is being flushed.
     flushing: Option<ShardId>,
     /// Shards that a checkpoint waits for, and through which entry.
@@ -136,7 +148,7 @@ pub(super) struct Upkeep {
     /// What the merges which are due may have to read, as the tables are now.
     due_bytes: u64,
     /// Of the shard that has the most.
-    young_runs: usize,
+    waiting_runs: usize,
 }
 
 impl Upkeep {
@@ -145,19 +157,58 @@ impl Upkeep {
         let awaited = self.awaited.entry(shard).or_insert(through);
         *awaited = through.max(*awaited);
     }
+
+    /// The file system has room again: no flush or merge comes after others because it found none.
+    pub(super) fn note_room(&mut self) {
+        self.flush_without_room.clear();
+        self.merge_without_room.clear();
+    }
+
+    /// Tables of a shard that merges have, or that can't be merged.
+    fn busy_of(&self, shard: ShardId) -> BTreeSet<TableNumber> {
+        let of_shard = (shard, TableNumber(0))..=(shard, TableNumber(u64::MAX));
+        let busy = self.busy.range(of_shard);
+        busy.map(|(_, number)| *number).collect()
+    }
+
+    /// What to merge next in a shard. If what it asks for first has found no room, what gives space back, and the other
+    /// way round.
+    fn choose(&self, replica: &ShardReplica) -> Option<Choice> {
+        let busy = self.busy_of(replica.shard());
+        let options = &replica.files().options().compaction;
+        let tree = replica.store().tables().tree();
+        let failed = self.merge_without_room.get(&replica.shard());
+        let by_size_failed = failed.is_some_and(|(_, reason)| *reason != Reason::Droppable);
+        let freeing = by_size_failed.then(|| pick_freeing(tree, &busy, options, replica.watermark()));
+        let freeing = freeing.flatten();
+        freeing.or_else(|| pick(tree, &busy, options, replica.watermark()))
+    }
 }
 
 impl ShardHost {
-    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. To be followed
-    /// by [`ShardHost::flush_ended`].
+    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. Those that found
+    /// no room come after all others, and of these the smallest first: it may find some, and let the log give a segment
+    /// back. To be followed by [`ShardHost::flush_ended`].
     pub fn next_flush(&mut self) -> Option<FlushJob> {
         assert!(self.upkeep.flushing.is_none(), "one flush at a time");
         let waiting = self.replicas.iter().flatten();
         let waiting = waiting.filter(|replica| replica.store().sealed().len() > 0);
-        let awaited = &self.upkeep.awaited;
+        let (awaited, failed) = (&self.upkeep.awaited, &self.upkeep.flush_without_room);
+        let is_better = |bytes: usize| {
+            if failed.is_empty() {
+                bytes
+            } else {
+                usize::MAX - bytes
+            }
+        };
         let replica = waiting.max_by_key(|replica| {
+            let failed = failed.get(&replica.shard()).copied().unwrap_or(0);
             let is_awaited = awaited.contains_key(&replica.shard());
-            (is_awaited, replica.store().sealed_bytes())
+            (
+                Reverse(failed),
+                is_awaited,
+                is_better(replica.store().sealed_bytes()),
+            )
         })?;
         self.upkeep.flushing = Some(replica.shard());
         let sealed = replica.store().sealed().next().expect("filtered above");
@@ -189,37 +240,38 @@ impl ShardHost {
         self.tables_changed();
     }
 
-    /// A flush has ended, whatever it has come to.
-    pub fn flush_ended(&mut self) {
-        self.upkeep.flushing = None;
+    /// A flush has ended.
+    pub fn flush_ended(&mut self, job: &FlushJob, outcome: &Result<(), StoreError>) {
+        let upkeep = &mut self.upkeep;
+        upkeep.flushing = None;
+        if outcome.as_ref().is_err_and(StoreError::is_disk_full) {
+            upkeep.attempts_without_room += 1;
+            upkeep
+                .flush_without_room
+                .insert(job.shard, upkeep.attempts_without_room);
+        } else {
+            upkeep.flush_without_room.remove(&job.shard);
+        }
     }
 
-    /// The next merge: of the shard with the largest debt that has one to make. Shards whose merges found no room are
-    /// tried again when no other has any. To be followed by [`ShardHost::merge_ended`].
+    /// The next merge: of the shard with the largest debt that has one to make. Shards whose merges found no room come
+    /// after all others, the one that was tried last at the end. To be followed by [`ShardHost::merge_ended`].
     pub fn next_merge(&mut self) -> Option<MergeJob> {
+        let upkeep = &self.upkeep;
         let choose = |replica: &ShardReplica| {
-            let shard = replica.shard();
-            let of_shard = (shard, TableNumber(0))..=(shard, TableNumber(u64::MAX));
-            let busy = self
-                .upkeep
-                .busy
-                .range(of_shard)
-                .map(|(_, number)| *number)
-                .collect();
+            let choice = upkeep.choose(replica)?;
             let options = &replica.files().options().compaction;
-            let tree = replica.store().tables().tree();
-            let choice = pick(tree, &busy, options, replica.watermark())?;
-            Some((debt_bytes(tree, options), shard, choice))
+            let debt = debt_bytes(replica.store().tables().tree(), options);
+            Some((debt, replica.shard(), choice))
         };
         let choices = self.replicas.iter().flatten().filter_map(choose);
-        let found_no_room = &self.upkeep.found_no_room;
         let (_, shard, choice) = choices.max_by_key(|(debt, shard, _)| {
-            let may_find_room = !found_no_room.contains(shard);
-            (may_find_room, *debt, core::cmp::Reverse(*shard))
+            let failed = upkeep
+                .merge_without_room
+                .get(shard)
+                .map_or(0, |(attempt, _)| *attempt);
+            (Reverse(failed), *debt, Reverse(*shard))
         })?;
-        if found_no_room.contains(&shard) {
-            self.upkeep.found_no_room.clear();
-        }
         let busy = choice.inputs.iter().map(|number| (shard, *number));
         self.upkeep.busy.extend(busy);
         let replica = self.replica(shard);
@@ -257,11 +309,13 @@ impl ShardHost {
         match outcome {
             Err(StoreError::Table(_)) => return,
             Err(error) if error.is_disk_full() => {
-                self.upkeep.found_no_room.insert(job.shard);
+                self.upkeep.attempts_without_room += 1;
+                let failed = (self.upkeep.attempts_without_room, job.choice.reason);
+                self.upkeep.merge_without_room.insert(job.shard, failed);
             }
             Err(_) => {}
             Ok(()) => {
-                self.upkeep.found_no_room.remove(&job.shard);
+                self.upkeep.merge_without_room.remove(&job.shard);
             }
         }
         for number in &job.choice.inputs {
@@ -338,9 +392,14 @@ impl ShardHost {
         let core = &self.core;
         let replicas = self.replicas.iter().flatten();
         let active = replicas.map(|replica| replica.store().active());
-        let active_bytes = || active.map(Memtable::memory_bytes).sum();
+        let active = || {
+            let sizes = active
+                .filter(|memtable| !memtable.is_empty())
+                .map(Memtable::memory_bytes);
+            sizes.fold((0, 0), |(tables, bytes), own| (tables + 1, bytes + own))
+        };
         core.disk_room
-            .asks_for_flush(core.log.position_bytes(), core.memory.used_bytes, active_bytes)
+            .asks_for_flush(core.log.position_bytes(), core.memory.used_bytes, active)
     }
 
     /// To be called every now and then: without requests nothing else looks whether there is work.
@@ -369,7 +428,8 @@ impl ShardHost {
             return;
         }
         for replica in self.replicas.iter_mut().flatten() {
-            if replica.advance_watermark(&mut self.core) {
+            let busy = self.upkeep.busy_of(replica.shard());
+            if replica.advance_watermark(&mut self.core, &busy) {
                 self.merge_work.notify();
             }
         }
@@ -384,7 +444,7 @@ impl ShardHost {
         let load = Load {
             debt_bytes: self.upkeep.debt_bytes,
             due_bytes: self.upkeep.due_bytes,
-            young_runs: self.upkeep.young_runs,
+            waiting_runs: self.upkeep.waiting_runs,
             sealed_bytes: memory.sealed_bytes as u64,
             memory_bytes: memory.used_bytes as u64,
             memory_budget_bytes: memory.budget_bytes as u64,
@@ -399,9 +459,12 @@ impl ShardHost {
     pub(super) fn tables_changed(&mut self) {
         self.upkeep.debt_bytes = self.debt_bytes();
         self.upkeep.due_bytes = self.sum_of_trees(due_bytes);
-        let young_runs = |replica: &ShardReplica| replica.store().tables().tree().young.len();
-        let young_runs = self.replicas.iter().flatten().map(young_runs);
-        self.upkeep.young_runs = young_runs.max().unwrap_or(0);
+        let waiting_runs = |replica: &ShardReplica| {
+            let options = &replica.files().options().compaction;
+            waiting_runs(replica.store().tables().tree(), options)
+        };
+        let waiting_runs = self.replicas.iter().flatten().map(waiting_runs);
+        self.upkeep.waiting_runs = waiting_runs.max().unwrap_or(0);
         self.set_pace();
         let replicas = self.replicas.iter().flatten();
         let held_bytes: usize = replicas

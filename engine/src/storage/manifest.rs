@@ -181,6 +181,8 @@ pub struct Manifest {
     next_sequence: u64,
     /// Length of the file if it had been written anew, when it was opened or written anew last.
     anew_bytes: u64,
+    /// How the sync of a start failed, after which it was written anew.
+    sync_failure: Option<String>,
 }
 
 impl Manifest {
@@ -194,6 +196,7 @@ impl Manifest {
             end: 0,
             next_sequence: 0,
             anew_bytes: 0,
+            sync_failure: None,
         }
     }
 
@@ -224,10 +227,11 @@ impl Manifest {
                 let anew = records_anew(&manifest.files, shard, manifest.next_sequence);
                 manifest.anew_bytes = anew.0.len() as u64;
                 manifest.reopen().await?;
-                if manifest.make_last().await.is_ok() {
+                let Err(error) = manifest.make_last().await else {
                     return Ok(manifest);
-                }
+                };
                 // No later sync says anything about what this one should have stored: it is written anew.
+                manifest.sync_failure = Some(error.to_string());
                 let _ = manifest.close_file().await;
             }
         } else if let Some(table) = listed.iter().find(|entry| entry.name.ends_with(TABLE_SUFFIX)) {
@@ -253,6 +257,11 @@ impl Manifest {
         let mut manifest = Manifest::nothing(disk, directory, shard);
         manifest.write_anew(files).await?;
         manifest.close_file().await
+    }
+
+    /// How its sync failed when it was opened, if that is why it was written anew.
+    pub fn sync_failure(&self) -> Option<&str> {
+        self.sync_failure.as_deref()
     }
 
     /// What it says.

@@ -17,17 +17,20 @@ use ostrakon::server::message::CoreBatch;
 use ostrakon::server::node::{Inlets, NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::programs::ProgramJob;
 use ostrakon::server::startup::StartOptions;
-use ostrakon::server::told::ToldClocks;
+use ostrakon::server::told::ToldByCores;
 
 use super::programs::NodeCores;
 use super::storage::Storage;
-use crate::sim::{HostId, ProcessId, ProcessStatus, World};
+use crate::sim::{HostId, ProcessId, ProcessStatus, RunEnd, World};
 
 /// Where nodes listen, on any host.
 pub const PORT: u16 = 5750;
 /// After how many milliseconds the node closes a connection that asks for nothing; no client of a run is idle for so
 /// long while it still has something to do.
 pub const IDLE_TIMEOUT_MS: u64 = 45_000;
+
+/// A node that does not serve within this time of the world never will.
+const START_NS_MAX: u64 = 120_000_000_000;
 
 /// What a node is started with.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +90,7 @@ impl SimNode {
                 ..ConnectionLimits::default()
             },
             scrub: settings.storage.scrub,
-            told: Arc::new(ToldClocks::new(settings.cores)),
+            told: Arc::new(ToldByCores::new(settings.cores)),
             events: Arc::new(move |event| {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }),
@@ -132,6 +135,20 @@ impl SimNode {
             _ => None,
         });
         decided.unwrap_or(Progress::Starting)
+    }
+
+    /// Lets time pass until it serves; where.
+    ///
+    /// # Panics
+    /// If it refuses to start, or takes more than two minutes.
+    pub fn run_until_serving(&self) -> SocketAddr {
+        let deadline_ns = self.world.now_ns() + START_NS_MAX;
+        let starts = |_: &World| self.progress() != Progress::Starting;
+        assert_eq!(self.world.run_until(deadline_ns, starts), RunEnd::Met);
+        match self.progress() {
+            Progress::Serving(address) => address,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Everything that it reported.

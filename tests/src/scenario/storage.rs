@@ -11,7 +11,7 @@ use ostrakon::storage::store::files::StoreOptions;
 use ostrakon_core::lsm::{CompactionStrategy, Options};
 use serde::{Deserialize, Serialize};
 
-use crate::sim::SimRandom;
+use crate::sim::{HostDisk, SimRandom};
 
 /// Bytes of memtables with which a node refuses no write for want of memory, whatever sessions there are.
 const MEMTABLE_AMPLE_BYTES: usize = 16 << 20;
@@ -164,4 +164,11 @@ impl Storage {
             ..self
         }
     }
+}
+
+/// Length of each table that is on a disk.
+pub fn tables_bytes(disk: &HostDisk) -> impl Iterator<Item = u64> {
+    let files = disk.files().into_iter();
+    let tables = files.filter(|(path, _)| path.extension().is_some_and(|end| end == "sst"));
+    tables.map(|(_, bytes)| bytes)
 }

@@ -10,7 +10,7 @@ use ostrakon::limits::SEGMENT_BYTES_MIN;
 use ostrakon::server::connection_limits::ConnectionLimits;
 use ostrakon::server::node::{Inlets, NodeConfig, NodeEvent, OperatorCommand, run_core};
 use ostrakon::server::startup::StartOptions;
-use ostrakon::server::told::ToldClocks;
+use ostrakon::server::told::ToldByCores;
 use ostrakon_tests::scenario::storage::Storage;
 use ostrakon_tests::sim::{Counters, CrashStyle, FaultKind, HostId, ProcessId, ProcessStatus, RunEnd, World};
 
@@ -35,7 +35,7 @@ fn node_config(world: &World, cores: u16, events: &Arc<Mutex<Vec<NodeEvent>>>) -
         listen: Some("0.0.0.0:5750".parse().unwrap()),
         connections: ConnectionLimits::default(),
         scrub: Storage::ample().scrub,
-        told: Arc::new(ToldClocks::new(cores)),
+        told: Arc::new(ToldByCores::new(cores)),
         events: Arc::new(move |event| events.lock().unwrap().push(event)),
     }
 }

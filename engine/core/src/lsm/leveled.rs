@@ -73,7 +73,8 @@ pub(super) fn due_bytes(tree: &Tree, options: &Options) -> u64 {
     young + levels.sum::<u64>()
 }
 
-pub(super) fn pick(
+/// What sizes ask for.
+pub(super) fn pick_by_size(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
     options: &Options,
@@ -86,12 +87,20 @@ pub(super) fn pick(
         .map(|(level, score)| (score, level))
         .collect();
     by_score.sort_unstable_by_key(|(score, level)| (core::cmp::Reverse(*score), *level));
-    let urgent = by_score.into_iter().find_map(|(_, level)| match level {
+    by_score.into_iter().find_map(|(_, level)| match level {
         0 => young(tree, busy, options),
         level => one_table(tree, busy, level, watermark),
-    });
-    urgent
-        .or_else(|| droppable(tree, busy, options, watermark))
+    })
+}
+
+/// What gives space back, whatever the sizes are.
+pub(super) fn pick_freeing(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    droppable(tree, busy, options, watermark)
         .or_else(|| droppable_young(tree, busy, options, watermark))
         .or_else(|| covering(tree, busy, options, watermark))
 }

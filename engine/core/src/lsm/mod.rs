@@ -464,13 +464,28 @@ pub fn pick(
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
+    let by_size = match options.strategy {
+        CompactionStrategy::Leveled => leveled::pick_by_size(tree, busy, options, watermark),
+        CompactionStrategy::Tiered => tiered::pick_by_size(tree, busy, options),
+    };
+    by_size.or_else(|| pick_freeing(tree, busy, options, watermark))
+}
+
+/// As [`pick`], but only what gives space back, before what sizes ask for.
+pub fn pick_freeing(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
     match options.strategy {
-        CompactionStrategy::Leveled => leveled::pick(tree, busy, options, watermark),
-        CompactionStrategy::Tiered => tiered::pick(tree, busy, options, watermark),
+        CompactionStrategy::Leveled => leveled::pick_freeing(tree, busy, options, watermark),
+        CompactionStrategy::Tiered => tiered::pick_freeing(tree, busy, options, watermark),
     }
 }
 
-/// Bytes that have to go down until a tree is in shape.
+/// Bytes that have to go down until a tree is in shape; of a tiered one, those of the runs that have to be merged into
+/// older ones.
 pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     match options.strategy {
         CompactionStrategy::Leveled => leveled::debt_bytes(tree, options),
@@ -478,12 +493,20 @@ pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
     }
 }
 
-/// Bytes that the merges which are due may have to read: the debt, and what it is merged with.
+/// Bytes that the merges which are due may have to read: the debt, and what it is merged with; of a tiered tree, those
+/// of all runs that sizes ask to merge.
 pub fn due_bytes(tree: &Tree, options: &Options) -> u64 {
     match options.strategy {
         CompactionStrategy::Leveled => leveled::due_bytes(tree, options),
-        // Most merges are of these runs alone.
-        CompactionStrategy::Tiered => tiered::debt_bytes(tree, options),
+        CompactionStrategy::Tiered => tiered::due_bytes(tree, options),
+    }
+}
+
+/// Young runs that wait to be merged: all of a leveled tree. Those of a tiered one stay, if they are of unlike size.
+pub fn waiting_runs(tree: &Tree, options: &Options) -> usize {
+    match options.strategy {
+        CompactionStrategy::Leveled => tree.young.len(),
+        CompactionStrategy::Tiered => tiered::waiting_runs(tree, options),
     }
 }
 

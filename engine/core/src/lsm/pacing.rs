@@ -4,10 +4,12 @@
 //! - Merges go on at a slow pace while there is little to do, so that requests find the device free, and faster the
 //!   more bytes they have to move ([`due_bytes`](super::due_bytes)).
 //! - Flushes empty what is sealed in a fraction of a second, and go on without a bound when memory gets scarce.
-//! - Writes are free until merges are far behind ([`debt_bytes`](super::debt_bytes)), a shard has very many young runs,
-//!   or memory is almost full. From there on they slow down with the cube of what is left, down to a trickle.
+//! - Writes are free until merges are far behind ([`debt_bytes`](super::debt_bytes)), very many young runs of a shard wait
+//!   for them ([`waiting_runs`](super::waiting_runs)), or memory is almost full. From there on they slow down with the
+//!   cube of what is left, down to a trickle. In tiered trees only the number of runs says whether merges are behind:
+//!   a merge of large runs is due whenever there are several, and takes its time.
 
-use super::Options;
+use super::{CompactionStrategy, Options};
 
 const MIB: u64 = 1 << 20;
 
@@ -45,8 +47,8 @@ pub struct Load {
     pub debt_bytes: u64,
     /// Bytes that the merges which are due may have to read, of all shards.
     pub due_bytes: u64,
-    /// Young runs of the shard that has the most.
-    pub young_runs: usize,
+    /// Young runs that wait for merges, of the shard that has the most.
+    pub waiting_runs: usize,
     /// Bytes of the memtables that wait to be flushed.
     pub sealed_bytes: u64,
     /// Bytes of all memtables.
@@ -87,8 +89,13 @@ fn memory_thousandths(load: &Load) -> u64 {
 
 /// How far the core is from where it can't take writes any more, in thousandths: free up to a thousand.
 fn pressure(load: &Load, options: &Options) -> u64 {
-    let debt = load.debt_bytes.saturating_mul(ONE) / options.base_bytes.saturating_mul(DEBT_BASES).max(1);
-    let young = load.young_runs as u64 * ONE / (options.young_runs as u64 * YOUNG_TIMES);
+    let debt = match options.strategy {
+        CompactionStrategy::Leveled => {
+            load.debt_bytes.saturating_mul(ONE) / options.base_bytes.saturating_mul(DEBT_BASES).max(1)
+        }
+        CompactionStrategy::Tiered => 0,
+    };
+    let young = load.waiting_runs as u64 * ONE / (options.young_runs as u64 * YOUNG_TIMES);
     let beyond = memory_thousandths(load).saturating_sub(MEMORY_FREE);
     let memory = ONE * beyond.min(1) + beyond * (PRESSURE_MAX - ONE) / (ONE - MEMORY_FREE);
     debt.max(young).max(memory).min(PRESSURE_MAX)
@@ -148,7 +155,7 @@ mod tests {
                 ..load()
             },
             &|part| Load {
-                young_runs: (part * options.young_runs as u64 * YOUNG_TIMES / 1000) as usize,
+                waiting_runs: (part * options.young_runs as u64 * YOUNG_TIMES / 1000) as usize,
                 ..load()
             },
             &|part| Load {

@@ -267,9 +267,11 @@ proptest! {
         if store.options.strategy == CompactionStrategy::Leveled {
             assert!(store.tree.young.len() < store.options.young_runs);
             assert!(leveled::scores(&store.tree, &store.options).iter().all(|score| *score < 1000));
-            assert_eq!(debt_bytes(&store.tree, &store.options), 0);
+        } else {
+            assert_eq!(waiting_runs(&store.tree, &store.options), 0);
         }
-        assert_eq!(due_bytes(&store.tree, &store.options) > 0, debt_bytes(&store.tree, &store.options) > 0);
+        assert_eq!(debt_bytes(&store.tree, &store.options), 0);
+        assert_eq!(due_bytes(&store.tree, &store.options), 0);
     }
 }
 
@@ -292,6 +294,63 @@ fn what_is_due_is_the_debt_and_what_it_is_merged_with() {
     let young = store.options.young_runs as u64 * 2 * VERSION_BYTES;
     assert_eq!(debt_bytes(&store.tree, &store.options), young);
     assert_eq!(due_bytes(&store.tree, &store.options), young + settled);
+}
+
+#[test]
+fn what_is_due_in_a_tiered_tree_that_was_leveled_is_all_that_the_next_merge_reads() {
+    let mut store = Store::new(CompactionStrategy::Leveled);
+    let all: Vec<(u16, bool)> = (0..30).map(|key| (key, false)).collect();
+    for _ in 0..store.options.young_runs {
+        store.flush(&all);
+    }
+    store.settle(0);
+    store.change_strategy();
+    let in_levels = store.tree.bytes();
+    while store.tree.young.len() + 2 < store.options.young_runs {
+        store.flush(&all);
+    }
+    assert_eq!(due_bytes(&store.tree, &store.options), 0, "too few runs");
+    while store.tree.bytes() <= 3 * in_levels {
+        store.flush(&all);
+    }
+    assert_eq!(due_bytes(&store.tree, &store.options), store.tree.bytes());
+    assert!(debt_bytes(&store.tree, &store.options) < store.tree.bytes());
+    store.settle(0);
+    assert_eq!(due_bytes(&store.tree, &store.options), 0);
+}
+
+#[test]
+fn a_tiered_tree_with_nothing_to_merge_has_no_debt_however_many_runs_it_has() {
+    let mut store = Store::new(CompactionStrategy::Tiered);
+    let mut runs_max = 0;
+    for flush in 0..400 {
+        store.flush(&[(flush, false)]);
+        store.settle(0);
+        assert_eq!(debt_bytes(&store.tree, &store.options), 0, "{:?}", store.tree);
+        assert_eq!(waiting_runs(&store.tree, &store.options), 0);
+        if usize::from(flush) + 1 == store.options.young_runs {
+            assert_eq!(store.tree.young.len(), 1, "the oldest is of like size");
+        }
+        runs_max = runs_max.max(store.tree.young.len());
+    }
+    assert!(runs_max > store.options.young_runs, "{runs_max} runs at most");
+    let settled = store.tree.young.len();
+    let rows = 3 * store.options.young_runs;
+    (0..rows as u16).for_each(|key| store.flush(&[(key, false)]));
+    assert!((rows..=rows + settled).contains(&waiting_runs(&store.tree, &store.options)));
+    assert!(debt_bytes(&store.tree, &store.options) >= rows as u64 * VERSION_BYTES);
+}
+
+#[test]
+fn a_run_of_a_tiered_tree_that_is_mostly_shadowed_is_written_anew_beside_a_large_one() {
+    let mut store = Store::new(CompactionStrategy::Tiered);
+    store.flush(&(0..2000).map(|key| (key, false)).collect::<Vec<_>>());
+    store.flush(&(0..300).map(|at| (at % 10, false)).collect::<Vec<_>>());
+    store.settle(store.clock);
+    assert_eq!(store.tree.bytes(), 2300 * VERSION_BYTES, "somebody reads them");
+    store.settle(store.clock + 1);
+    assert_eq!(store.tree.bytes(), 2010 * VERSION_BYTES);
+    store.check(store.clock + 1);
 }
 
 #[test]
@@ -542,6 +601,39 @@ fn tables_whose_range_tombstones_cover_much_go_down_once_nobody_reads_below() {
             assert_eq!(choice.inputs.len(), 2, "{case:?}: {choice:?}");
         }
     }
+}
+
+#[test]
+fn a_range_that_covers_little_of_a_tiered_tree_does_not_have_all_of_it_merged() {
+    let picked = |old_tables: u8, newer: &[u64]| {
+        let mut tree = Tree::default();
+        let letter = |at: u8| b'a' + at;
+        let oldest = (0..old_tables).map(|at| letters(u64::from(at) + 1, letter(at), letter(at), false));
+        let covering = |number: u64, covered_bytes: u64| {
+            let mut covering = (*letters(number, b'a', b'z', true)).clone();
+            covering.covered_bytes = covered_bytes;
+            Vec::from([Rc::new(covering)])
+        };
+        let newer = newer.iter().zip(100..);
+        let newer = newer.map(|(covered_bytes, number)| covering(number, *covered_bytes));
+        for added in [oldest.collect(), covering(99, 100)].into_iter().chain(newer) {
+            let (removed, place) = (Vec::new(), Place::Young);
+            tree.apply(&Edit {
+                removed,
+                place,
+                added,
+            })
+            .unwrap();
+        }
+        let options = options(CompactionStrategy::Tiered);
+        pick(&tree, &BTreeSet::new(), &options, Timestamp(1_000))
+    };
+    // 100 bytes of 700, and of 600.
+    assert_eq!(picked(6, &[]), None);
+    assert_eq!(picked(5, &[]).map(|choice| choice.inputs.len()), Some(6));
+    // What is newer and covers little itself does not count.
+    assert_eq!(picked(5, &[50, 60]).map(|choice| choice.inputs.len()), Some(6));
+    assert_eq!(picked(7, &[50, 60]).map(|choice| choice.inputs.len()), Some(9));
 }
 
 #[test]

@@ -15,22 +15,56 @@ const SPACE_PERCENT: u64 = 200;
 /// A run is of like size if it has at most so many percent of the bytes of all newer ones that are merged.
 const LIKE_PERCENT: u64 = 120;
 
-pub(super) fn pick(
+/// What sizes ask for.
+pub(super) fn pick_by_size(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> Option<Choice> {
+    space(tree, busy, options).or_else(|| like_sizes(tree, busy, options))
+}
+
+/// What gives space back, whatever the sizes are.
+pub(super) fn pick_freeing(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
     options: &Options,
     watermark: Timestamp,
 ) -> Option<Choice> {
-    space(tree, busy, options)
-        .or_else(|| like_sizes(tree, busy, options))
-        .or_else(|| droppable(tree, busy, options, watermark))
+    droppable(tree, busy, options, watermark)
+        .or_else(|| shadowed(tree, busy, options, watermark))
         .or_else(|| covering(tree, busy, options, watermark))
 }
 
-/// Bytes of the runs that are more than there should be, from the newest on.
+/// The tables of all merges that sizes ask for, beside each other.
+fn due(tree: &Tree, options: &Options) -> BTreeSet<TableNumber> {
+    let mut due = BTreeSet::new();
+    while let Some(choice) = pick_by_size(tree, &due, options) {
+        due.extend(choice.inputs);
+    }
+    due
+}
+
+/// Bytes of the runs that have to be merged, but for the oldest one.
 pub(super) fn debt_bytes(tree: &Tree, options: &Options) -> u64 {
-    let surplus = tree.young.len().saturating_sub(options.young_runs - 1);
-    tree.young.iter().take(surplus).map(run_bytes).sum()
+    let mut due = due(tree, options);
+    for table in Oldest::of(tree).iter().flat_map(|oldest| &oldest.tables) {
+        due.remove(&table.number);
+    }
+    bytes_of(tree, &due)
+}
+
+/// Bytes of all runs that have to be merged.
+pub(super) fn due_bytes(tree: &Tree, options: &Options) -> u64 {
+    bytes_of(tree, &due(tree, options))
+}
+
+fn bytes_of(tree: &Tree, numbers: &BTreeSet<TableNumber>) -> u64 {
+    let tables = tree.tables().filter(|table| numbers.contains(&table.number));
+    tables.map(|table| table.bytes).sum()
+}
+
+/// Young runs that have to be merged.
+pub(super) fn waiting_runs(tree: &Tree, options: &Options) -> usize {
+    let due = due(tree, options);
+    let is_due = |run: &&Run| run.iter().any(|table| due.contains(&table.number));
+    tree.young.iter().filter(is_due).count()
 }
 
 fn is_idle(run: &Run, busy: &BTreeSet<TableNumber>) -> bool {
@@ -128,7 +162,8 @@ fn like_sizes(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> O
     None
 }
 
-/// All runs from the newest whose range tombstones cover much on: what they cover gives its space back when they meet.
+/// The oldest runs, when range tombstones of theirs cover much of them, which gives its space back when they meet: as few
+/// as that takes.
 fn covering(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,
@@ -136,14 +171,50 @@ fn covering(
     watermark: Timestamp,
 ) -> Option<Choice> {
     let oldest = Oldest::of(tree)?;
-    let covers_much = |table: &Rc<TableInfo>| table.covers_much(watermark, options.covered_percent);
-    let newer = oldest.newer;
-    let first = newer.iter().position(|run| run.iter().any(covers_much));
+    let covered_bytes = |table: &TableInfo| {
+        let is_much = table.covers_much(watermark, options.covered_percent);
+        if is_much { table.covered_bytes } else { 0 }
+    };
     // Within the levels of a tree that was leveled before.
     let is_several = tree.levels.iter().filter(|level| !level.is_empty()).count() > 1;
-    let is_within = || is_several && oldest.tables.iter().copied().any(covers_much);
-    let first = first.or_else(|| is_within().then_some(newer.len()))?;
-    oldest.merge(Reason::Droppable, &newer[first..], busy)
+    let within = oldest.tables.iter().filter(|_| is_several);
+    let mut covered: u64 = within.map(|table| covered_bytes(table)).sum();
+    let mut read = oldest.bytes();
+    let mut first = oldest.newer.len();
+    while covered == 0 || covered.saturating_mul(100) < read.saturating_mul(options.droppable_percent) {
+        first = first.checked_sub(1)?;
+        for table in &oldest.newer[first] {
+            covered = covered.saturating_add(covered_bytes(table));
+            read += table.bytes;
+        }
+    }
+    oldest.merge(Reason::Droppable, &oldest.newer[first..], busy)
+}
+
+/// The run of which the largest part is versions that it has newer ones of, if that is much: it is written anew on its
+/// own, wherever it lies. The oldest one is the task of [`droppable`].
+fn shadowed(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+) -> Option<Choice> {
+    let percent = |run: &Run| {
+        let shadowed: u64 = run.iter().map(|table| table.shadowed(watermark)).sum();
+        let versions: u64 = run.iter().map(|table| table.versions).sum();
+        shadowed * 100 / versions.max(1)
+    };
+    let idle = Oldest::of(tree)?.newer.iter().filter(|run| is_idle(run, busy));
+    let (_, run) = idle
+        .map(|run| (percent(run), run))
+        .filter(|(percent, _)| *percent > 0 && *percent >= options.droppable_percent)
+        .max_by_key(|(percent, _)| *percent)?;
+    Some(Choice {
+        reason: Reason::Droppable,
+        inputs: run.iter().map(|table| table.number).collect(),
+        output: Place::Young,
+        is_move: false,
+    })
 }
 
 /// The oldest runs, when much of them can be dropped once they meet: as few as that takes.

@@ -327,7 +327,7 @@ fn a_full_disk_does_not_stop_a_log_that_has_a_freed_segment() {
     running.lose_power(&machine.disk);
     machine.disk.set_free_bytes(machine.segment_bytes);
     machine.removes_void = true;
-    machine.start().close();
+    machine.start().lose_power(&machine.disk);
 }
 
 #[test]

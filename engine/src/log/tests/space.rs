@@ -144,6 +144,59 @@ fn where_space_is_short_a_segment_ends_early_once_it_has_taken_some_and_all_of_i
 }
 
 #[test]
+fn many_shards_that_pin_small_segments_are_not_flushed_to_give_them_back() {
+    // Three tables take 24 KiB, and are to take less than half of the segments that they hold.
+    for (blocks, segments, would_give_back) in [(11, 2, false), (11, 3, true), (12, 2, true)] {
+        let mut machine = Machine::new(blocks);
+        let running = machine.start();
+        (0..3).for_each(|shard| running.write(shard, 1000));
+        while running.log.statistics().segments < segments {
+            running.write(0, 1000);
+        }
+        running.scheduler.advance(A_WHILE);
+        let case = (blocks, segments);
+        assert_eq!(running.log.would_give_back(), would_give_back, "{case:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_alone_and_flushed_takes_no_kept_space_for_a_segment_that_nothing_needs() {
+    let (mut machine, _) = on_a_disk_with(0, 1);
+    let segment_bytes = machine.segment_bytes;
+    for (free_bytes, files) in [(STORE_RESERVE_BYTES - 1, 1), (STORE_RESERVE_BYTES, 2)] {
+        // The first segment, another one, and so much.
+        machine.disk.set_capacity_bytes(2 * segment_bytes + free_bytes);
+        let running = machine.start();
+        running.scheduler.advance(A_WHILE);
+        assert_eq!(machine.disk.files().len(), files, "{free_bytes} bytes");
+        running.write(0, 1000);
+        running.flush_all();
+        running.scheduler.advance(A_WHILE);
+        assert_eq!(machine.disk.files().len(), files, "{free_bytes} bytes");
+        machine.disk.set_capacity_bytes(1 << 40);
+        running.scheduler.advance(A_WHILE);
+        running.close();
+        machine = on_a_disk_with(0, 1).0;
+    }
+}
+
+#[test]
+fn shards_are_flushed_before_a_full_disk_keeps_the_largest_delete_out() {
+    let mut machine = Machine::new(512);
+    let running = machine.start();
+    machine.disk.set_capacity_bytes(2 * machine.segment_bytes);
+    running.write(0, 1000);
+    running.log.set_short_of_space(true);
+    running.scheduler.advance(A_WHILE);
+    assert!(running.log.is_disk_full() && !running.log.asks_for_flush());
+    let largest_bytes = running.log.payload_bytes_max();
+    while running.log.has_room_for_delete(ShardId(0), &[largest_bytes]) {
+        running.write(0, 1000);
+    }
+    assert!(running.log.asks_for_flush());
+}
+
+#[test]
 fn a_start_beside_the_kept_space_that_others_have_taken_gets_a_segment_in_reserve() {
     let (mut machine, capacity_bytes) = on_a_disk_with(0, 1);
     let running = machine.start();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::harness::{LOG, Machine, fill, segment};
+use super::harness::{LOG, Machine, Running, fill, segment};
 use crate::env::disk::BLOCK_BYTES;
 use crate::env::testing::memory_disk::{Fate, SECTOR_BYTES};
 use crate::log::format::{
@@ -211,6 +211,8 @@ fn what_was_served_after_a_crash_survives_the_next_one() {
         machine.disk.clear_injections();
         assert_eq!(served.entries.len(), 2, "and may be answered to a client");
         assert_eq!(served.chain.segments.len(), entries);
+        let told = served.chain.sync_failures.len();
+        assert_eq!(told, if sync_fails { entries } else { 0 });
         machine.disk.power_loss(false, |_| Fate::Lost);
         assert_eq!(machine.recover().expect("recovers").entries.len(), 2);
     }
@@ -279,4 +281,32 @@ fn half_made_segments_are_removed() {
     machine.recover().expect("recovers");
     assert!(!machine.disk.files().contains(&left));
     machine.start().close();
+}
+
+#[test]
+fn a_log_that_is_longer_than_what_recovery_reads_at_once_ends_where_it_ended() {
+    // Some 6 MiB of a segment of 8.
+    let fill = |running: &Running| (0..60).for_each(|_| running.write(0, 100_000));
+    for is_closed in [true, false] {
+        let mut machine = Machine::new(2048);
+        let running = machine.start();
+        fill(&running);
+        running.drain();
+        if is_closed {
+            running.close();
+        } else {
+            running.lose_power(&machine.disk);
+        }
+        assert_eq!(machine.recover().expect("recovers").entries.len(), 60);
+        machine.start().close();
+    }
+    let mut machine = Machine::new(2048);
+    let running = machine.start();
+    fill(&running);
+    running.close();
+    let offset = machine.batches(1)[55].offset;
+    assert!(offset > 5 << 20, "far behind what is read at once");
+    machine.disk.flip(&segment(1), offset as usize + 5_000, 3);
+    let (path, found, sentence) = machine.corruption();
+    assert_eq!((path, found), (segment(1), offset), "{sentence}");
 }

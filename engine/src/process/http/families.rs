@@ -16,7 +16,7 @@ pub(super) type PerCore = (&'static str, Type, &'static str, fn(&CoreReport) -> 
 pub(super) type PerShard = (&'static str, &'static str, fn(&ShardStatistics) -> usize);
 
 /// In the order in which they are told.
-pub(super) const PER_CORE: [PerCore; 46] = [
+pub(super) const PER_CORE: [PerCore; 47] = [
     (
         "ostrakon_forwarded_requests_total",
         Type::Counter,
@@ -112,6 +112,12 @@ pub(super) const PER_CORE: [PerCore; 46] = [
         Type::Gauge,
         "Bound on the bytes of the memtables and the tables of sessions.",
         |core| core.memory_budget_bytes as f64,
+    ),
+    (
+        "ostrakon_checkpoints",
+        Type::Gauge,
+        "Checkpoints of the node that are not released: the space of their tables can't come back.",
+        |core| core.checkpoints as f64,
     ),
     (
         "ostrakon_log_live_bytes",

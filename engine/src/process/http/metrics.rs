@@ -203,6 +203,7 @@ pub(super) mod tests {
             storage: StorageStatistics::default(),
             memory_bytes: 7,
             memory_budget_bytes: 8,
+            checkpoints: 1,
             shards: vec![ShardStatistics {
                 shard,
                 keys: 1,

@@ -159,6 +159,8 @@ pub struct CoreReport {
     pub memory_bytes: usize,
     /// The bound on them.
     pub memory_budget_bytes: usize,
+    /// Checkpoints of the node that are not released: the space of their tables can't come back. Each core has all.
+    pub checkpoints: usize,
     /// Its shards, in order.
     pub shards: Vec<ShardStatistics>,
 }
@@ -232,6 +234,7 @@ impl Core {
             storage: self.host.storage_statistics(),
             memory_bytes: host.memory_bytes,
             memory_budget_bytes: host.memory_budget_bytes,
+            checkpoints: self.checkpoints.count(),
             shards: self.host.shard_statistics().collect(),
         }
     }

@@ -290,11 +290,14 @@ fn what_a_program_that_died_has_noted_lasts_though_a_sync_fails() {
     // It has reached the cache of the device.
     memory.power_loss(true, |_| Fate::Cached);
     memory.inject("sync", 0, io::ErrorKind::Other);
-    assert_eq!(
-        read(&memory).unwrap(),
-        after(&all[..2]),
-        "somebody may build upon it"
-    );
+    let failure = run(async {
+        let mut manifest = Manifest::open(&disk, directory(), SHARD).await.unwrap();
+        assert_eq!(*manifest.files(), after(&all[..2]), "somebody may build upon it");
+        let failure = manifest.sync_failure().map(str::to_owned);
+        manifest.close().await.unwrap();
+        failure
+    });
+    assert!(failure.is_some_and(|failure| failure.contains("sync")));
     memory.power_loss(false, |_| Fate::Lost);
     assert_eq!(read(&memory).unwrap(), after(&all[..2]));
 }

@@ -248,6 +248,11 @@ impl Memtable {
         self.versions
     }
 
+    /// Has it neither versions nor range tombstones?
+    pub fn is_empty(&self) -> bool {
+        self.versions == 0 && self.ranges.is_empty()
+    }
+
     /// A cursor at the first key that is not below `start`.
     pub fn cursor<'a>(&'a self, start: &[u8]) -> Cursor<'a> {
         Cursor::new(&self.arena, &self.tree, self.tree.seek(&self.arena, start))

@@ -23,6 +23,8 @@ use crate::env::disk::is_disk_full;
 use crate::env::local::Exclusive;
 use crate::env::pace::Pace;
 use crate::env::tasks::yield_now;
+#[cfg(test)]
+use crate::env::testing::{memory_disk::MemoryDisk, scheduler::Scheduler};
 use crate::env::{Disk, Tasks};
 use crate::limits::STORE_RESERVE_BYTES;
 use crate::storage::manifest::{Change, Manifest, ManifestError, TABLE_SUFFIX};
@@ -73,6 +75,27 @@ pub struct StoreEnv {
     pub merge_pace: Rc<Pace>,
     /// How tables are made.
     pub options: Rc<StoreOptions>,
+}
+
+#[cfg(test)]
+impl StoreEnv {
+    /// For tests: nothing is in the cache.
+    pub(crate) fn in_memory(
+        disk: &MemoryDisk,
+        scheduler: &Scheduler,
+        cache_bytes: usize,
+        options: StoreOptions,
+    ) -> StoreEnv {
+        let tasks = Rc::new(scheduler.clone());
+        StoreEnv {
+            disk: Rc::new(disk.clone()),
+            tasks: Rc::clone(&tasks) as _,
+            cache: Rc::new(BlockCache::new(cache_bytes)),
+            flush_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, Rc::clone(&tasks) as _)),
+            merge_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
+            options: Rc::new(options),
+        }
+    }
 }
 
 /// Why the files of a shard can't be used, or not be changed.
@@ -248,6 +271,8 @@ pub struct OpenedFiles {
     pub tables: Rc<Tables>,
     /// All entries up to this one are in them.
     pub flushed: EntryId,
+    /// See [`Manifest::sync_failure`].
+    pub sync_failure: Option<String>,
 }
 
 impl ShardFiles {
@@ -259,6 +284,7 @@ impl ShardFiles {
         let directory = shard_directory(data, shard);
         let manifest = Manifest::open(&env.disk, &directory, shard.0).await?;
         let known = manifest.files().clone();
+        let sync_failure = manifest.sync_failure().map(str::to_owned);
         let files = ShardFiles {
             env: env.clone(),
             shard,
@@ -280,6 +306,7 @@ impl ShardFiles {
             files: Rc::new(files),
             tables: Rc::new(Tables::new(known.tree, &open)),
             flushed: known.flushed,
+            sync_failure,
         })
     }
 

@@ -35,13 +35,11 @@ use super::files::{
 use super::keys::{OWN, stored_key, users_key};
 use super::tables::Tables;
 use super::{Look, OwnRecords, Store};
-use crate::env::pace::Pace;
 use crate::env::testing::memory_disk::MemoryDisk;
 use crate::env::testing::scheduler::Scheduler;
 use crate::storage::memtable::{Memtable, Mutation};
 use crate::storage::ranges::RangeTombstone;
 use crate::storage::sstable::builder::TableOptions;
-use crate::storage::sstable::cache::BlockCache;
 use crate::storage::sstable::cursor::{Access, TableCursor};
 use crate::storage::sstable::format::Codec;
 use crate::storage::sstable::reader::{Table, TableError};
@@ -107,15 +105,7 @@ impl Rig {
 
     /// An environment with nothing in its cache.
     fn env(&self) -> StoreEnv {
-        let tasks = Rc::new(self.scheduler.clone());
-        StoreEnv {
-            disk: Rc::new(self.memory.clone()),
-            tasks: Rc::clone(&tasks) as _,
-            cache: Rc::new(BlockCache::new(16 << 10)),
-            flush_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, Rc::clone(&tasks) as _)),
-            merge_pace: Rc::new(Pace::new(Rc::clone(&tasks) as _, tasks)),
-            options: Rc::new(self.options),
-        }
+        StoreEnv::in_memory(&self.memory, &self.scheduler, 16 << 10, self.options)
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {

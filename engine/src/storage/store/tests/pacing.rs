@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::*;
+use crate::env::pace::Pace;
 use crate::env::{Clock, Priority, Tasks};
 
 /// How long a future takes, as the scheduler counts time.
