@@ -5,8 +5,8 @@
 
 pub mod process;
 pub use process::embedded::{
-    self, Action, Applied, Batch, BatchOperation, Condition, CoreEngine, Engine, EngineError, EngineOptions,
-    ScanOptions,
+    self, Action, Applied, Batch, BatchOperation, Codec, CompactionOptions, CompactionStrategy, Condition,
+    CoreEngine, Engine, EngineError, EngineOptions, ScanOptions, StoreOptions, TableOptions,
 };
 
 pub mod server;
@@ -17,10 +17,6 @@ pub mod shard;
 
 pub mod log;
 pub mod storage;
-pub use ostrakon_core::lsm::{CompactionStrategy, Options as CompactionOptions};
-pub use storage::sstable::builder::TableOptions;
-pub use storage::sstable::format::Codec;
-pub use storage::store::files::StoreOptions;
 
 pub mod env;
 

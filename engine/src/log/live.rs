@@ -238,7 +238,7 @@ impl LiveSegments {
             .sum()
     }
 
-    /// The shards because of which the oldest needed segment is needed.
+    /// The shards because of which the oldest needed segment is needed, in order.
     pub(super) fn pinning(&self) -> Vec<ShardId> {
         let oldest = &self.segments[self.unneeded];
         let lasts = oldest.lasts.iter().copied();
@@ -248,14 +248,15 @@ impl LiveSegments {
         pinning.map(|last| last.shard).collect()
     }
 
-    /// Segments before the one in use that would not be needed if the shards of [`LiveSegments::pinning`] were flushed.
-    pub(super) fn pinned_count(&self, pinning: &[ShardId]) -> usize {
+    /// Segments before the one in use that would not be needed if the shards of [`LiveSegments::pinning`] were flushed,
+    /// which are in order.
+    pub(super) fn pinned(&self, pinning: &[ShardId]) -> impl Iterator<Item = SegmentSequence> {
         let before = self.segments.range(self.unneeded..self.segments.len() - 1);
         let is_pinned = |segment: &&LiveSegment| {
             let mut needed = segment.lasts.iter().filter(|last| self.is_needed(**last));
-            needed.all(|last| pinning.contains(&last.shard))
+            needed.all(|last| pinning.binary_search(&last.shard).is_ok())
         };
-        before.take_while(is_pinned).count()
+        before.take_while(is_pinned).map(|segment| segment.sequence)
     }
 
     /// True if the segment that has this entry is needed because of it. An epoch above the one that the log holds

@@ -402,15 +402,18 @@ impl LogState {
     }
 
     /// Bytes that stay free beside the next segment. None if its head frees one, whatever is written until then. If the
-    /// log has but the one in use, which only a further one can free, what tables leave free, and a segment of each
-    /// other log.
+    /// log has but the one in use, which only a further one can free: what tables leave free, and a segment of each
+    /// other log, until the log is flushed and needs that further one.
     pub(super) fn reserve_bytes(&self) -> u64 {
-        if !self.has_head_under_way() && self.live.unneeded_count() > 0 {
+        let is_freeing = self.frees_another();
+        if is_freeing && self.live.unneeded_count() > 0 {
             0
-        } else if self.live.count() == 1 {
-            STORE_RESERVE_BYTES + u64::from(self.config.logs - 1) * self.config.segment_bytes
-        } else {
+        } else if self.live.count() > 1 {
             DISK_RESERVE_BYTES
+        } else if is_freeing && self.is_nearly_full(payload_bytes_max(self.config.segment_bytes) as u64) {
+            STORE_RESERVE_BYTES
+        } else {
+            STORE_RESERVE_BYTES + u64::from(self.config.logs - 1) * self.config.segment_bytes
         }
     }
 
@@ -425,13 +428,16 @@ impl LogState {
     }
 
     /// True if shards are to be flushed, since the log can begin no further segment without that. While it has room for
-    /// the largest entry in the one in use, none is flushed for the sake of that one.
-    pub(super) fn asks_for_flush(&self) -> bool {
-        let left_bytes = self.config.segment_bytes - self.current.used_bytes;
-        let largest_bytes = payload_bytes_max(self.config.segment_bytes) as u64;
-        let is_nearly_full = left_bytes < 2 * SEGMENT_RESERVE_BYTES + largest_bytes;
+    /// such an entry in the one in use, none is flushed for the sake of that one.
+    pub(super) fn asks_for_flush(&self, entry_bytes: u64) -> bool {
         let has_older = self.live.oldest() < self.current.sequence;
-        self.is_disk_full() && (is_nearly_full || has_older || self.is_stuck())
+        self.is_disk_full() && (self.is_nearly_full(entry_bytes) || has_older)
+    }
+
+    /// Has the segment in use little room left beside such an entry, or none for what waits?
+    fn is_nearly_full(&self, entry_bytes: u64) -> bool {
+        let left_bytes = self.config.segment_bytes - self.current.used_bytes;
+        left_bytes < 2 * SEGMENT_RESERVE_BYTES + entry_bytes || self.is_stuck()
     }
 
     /// Has the next segment its space?
@@ -485,12 +491,12 @@ impl LogState {
             return false;
         }
         let pinning = self.live.pinning();
-        let given_bytes = if is_behind {
-            self.live.pinned_count(&pinning) as u64 * self.config.segment_bytes
-        } else {
-            self.entries_bytes()
-        };
-        pinning.len() as u64 * SMALLEST_TABLE_BYTES * 2 <= given_bytes
+        let wanted_bytes = pinning.len() as u64 * SMALLEST_TABLE_BYTES * 2;
+        if !is_behind {
+            return wanted_bytes <= self.entries_bytes();
+        }
+        let wanted = wanted_bytes.div_ceil(self.config.segment_bytes) as usize;
+        self.live.pinned(&pinning).take(wanted).count() == wanted
     }
 
     fn fits(&self, batch: &BatchBuilder) -> bool {

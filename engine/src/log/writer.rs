@@ -330,9 +330,10 @@ impl Log {
         self.0.state.borrow().would_give_back()
     }
 
-    /// True if the shards of [`Log::pinning`] are to be flushed, since the disk is full: that lets the log go on.
-    pub fn asks_for_flush(&self) -> bool {
-        self.0.state.borrow().asks_for_flush()
+    /// True if the shards of [`Log::pinning`] are to be flushed, since the disk is full, and soon there is no room for
+    /// an entry with so many bytes: that lets the log go on.
+    pub fn asks_for_flush(&self, entry_bytes: usize) -> bool {
+        self.0.state.borrow().asks_for_flush(entry_bytes as u64)
     }
 
     /// True after a write failed.

@@ -54,7 +54,8 @@ pub enum NodeEvent {
     StartFailed(String),
     /// A log's tail was cut, as after a crash.
     TailCut(String),
-    /// A sync failed at the start, and what it may not have stored was written once more: the device should be looked at.
+    /// A sync failed at the start, and what it may not have stored was written once more: the device should be looked
+    /// at.
     SyncFailed(String),
     /// A core's log failed: that core serves nothing any more.
     LogFailed(CoreId, String),

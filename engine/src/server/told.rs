@@ -1,9 +1,9 @@
 //! What the cores of a node have told: the only words of memory that cores share. Each is written by one core.
 //!
 //! - Clocks. A client brings the timestamps of one core to another, whose clock may be a little lower. That core takes
-//!   timestamps from outside up to a bound, which counts from the wall ([`observe_checked`]); beyond it only what a core
-//!   of the same node has told. A message would come too late: the client may be faster. They are read only before a
-//!   timestamp is refused.
+//!   timestamps from outside up to a bound, which counts from the wall ([`observe_checked`]); beyond it only what a
+//!   core of the same node has told. A message would come too late: the client may be faster. They are read only before
+//!   a timestamp is refused.
 //! - Bytes of tables, of which a part stays free on the file system that the cores share. Once a second.
 //!
 //! [`observe_checked`]: ostrakon_core::hlc::Hlc::observe_checked

@@ -161,7 +161,7 @@ impl Upkeep {
     /// Tells what became of a flush those whom it concerns.
     fn tell_flush(&self, outcome: &Result<(), StoreError>) {
         let is_full = outcome.as_ref().is_err_and(StoreError::is_disk_full);
-        self.core.borrow_mut().host.set_store_full(is_full);
+        self.core.borrow_mut().host.note_store_full(is_full);
         if let Err(error) = outcome {
             *self.flush_failure.borrow_mut() = Some(error.to_string());
         }

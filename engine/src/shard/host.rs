@@ -427,9 +427,9 @@ impl ShardHost {
         self.core.log.is_disk_full() || self.core.is_full_for((0, 1), false)
     }
 
-    /// Has a flush found the disk full, and none succeeded since?
-    pub fn set_store_full(&mut self, is_full: bool) {
-        self.core.is_store_full = is_full;
+    /// Has the last flush found the disk full? Puts are refused until none is left that has.
+    pub fn note_store_full(&mut self, is_full: bool) {
+        self.core.is_store_full = is_full || self.upkeep.has_flush_without_room();
     }
 
     pub(super) fn replica(&self, shard: ShardId) -> &ShardReplica {

@@ -344,8 +344,13 @@ fn a_flush_that_finds_no_room_lets_smaller_ones_go_first() {
     assert_eq!(order, [0, 2, 1, 0], "the largest, then the smallest");
     bench.note_free(AMPLE_BYTES);
     assert_eq!(next(&bench), 2, "the one that was not tried for the longest time");
+    // Another one has found room.
+    bench.host.borrow_mut().note_store_full(false);
+    assert_eq!(bench.put(2, 10), Err(Refusal::DiskFull));
     bench.note_free(SHORT_BYTES);
     bench.note_free(AMPLE_BYTES);
+    bench.host.borrow_mut().note_store_full(false);
+    assert_eq!(bench.put(2, 10), Ok(()));
     let first = bench.host.borrow_mut().next_flush().expect("some are sealed");
     assert_eq!(first.shard, ShardId(0));
 }

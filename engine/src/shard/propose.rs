@@ -164,8 +164,8 @@ impl ShardReplica {
         store.first_deletion().filter(|first| hides && *first < watermark)
     }
 
-    /// Moves the watermark on, if merges could then give space back that they can't give back now, and nothing else moves
-    /// it. True if there is something to merge, with tables that are not `busy`.
+    /// Moves the watermark on, if merges could then give space back that they can't give back now, and nothing else
+    /// moves it. True if there is something to merge, with tables that are not `busy`.
     pub(super) fn advance_watermark(&mut self, core: &mut CoreContext, busy: &BTreeSet<TableNumber>) -> bool {
         let options = &self.files.options().compaction;
         let tree = self.applied.store.tables().tree();

@@ -279,7 +279,8 @@ impl Recovering {
     }
 
     /// Makes a table of what was replayed, for want of memory or of space for the log; if there was no room for one
-    /// before, of what was replayed until then. False if all is in tables, or there is no room: it stays in memory then.
+    /// before, of what was replayed until then. False if all is in tables, or there is no room: it stays in memory
+    /// then.
     ///
     /// # Errors
     /// A sentence, when the table or the manifest can't be written.

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use ostrakon_core::hlc::Timestamp;
 use ostrakon_core::lsm::pacing::{Load, rates};
 use ostrakon_core::lsm::{
-    Choice, Options, Reason, TableNumber, Tree, debt_bytes, due_bytes, pick, pick_freeing, waiting_runs,
+    Choice, Options, Reason, TableNumber, Tree, debt_bytes, due_bytes, pick, pick_freeing, pick_smaller,
+    waiting_runs,
 };
 use ostrakon_core::raft::LogIndex;
 use ostrakon_wire::routing::ShardId;
@@ -127,6 +128,14 @@ impl MergeJob {
     }
 }
 
+/// Merges of a shard that found no room, one after the other.
+#[derive(Clone, Copy, Default)]
+struct MergesWithoutRoom {
+    in_a_row: u32,
+    /// Which attempt of the core the last one was.
+    last: u64,
+}
+
 /// What of the tables of a core is being merged, and what can't be.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -134,8 +143,8 @@ pub(super) struct Upkeep {
     busy: BTreeSet<(ShardId, TableNumber)>,
     /// Shards whose last flush found no room: which attempt of the core that was.
     flush_without_room: BTreeMap<ShardId, u64>,
-    /// The same of merges, and what the one was for that found no room.
-    merge_without_room: BTreeMap<ShardId, (u64, Reason)>,
+    /// The same of merges.
+    merge_without_room: BTreeMap<ShardId, MergesWithoutRoom>,
     /// Flushes and merges that found no room, so far.
     attempts_without_room: u64,
     /// The shard whose memtable is being flushed.
@@ -164,6 +173,10 @@ impl Upkeep {
         self.merge_without_room.clear();
     }
 
+    pub(super) fn has_flush_without_room(&self) -> bool {
+        !self.flush_without_room.is_empty()
+    }
+
     /// Tables of a shard that merges have, or that can't be merged.
     fn busy_of(&self, shard: ShardId) -> BTreeSet<TableNumber> {
         let of_shard = (shard, TableNumber(0))..=(shard, TableNumber(u64::MAX));
@@ -171,24 +184,29 @@ impl Upkeep {
         busy.map(|(_, number)| *number).collect()
     }
 
-    /// What to merge next in a shard. If what it asks for first has found no room, what gives space back, and the other
-    /// way round.
+    /// What to merge next in a shard. If that has found no room, what gives space back, or less; in turn, since any may
+    /// be what has room.
     fn choose(&self, replica: &ShardReplica) -> Option<Choice> {
         let busy = self.busy_of(replica.shard());
         let options = &replica.files().options().compaction;
-        let tree = replica.store().tables().tree();
-        let failed = self.merge_without_room.get(&replica.shard());
-        let by_size_failed = failed.is_some_and(|(_, reason)| *reason != Reason::Droppable);
-        let freeing = by_size_failed.then(|| pick_freeing(tree, &busy, options, replica.watermark()));
-        let freeing = freeing.flatten();
-        freeing.or_else(|| pick(tree, &busy, options, replica.watermark()))
+        let (tree, watermark) = (replica.store().tables().tree(), replica.watermark());
+        let first = pick(tree, &busy, options, watermark)?;
+        let freeing = || pick_freeing(tree, &busy, options, watermark);
+        let smaller = || pick_smaller(tree, &busy, options, watermark, &first);
+        let failures = self.merge_without_room.get(&replica.shard());
+        let other = match failures.map_or(0, |failures| failures.in_a_row % 3) {
+            0 => None,
+            1 => freeing().or_else(smaller),
+            _ => smaller(),
+        };
+        Some(other.unwrap_or(first))
     }
 }
 
 impl ShardHost {
-    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. Those that found
-    /// no room come after all others, and of these the smallest first: it may find some, and let the log give a segment
-    /// back. To be followed by [`ShardHost::flush_ended`].
+    /// The next flush, of a shard that a checkpoint waits for, or else of the one with the most memory. Those that
+    /// found no room come after all others, and of these the smallest first: it may find some, and let the log give a
+    /// segment back. To be followed by [`ShardHost::flush_ended`].
     pub fn next_flush(&mut self) -> Option<FlushJob> {
         assert!(self.upkeep.flushing.is_none(), "one flush at a time");
         let waiting = self.replicas.iter().flatten();
@@ -269,7 +287,7 @@ impl ShardHost {
             let failed = upkeep
                 .merge_without_room
                 .get(shard)
-                .map_or(0, |(attempt, _)| *attempt);
+                .map_or(0, |failures| failures.last);
             (Reverse(failed), *debt, Reverse(*shard))
         })?;
         let busy = choice.inputs.iter().map(|number| (shard, *number));
@@ -310,8 +328,9 @@ impl ShardHost {
             Err(StoreError::Table(_)) => return,
             Err(error) if error.is_disk_full() => {
                 self.upkeep.attempts_without_room += 1;
-                let failed = (self.upkeep.attempts_without_room, job.choice.reason);
-                self.upkeep.merge_without_room.insert(job.shard, failed);
+                let failures = self.upkeep.merge_without_room.entry(job.shard).or_default();
+                failures.in_a_row += 1;
+                failures.last = self.upkeep.attempts_without_room;
             }
             Err(_) => {}
             Ok(()) => {
@@ -364,7 +383,16 @@ impl ShardHost {
     pub(super) fn seal_laggards(&mut self) {
         let log = &self.core.log;
         let is_long = log.live_bytes() >= self.recovery_bytes;
-        if is_long || log.asks_for_flush() || self.is_disk_short() {
+        if is_long || log.asks_for_flush(0) || self.is_disk_short() {
+            self.seal_pinning();
+        }
+    }
+
+    /// Seals what keeps a full log from going on before it has too little room for the largest entry. Not at each
+    /// batch: small ones have room for a while.
+    fn seal_for_large(&mut self) {
+        let log = &self.core.log;
+        if log.asks_for_flush(log.payload_bytes_max()) {
             self.seal_pinning();
         }
     }
@@ -405,6 +433,7 @@ impl ShardHost {
     /// To be called every now and then: without requests nothing else looks whether there is work.
     pub fn tend(&mut self) {
         self.seal_laggards();
+        self.seal_for_large();
         self.seal_for_space();
         self.seal_oldest_deletion();
         self.advance_watermarks();

@@ -484,6 +484,21 @@ pub fn pick_freeing(
     }
 }
 
+/// What to merge next without the oldest run that another choice has, as if that were busy: less.
+pub fn pick_smaller(
+    tree: &Tree,
+    busy: &BTreeSet<TableNumber>,
+    options: &Options,
+    watermark: Timestamp,
+    than: &Choice,
+) -> Option<Choice> {
+    let has_input = |run: &Run| run.iter().any(|table| than.inputs.contains(&table.number));
+    let oldest = tree.runs().rfind(|run| has_input(run))?;
+    let mut busy = busy.clone();
+    busy.extend(oldest.iter().map(|table| table.number));
+    pick(tree, &busy, options, watermark)
+}
+
 /// Bytes that have to go down until a tree is in shape; of a tiered one, those of the runs that have to be merged into
 /// older ones.
 pub fn debt_bytes(tree: &Tree, options: &Options) -> u64 {

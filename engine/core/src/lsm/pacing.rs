@@ -4,10 +4,10 @@
 //! - Merges go on at a slow pace while there is little to do, so that requests find the device free, and faster the
 //!   more bytes they have to move ([`due_bytes`](super::due_bytes)).
 //! - Flushes empty what is sealed in a fraction of a second, and go on without a bound when memory gets scarce.
-//! - Writes are free until merges are far behind ([`debt_bytes`](super::debt_bytes)), very many young runs of a shard wait
-//!   for them ([`waiting_runs`](super::waiting_runs)), or memory is almost full. From there on they slow down with the
-//!   cube of what is left, down to a trickle. In tiered trees only the number of runs says whether merges are behind:
-//!   a merge of large runs is due whenever there are several, and takes its time.
+//! - Writes are free until merges are far behind ([`debt_bytes`](super::debt_bytes)), very many young runs of a shard
+//!   wait for them ([`waiting_runs`](super::waiting_runs)), or memory is almost full. From there on they slow down with
+//!   the cube of what is left, down to a trickle. In tiered trees only the number of runs says whether merges are
+//!   behind: a merge of large runs is due whenever there are several, and takes its time.
 
 use super::{CompactionStrategy, Options};
 

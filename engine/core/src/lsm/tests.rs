@@ -354,6 +354,25 @@ fn a_run_of_a_tiered_tree_that_is_mostly_shadowed_is_written_anew_beside_a_large
 }
 
 #[test]
+fn small_runs_are_merged_where_there_is_no_room_for_all() {
+    let mut store = Store::new(CompactionStrategy::Tiered);
+    for keys in [100, 300, 1, 1, 1, 1] {
+        store.flush(&(0..keys).map(|key| (key, false)).collect::<Vec<_>>());
+    }
+    let (busy, watermark) = (BTreeSet::new(), Timestamp(0));
+    let all =
+        pick(&store.tree, &busy, &store.options, watermark).expect("all are too much beside the oldest");
+    assert_eq!(
+        (all.reason, all.inputs.len()),
+        (Reason::Space, store.tree.tables().count())
+    );
+    let smaller = pick_smaller(&store.tree, &busy, &store.options, watermark, &all).expect("four are alike");
+    assert_eq!((smaller.reason, smaller.inputs.len()), (Reason::Size, 4));
+    let none = pick_smaller(&store.tree, &busy, &store.options, watermark, &smaller);
+    assert_eq!(none, None);
+}
+
+#[test]
 fn what_was_deleted_takes_no_space_in_the_end() {
     let strategies = [CompactionStrategy::Leveled, CompactionStrategy::Tiered];
     for (strategy, is_changed) in strategies.into_iter().flat_map(|one| [(one, false), (one, true)]) {

@@ -162,8 +162,8 @@ fn like_sizes(tree: &Tree, busy: &BTreeSet<TableNumber>, options: &Options) -> O
     None
 }
 
-/// The oldest runs, when range tombstones of theirs cover much of them, which gives its space back when they meet: as few
-/// as that takes.
+/// The oldest runs, when range tombstones of theirs cover much of them, which gives its space back when they meet: as
+/// few as that takes.
 fn covering(
     tree: &Tree,
     busy: &BTreeSet<TableNumber>,

@@ -188,12 +188,44 @@ fn shards_are_flushed_before_a_full_disk_keeps_the_largest_delete_out() {
     running.write(0, 1000);
     running.log.set_short_of_space(true);
     running.scheduler.advance(A_WHILE);
-    assert!(running.log.is_disk_full() && !running.log.asks_for_flush());
     let largest_bytes = running.log.payload_bytes_max();
+    assert!(running.log.is_disk_full() && !running.log.asks_for_flush(largest_bytes));
     while running.log.has_room_for_delete(ShardId(0), &[largest_bytes]) {
         running.write(0, 1000);
     }
-    assert!(running.log.asks_for_flush());
+    assert!(running.log.asks_for_flush(largest_bytes));
+    assert!(!running.log.asks_for_flush(0), "small ones have room for a while");
+}
+
+#[test]
+fn a_log_that_is_alone_goes_on_beside_others_once_it_is_flushed_and_almost_full() {
+    let mut machine = Machine::new(512);
+    machine.logs = 2;
+    // For its two segments, and none of the other log.
+    machine
+        .disk
+        .set_capacity_bytes(2 * machine.segment_bytes + STORE_RESERVE_BYTES);
+    let running = machine.start();
+    let settled = |running: &Running| {
+        running.scheduler.advance(A_WHILE);
+        machine.disk.files().len()
+    };
+    running.write(0, 1000);
+    running.flush_all();
+    assert_eq!(settled(&running), 1, "it has room");
+    while !running.log.asks_for_flush(running.log.payload_bytes_max()) {
+        running.write(0, 100_000);
+    }
+    assert_eq!(settled(&running), 1, "it is not flushed");
+    running.flush_all();
+    assert_eq!(settled(&running), 2);
+    running.write(0, 100_000);
+    running.drain();
+    assert_eq!(running.log.statistics().segments, 1, "this one had room");
+    running.log.set_short_of_space(true);
+    running.flush_all();
+    running.scheduler.advance(A_WHILE);
+    assert_eq!(running.log.statistics().segments, 2);
 }
 
 #[test]

@@ -37,8 +37,13 @@ mod scan;
 pub use batch::{Applied, Batch};
 pub use error::EngineError;
 pub use on_core::{CoreEngine, Value};
+pub use ostrakon_core::lsm::{CompactionStrategy, Options as CompactionOptions};
 pub use ostrakon_wire::message::{Action, BatchOperation, Condition};
 pub use scan::{Entries, Entry, Page, ScanOptions, Scanner};
+
+pub use crate::storage::sstable::builder::TableOptions;
+pub use crate::storage::sstable::format::Codec;
+pub use crate::storage::store::files::StoreOptions;
 
 use core::future::Future;
 use std::path::{Path, PathBuf};
@@ -54,7 +59,6 @@ use crate::process::node::{NodeHandle, NodeOptions, OperatorCommand, start_for_p
 use crate::server::programs::{CoreClient, ProgramJob, poll_at_once};
 use crate::server::status::report::StatsReport;
 use crate::shard::host::hashes;
-use crate::storage::store::files::StoreOptions;
 
 /// What an engine is opened with. `None` takes the default, or what the data directory has.
 #[derive(Clone, Debug)]
